@@ -1,0 +1,1 @@
+"""Pure domain types and decisions. Standard library only; no input or output."""
