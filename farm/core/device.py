@@ -1,0 +1,159 @@
+"""Devices: what the inventory says of them and what probing found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+TransportName = Literal["local", "adb", "ssh", "sim"]
+
+
+@dataclass(frozen=True, slots=True)
+class ThermalLimits:
+    """When a device is too warm to measure, and how long to wait for it."""
+
+    battery_max_c: float | None = None
+    wait_max_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEntry:
+    """One line of the inventory."""
+
+    name: str
+    transport: str
+    #: Host that the device hangs on; empty is the host that runs farm.
+    site: str = ""
+    #: adb: serial number as `adb devices` prints it.
+    serial: str | None = None
+    #: adb: `host:port` of the adb server; None is the default server.
+    adb_server: str | None = None
+    #: ssh: host, user, port, identity file, extra known_hosts file.
+    host: str | None = None
+    user: str | None = None
+    port: int = 22
+    identity: str | None = None
+    known_hosts: str | None = None
+    #: Folder of farm on the device; None is the transport's usual one.
+    root: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    #: Facts that must hold, for example ("os", "15").
+    expect: tuple[tuple[str, str], ...] = ()
+    thermal: ThermalLimits = field(default_factory=ThermalLimits)
+    #: Recovery steps in order: `reconnect`, `reboot`, or a host command.
+    recover: tuple[str, ...] = ()
+    #: Where this entry stands, `file: key`, for errors; empty when discovered.
+    origin: str = ""
+    #: sim only: scripted behaviour as key and value.
+    sim: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CoreCluster:
+    """Cores of one kind."""
+
+    cores: tuple[int, ...]
+    #: cpuinfo_max_freq; None where the kernel doesn't tell.
+    max_khz: int | None
+    #: Relative capacity, 1024 is the fastest; None where the kernel doesn't tell.
+    capacity: int | None
+    #: CPU part or model name.
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What probing found. None means: could not be read, never zero."""
+
+    #: ro.serialno, machine-id, or the transport's own name where neither can be read.
+    identity: str
+    #: Android's names: x86_64, arm64-v8a, armeabi-v7a, x86, riscv64.
+    abi: str
+    model: str | None = None
+    soc: str | None = None
+    #: For example `Android 15` or `Debian GNU/Linux 12`.
+    os: str | None = None
+    #: Build fingerprint or kernel build: what must be equal for numbers to be comparable.
+    os_build: str | None = None
+    sdk: int | None = None
+    kernel: str | None = None
+    clusters: tuple[CoreCluster, ...] = ()
+    #: Online cores.
+    cores: int | None = None
+    ram_bytes: int | None = None
+    ram_available_bytes: int | None = None
+    storage_free_bytes: int | None = None
+    #: `glibc`, `bionic`, `musl` or None.
+    libc: str | None = None
+    #: True when the loader that a glibc program asks for exists at its usual place.
+    system_loader: bool | None = None
+    #: CPU feature flags that kernels choose by (avx2, fma, dotprod, i8mm...).
+    features: tuple[str, ...] = ()
+    #: Another instruction set is emulated (qemu-user, TCG): speed is meaningless.
+    emulated: bool = False
+    #: A virtual machine on its own hardware's instruction set.
+    virtualised: bool | None = None
+    governor: str | None = None
+    battery_c: float | None = None
+    battery_level: int | None = None
+    thermal_status: int | None = None
+    boot_id: str | None = None
+    #: Facts that could not be read, with the reason, for people.
+    unread: tuple[str, ...] = ()
+
+
+DeviceState = Literal["ready", "leased", "held", "offline", "unauthorized", "unfit", "quarantined"]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device as a site sees it now."""
+
+    entry: DeviceEntry
+    #: None when the device could not be probed.
+    facts: DeviceFacts | None
+    state: str = "ready"
+    #: Why it is not ready and what to do; empty when it is.
+    reason: str = ""
+    #: Owner of the lease or hold; None when free.
+    owner: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in the inventory."""
+        return self.entry.name
+
+    @property
+    def attributes(self) -> dict[str, str | int]:
+        """What selectors can ask for: labels first, then facts, then the entry."""
+        values: dict[str, str | int] = dict(self.entry.labels)
+        facts = self.facts
+        if facts is not None:
+            for key in ("identity", "abi", "model", "soc", "os", "sdk", "kernel", "libc"):
+                value = getattr(facts, key)
+                if value is not None:
+                    values.setdefault(key, value)
+            if facts.ram_bytes is not None:
+                values.setdefault("ram", facts.ram_bytes)
+            if facts.cores is not None:
+                values.setdefault("cores", facts.cores)
+            values.setdefault("emulated", "true" if facts.emulated else "false")
+        values["name"] = self.entry.name
+        values["transport"] = self.entry.transport
+        values["site"] = self.entry.site
+        if self.entry.serial is not None:
+            values.setdefault("serial", self.entry.serial)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """All devices that a run may use."""
+
+    entries: tuple[DeviceEntry, ...]
+    #: Every adb device attached is part of the inventory too.
+    adb_auto: bool = True
+    #: This machine is part of the inventory too, as `local`.
+    local: bool = True
+    #: File it was read from; empty for the default.
+    source: str = ""

@@ -1,0 +1,134 @@
+"""The seams: what a transport, a runner, a host-task pool and a site must be able to do.
+
+Each protocol has one contract suite in tests/contract that every implementation passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from farm.core.command import Command, Completed, FileStat
+from farm.core.device import DeviceFacts
+from farm.core.runtime import LaunchRequest, LaunchResult, RunnerBuild
+
+#: Called with the bytes done so far, at most some times a second.
+ByteProgress = Callable[[int], None]
+
+
+class Transport(Protocol):
+    """A connection to one device. Blocking; used by one session thread at a time.
+
+    `close` may be called from another thread at any moment and makes a blocked call raise
+    DeviceLost within a second. Every call has a total deadline. Foreign errors never leave.
+    """
+
+    name: str
+
+    def run(self, command: Command, on_stdout: Callable[[bytes], None] | None = None) -> Completed:
+        """Run a program to its end.
+
+        Args:
+            command: What to run. Arguments reach the program unchanged, whatever they hold.
+            on_stdout: Called with each piece of standard output as it arrives; the pieces are
+                also collected in the result.
+
+        Raises:
+            ConnectError: The device can't be reached or refuses the connection.
+            DeviceLost: The connection broke, or `close` was called.
+            TransportTimeout: `command.timeout_s` passed. The remote process is ended where
+                the transport can.
+            BadOutput: More than `command.max_output_bytes` of output.
+        """
+
+    def push(
+        self,
+        local: Path,
+        remote: str,
+        *,
+        mode: int = 0o600,
+        offset: int = 0,
+        progress: ByteProgress | None = None,
+        stall_s: float = 15.0,
+    ) -> None:
+        """Write a file to the device; with `offset`, append the rest from there.
+
+        The parent folder must exist. A broken push leaves what arrived, so that it can be
+        resumed at that offset.
+
+        Raises:
+            ConnectError, DeviceLost: As in `run`.
+            TransportTimeout: No byte went through for `stall_s` seconds.
+            StorageFull: The device has no space left.
+            TransferError: The device refused the file; the message says why.
+        """
+
+    def pull(
+        self,
+        remote: str,
+        local: Path,
+        *,
+        max_bytes: int,
+        progress: ByteProgress | None = None,
+        stall_s: float = 15.0,
+    ) -> None:
+        """Read a file from the device into `local` (overwritten).
+
+        Raises:
+            ConnectError, DeviceLost, TransportTimeout: As in `push`.
+            TransferError: It doesn't exist, can't be read, or is larger than `max_bytes`.
+        """
+
+    def stat(self, remote: str) -> FileStat | None:
+        """Look at a file; None when there is none.
+
+        Raises:
+            ConnectError, DeviceLost, TransportTimeout: As in `run`.
+        """
+
+    def default_root(self) -> str:
+        """Folder of farm on this device, absolute.
+
+        Raises:
+            ConnectError, DeviceLost, TransportTimeout: As in `run`.
+        """
+
+    def close(self) -> None:
+        """End the connection and every call that waits on it. Never raises; may be repeated."""
+
+
+class Runner(Protocol):
+    """A program that runs an artifact on a device: how it is built, started and read.
+
+    Pure except for `build`, which may compile and is cached.
+    """
+
+    name: str
+
+    def build(self, abi: str, facts: DeviceFacts, home: Path, executorch: str) -> RunnerBuild:
+        """Provide the runner for a device as objects of the store under `home`.
+
+        Raises:
+            DeviceUnfit: There is no way to run on this device; the message says the next step.
+            RunnerError: The build failed or needs a tool that isn't here.
+        """
+
+    def arguments(
+        self, request: LaunchRequest, *, model: str, data: Sequence[str], out: str
+    ) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
+        """Arguments after `RunnerBuild.argv`, and small files to write to the work folder."""
+
+    def parse(self, stdout: bytes, launch: int) -> LaunchResult:
+        """Read a finished launch.
+
+        Logits refer to files of the launch's output folder: `ObjectRef.name` is the file
+        name and `sha256` what the runner says of it.
+
+        Raises:
+            BadOutput: It isn't the runner's protocol, or incomplete.
+            RunnerCrashed: It reported an error of its own.
+        """
+
+    def progress(self, line: bytes) -> tuple[str, int, int] | None:
+        """Phase, done and total of a progress line; None when the line is something else."""
