@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from farm.core.artifact import ObjectRef
 from farm.core.command import Command, Completed, FileStat
-from farm.core.device import DeviceFacts
-from farm.core.runtime import LaunchRequest, LaunchResult, RunnerBuild
+from farm.core.device import Device, DeviceEntry, DeviceFacts
+from farm.core.events import Handshake, Numbered
+from farm.core.runtime import DeviceJob, LaunchRequest, LaunchResult, RunnerBuild
 
 #: Called with the bytes done so far, at most some times a second.
 ByteProgress = Callable[[int], None]
@@ -132,3 +134,44 @@ class Runner(Protocol):
 
     def progress(self, line: bytes) -> tuple[str, int, int] | None:
         """Phase, done and total of a progress line; None when the line is something else."""
+
+
+class Site(Protocol):
+    """One host with devices, as the controller talks to it (directly or through Ray).
+
+    All calls are batched; none is made per job. Errors of single jobs arrive as events.
+    """
+
+    name: str
+
+    async def handshake(self) -> Handshake:
+        """Say which farm this is; the controller refuses a mismatch."""
+
+    async def inventory(self, entries: Sequence[DeviceEntry], *, adb_auto: bool) -> list[Device]:
+        """Probe the given devices and, with `adb_auto`, every attached adb device.
+
+        One Device for each entry comes back, whatever its state; a device that can't be
+        reached has no facts and a reason. Bounded: a silent device takes 15 s, all in parallel.
+        """
+
+    async def submit(self, jobs: Sequence[DeviceJob]) -> None:
+        """Queue jobs; each ends in exactly one JobFinished."""
+
+    async def cancel(self, job_ids: Sequence[str]) -> None:
+        """End jobs, running or queued; their JobFinished carries an Interrupted error."""
+
+    async def poll(self, after_seq: int, linger_s: float) -> list[Numbered]:
+        """Wait up to `linger_s` for events after `after_seq`; acknowledges those before.
+
+        This call is the controller's heartbeat: without one for the orphan grace (60 s) the
+        site kills its jobs.
+        """
+
+    async def ensure(self, refs: Sequence[ObjectRef], source: str) -> None:
+        """Make objects present in the site's content store.
+
+        `source` is the FARM_HOME of the controller's host when that is the same host.
+        """
+
+    async def close(self) -> None:
+        """Cancel what runs, clean the devices that answer, and end. Within 4 s."""

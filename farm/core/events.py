@@ -1,0 +1,77 @@
+"""What a site tells the controller. Numbered by the site, kept until acknowledged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from farm.core.device import Device
+from farm.core.errors import FarmError
+from farm.core.runtime import DeviceRunResult
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """A session has taken the job and is about to lease the device."""
+
+    job_id: str
+    attempt: int
+    device: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """Where a job stands, for people. Never more than a few a second."""
+
+    job_id: str
+    attempt: int
+    device: str
+    #: `lease`, `deploy`, `check`, `measure`, `collect`, `clean`.
+    stage: str
+    done: int = 0
+    #: 0 when the end isn't known.
+    total: int = 0
+    #: `bytes`, `tokens`, `launches` or empty.
+    unit: str = ""
+    detail: str = ""
+    #: Rate of the latest timed window, tok/s, by metric name.
+    rate: tuple[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished:
+    """The terminal event of an attempt: a result or an error, never both."""
+
+    job_id: str
+    attempt: int
+    device: str
+    at: str
+    result: DeviceRunResult | None
+    error: FarmError | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChanged:
+    """A device was found, lost, or changed its state."""
+
+    device: Device
+
+
+SiteEvent = JobStarted | JobProgress | JobFinished | DeviceChanged
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """An event with its number; numbers grow by one, per site."""
+
+    seq: int
+    event: SiteEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What must agree between controller and site before anything is submitted."""
+
+    protocol: int
+    farm_tree_sha256: str
+    python: str
