@@ -1,0 +1,314 @@
+"""The report of a run: schema_version 1 of report.json, field by field.
+
+Additions only. A number that doesn't exist is None, with a flag that says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from farm.core.artifact import Delegation, ToolchainVersions
+from farm.core.device import DeviceFacts
+
+Outcome = Literal["passed", "failed", "inconclusive", "errored", "skipped"]
+Trust = Literal["ok", "unverified", "noisy", "invalid"]
+Regime = Literal["first_ever", "cold", "warm"]
+BaselineVerdict = Literal["PASS", "REGRESSED", "IMPROVED", "NOISY", "INCOMPARABLE", "INSUFFICIENT"]
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """One gate, decided. `passed` is None when it can't be."""
+
+    metric: str
+    op: str
+    threshold: float | None
+    value: float | None
+    passed: bool | None
+    #: As the user wrote it, or which built-in rule it is.
+    text: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageComparison:
+    """Two neighbouring stages of the correctness chain on one path, row by row."""
+
+    #: `source`, `tokens`, `eager_fp32`, `eager_quantised`, `host_pte`, `device_pte`.
+    from_: str
+    to: str
+    path: Literal["decode", "prefill"]
+    tokens: int
+    bit_equal: bool
+    cosine_min: float | None
+    #: KL(from || to), nats.
+    kl_mean: float | None
+    kl_max: float | None
+    #: Share of rows whose most likely token is the same, 0..1.
+    top1_agreement: float | None
+    max_abs_error: float | None
+    #: Position of the first row whose most likely token differs; None: no such row.
+    first_divergence: int | None
+    perplexity_from: float | None
+    perplexity_to: float | None
+    noise_floor_kl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A small fp32 program through the same kernels."""
+
+    max_abs_error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectnessReport:
+    """Is the deployed model still right."""
+
+    stages: tuple[StageComparison, ...]
+    canary: Canary | None
+    #: Greedy continuation of the prompt on the device, as text.
+    generated_text: str | None
+    gates: tuple[GateResult, ...]
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleReport:
+    """One sample of a performance metric, in the metric's unit."""
+
+    value: float
+    t_s: float
+    launch: int
+    rep: int
+    arm: str = "candidate"
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceReport:
+    """One metric: what was measured, how sure it is, whether it can be trusted."""
+
+    #: pp128, tg64@d512, ttft, load, inter_token.
+    metric: str
+    #: tok/s or s.
+    unit: str
+    regime: Regime
+    threads: int
+    affinity: str
+    #: What exactly is timed, in words.
+    definition: str
+    median: float | None
+    #: 95 % interval of the median over launches; None with too few launches.
+    ci95: tuple[float, float] | None
+    #: Smallest relative change that these samples could show, for example 0.03.
+    min_detectable_change: float | None
+    samples: tuple[SampleReport, ...]
+    gates: tuple[GateResult, ...]
+    trust: Trust
+    #: Guard name to ok, flagged or unavailable.
+    guards: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReport:
+    """Memory of the runner."""
+
+    peak_rss_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyReport:
+    """Energy, where the device has a gauge."""
+
+    j_per_token: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricComparison:
+    """One gated metric against the baseline's."""
+
+    metric: str
+    verdict: BaselineVerdict
+    #: new / old; above 1 is faster for rates, slower for times.
+    ratio: float | None
+    ci95: tuple[float, float] | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineReport:
+    """The cell against the baseline: the worst verdict and each metric's."""
+
+    run_id: str
+    verdict: BaselineVerdict
+    ratio: float | None
+    ci95: tuple[float, float] | None
+    metrics: tuple[MetricComparison, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactReport:
+    """The file that was deployed."""
+
+    key: str | None
+    sha256: str | None
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerReport:
+    """The binary that ran it."""
+
+    name: str
+    version: str | None = None
+    sha256: str | None = None
+    libc: str | None = None
+    isa: str | None = None
+    backend_requested: str | None = None
+    backend_effective: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CellDevice:
+    """The device of a cell; facts are None when it was never reached."""
+
+    name: str
+    identity: str | None
+    transport: str
+    abi: str | None
+    soc: str | None
+    cores: int | None
+    ram_bytes: int | None
+    os: str | None
+    emulated: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """An error as data."""
+
+    kind: str
+    message: str
+    context: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptReport:
+    """One try of a cell's device job."""
+
+    n: int
+    device: str
+    started_at: str | None
+    ended_at: str | None
+    outcome: str
+    error: ErrorReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """The one result of a planned cell."""
+
+    cell_id: str
+    job_id: str
+    model: str
+    recipe: str
+    toolchain: str
+    artifact: ArtifactReport
+    runner: RunnerReport
+    device: CellDevice
+    outcome: Outcome
+    #: Why, in one sentence; empty for a plain pass.
+    reason: str
+    flags: tuple[str, ...]
+    attempts: tuple[AttemptReport, ...]
+    correctness: CorrectnessReport | None
+    performance: tuple[PerformanceReport, ...]
+    memory: MemoryReport
+    energy: EnergyReport
+    conditions: dict[str, str]
+    baseline: BaselineReport | None
+    #: Threads asked for; 0 is auto.
+    threads: int = 0
+    waived: bool = False
+    #: Bytes sent to and spared on the device.
+    pushed_bytes: int | None = None
+    skipped_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """One artifact of the run."""
+
+    key: str | None
+    model: str
+    recipe: str
+    toolchain: str
+    artifact: ArtifactReport
+    seconds: float | None
+    cpu_s: float | None
+    peak_rss_bytes: int | None
+    cache_hit: bool
+    delegation: Delegation | None
+    unquantised: tuple[str, ...]
+    error: ErrorReport | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """A device of the inventory during the run."""
+
+    name: str
+    identity: str | None
+    facts: DeviceFacts | None
+    #: Share of the run's wall time in which it had no job, 0..1.
+    idle_share: float | None
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Counts of cells."""
+
+    judged: int
+    passed: int
+    failed: int
+    waived: int
+    inconclusive: int
+    errored: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class FarmReport:
+    """Which farm made the report."""
+
+    version: str
+    tree_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """report.json."""
+
+    schema_version: int
+    run_id: str
+    name: str
+    config_sha256: str
+    config: dict[str, Any]
+    started_at: str
+    ended_at: str
+    exit_code: int
+    summary: Summary
+    host: dict[str, Any]
+    toolchains: dict[str, ToolchainVersions]
+    farm: FarmReport
+    alarms: tuple[str, ...]
+    devices: tuple[DeviceReport, ...]
+    exports: tuple[ExportReport, ...]
+    results: tuple[CellResult, ...]
+    #: The last line, as printed.
+    verdict_line: str = ""
