@@ -1,0 +1,201 @@
+"""The plan: which cells a run has, and why others were left out. A pure function.
+
+A cell is one line of the report: model x recipe x toolchain x runner x threads x device. With
+`each` it is bound to one device; with `any` to a pool, and gets a device when it runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from farm.core.artifact import ModelSource, Recipe, Toolchain
+from farm.core.device import Device
+from farm.core.errors import PlanError
+from farm.core.selector import Selector, parse_selector
+from farm.core.spec import DeviceRequest, RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactId:
+    """Names one export of a run."""
+
+    model: str
+    recipe: str
+    toolchain: str
+
+    def __str__(self) -> str:
+        base = f"{self.model}/{self.recipe}"
+        return base if self.toolchain == "default" else f"{base}/{self.toolchain}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One planned cell."""
+
+    #: Stable between runs: made of names only.
+    cell_id: str
+    artifact: ArtifactId
+    runner: str
+    #: 0 is auto.
+    threads: int
+    #: Devices that may run it, by name; exactly one for `each`.
+    devices: tuple[str, ...]
+    #: Name shown while no device is chosen: the device or the pool.
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A cell that won't run, and why."""
+
+    cell: Cell
+    #: `excluded`, `device_missing`, `unfit`.
+    flag: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a run will do."""
+
+    cells: tuple[Cell, ...]
+    skips: tuple[Skip, ...]
+    #: Distinct exports in the order of first need.
+    artifacts: tuple[ArtifactId, ...]
+    devices: tuple[Device, ...]
+
+    @property
+    def planned(self) -> int:
+        """Number of cells that get a result, skipped ones included."""
+        return len(self.cells) + len(self.skips)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What the names in a run config mean, resolved before planning."""
+
+    models: dict[str, ModelSource]
+    recipes: dict[str, Recipe]
+    toolchains: dict[str, Toolchain]
+
+
+def make_plan(spec: RunSpec, devices: Sequence[Device]) -> Plan:
+    """Plan a run over the devices of an inventory.
+
+    Raises:
+        PlanError: No device matches any request; the message says what was asked and what
+            there is.
+    """
+    cells: list[Cell] = []
+    skips: list[Skip] = []
+    for request in spec.devices:
+        for cell, usable in _requested(spec, request, devices):
+            excluded = _excluded_by(spec, cell)
+            if excluded is not None:
+                skips.append(Skip(cell, "excluded", f"excluded by the config: {excluded}"))
+            elif not usable:
+                reason = "; ".join(
+                    f"{device.name}: {device.reason or device.state}"
+                    for device in devices
+                    if device.name in cell.devices
+                )
+                skips.append(Skip(cell, "device_missing", reason))
+            else:
+                cells.append(cell)
+    if not cells and not skips:
+        raise PlanError(_nothing_matches(spec, devices))
+    _refuse_duplicates([*cells, *(skip.cell for skip in skips)])
+    artifacts = tuple(dict.fromkeys(cell.artifact for cell in cells))
+    return Plan(tuple(cells), tuple(skips), artifacts, tuple(devices))
+
+
+def _requested(
+    spec: RunSpec, request: DeviceRequest, devices: Sequence[Device]
+) -> Iterator[tuple[Cell, bool]]:
+    """Yield each cell of a request and whether a device for it can be used."""
+    selector = parse_selector(request.select)
+    matching = [device for device in devices if _selects(selector, device)]
+    combinations = itertools.product(
+        (model.name for model in spec.models),
+        spec.matrix.recipe,
+        spec.matrix.toolchain,
+        spec.matrix.runner,
+        spec.matrix.threads,
+    )
+    for model, recipe, toolchain, runner, threads in combinations:
+        artifact = ArtifactId(model, recipe, toolchain)
+        if request.any is None:
+            for device in matching:
+                place = device.name
+                cell_id = _cell_id(artifact, runner, threads, place)
+                cell = Cell(cell_id, artifact, runner, threads, (device.name,), place)
+                yield cell, device.facts is not None
+        elif matching:
+            pool = request.pool or request.select or "any"
+            names = tuple(device.name for device in matching)
+            usable = any(device.facts is not None for device in matching)
+            for number in range(request.any):
+                place = pool if request.any == 1 else f"{pool}#{number + 1}"
+                cell_id = _cell_id(artifact, runner, threads, place)
+                yield Cell(cell_id, artifact, runner, threads, names, place), usable
+
+
+def _selects(selector: Selector, device: Device) -> bool:
+    """Match by facts; a device without facts matches by what the inventory says of it.
+
+    A term about a fact that is unknown because the device is away must not hide the device:
+    it would vanish from the report instead of reading as missing.
+    """
+    if device.facts is not None:
+        return selector.matches(device.attributes)
+    known = device.attributes
+    return all(term.holds(known) for term in selector.terms if term.key in known)
+
+
+def _cell_id(artifact: ArtifactId, runner: str, threads: int, place: str) -> str:
+    parts = [str(artifact), runner, f"t{threads}" if threads else "auto", place]
+    return ":".join(parts)
+
+
+def _excluded_by(spec: RunSpec, cell: Cell) -> str | None:
+    fields = {
+        "model": cell.artifact.model,
+        "recipe": cell.artifact.recipe,
+        "toolchain": cell.artifact.toolchain,
+        "runner": cell.runner,
+        "threads": str(cell.threads) if cell.threads else "auto",
+        "device": cell.place,
+    }
+    for rule in spec.exclude:
+        if all(fields.get(key) == value for key, value in rule):
+            return ", ".join(f"{key}={value}" for key, value in rule)
+    return None
+
+
+def _nothing_matches(spec: RunSpec, devices: Sequence[Device]) -> str:
+    asked = "; ".join(f"`{request.select or '(all)'}`" for request in spec.devices)
+    if not devices:
+        return (
+            f"no device for {asked}: the inventory has none. Attach a phone (`adb devices`), "
+            "add one to the inventory file, or leave `local: true` in its defaults."
+        )
+    lines = []
+    for device in devices:
+        for request in spec.devices:
+            failing = parse_selector(request.select).failing(device.attributes)
+            terms = ", ".join(str(term) for term in failing)
+            lines.append(f"{device.name}: not {terms}")
+    return f"no device for {asked}. Of the inventory: {'; '.join(lines)}."
+
+
+def _refuse_duplicates(cells: Sequence[Cell]) -> None:
+    seen: set[str] = set()
+    for cell in cells:
+        if cell.cell_id in seen:
+            raise PlanError(
+                f"cell {cell.cell_id} is planned twice: two entries under `devices` match the "
+                "same device. Narrow one of their selectors, or give pools different names."
+            )
+        seen.add(cell.cell_id)
