@@ -1,0 +1,1 @@
+"""One host with devices: content store, probing, deploying, sessions and the agent."""
