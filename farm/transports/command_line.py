@@ -1,0 +1,85 @@
+"""A Command as one line for a device's shell, and the process id that it reports.
+
+The line needs nothing but a POSIX `sh`: it prints the id of its own process, then becomes the
+program. The id is what ends the program when the connection can't.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+
+from farm.core.command import Command
+from farm.core.errors import ConfigError
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+#: Stands before the process id, alone on a line. What a login script prints comes before it.
+_MARK = b"farm-pid:"
+#: Longest noise of login scripts that is looked through for the mark.
+_NOISE_BYTES = 1 << 16
+
+
+def check_command(command: Command) -> None:
+    """Refuse what no program can be given.
+
+    Raises:
+        ConfigError: No argv, a NUL byte, or an impossible variable name.
+    """
+    if not command.argv:
+        raise ConfigError("a command needs at least the name of a program")
+    words = (*command.argv, *(value for _, value in command.env))
+    if any("\0" in word for word in words):
+        raise ConfigError(f"'{command.argv[0]}': an argument or variable holds a NUL byte")
+    for key, _ in command.env:
+        if not _VARIABLE.match(key):
+            raise ConfigError(f"'{key}' can't be the name of an environment variable")
+
+
+def shell_line(command: Command) -> bytes:
+    """Line for `sh -c` that reports its process id and becomes the program.
+
+    Raises:
+        ConfigError: The command can't be passed to any program.
+    """
+    check_command(command)
+    parts = [f"echo {_MARK.decode()}$$;"]
+    parts += [f"export {key}={shlex.quote(value)};" for key, value in command.env]
+    parts.append("exec")
+    parts += [shlex.quote(word) for word in command.argv]
+    return os.fsencode(" ".join(parts))
+
+
+def kill_line(pid: int) -> bytes:
+    """Line for `sh -c` that ends a program by its group, or alone where it leads none."""
+    return f"kill -9 -{pid} 2>/dev/null || kill -9 {pid} 2>/dev/null".encode()
+
+
+class PidFilter:
+    """Takes the reported process id out of standard output."""
+
+    def __init__(self) -> None:
+        self._buffer: bytearray | None = bytearray()
+        #: Process id on the device; None until it was reported.
+        self.pid: int | None = None
+
+    def feed(self, piece: bytes) -> bytes:
+        """Return what the program itself printed of this piece."""
+        if self._buffer is None:
+            return piece
+        self._buffer += piece
+        found = re.search(rb"(?:\A|\n)" + _MARK + rb"(\d+)\r?\n", self._buffer)
+        if found is None:
+            if len(self._buffer) > _NOISE_BYTES:
+                return self.rest()
+            return b""
+        self.pid = int(found[1])
+        rest = bytes(self._buffer[found.end() :])
+        self._buffer = None
+        return rest
+
+    def rest(self) -> bytes:
+        """Give up looking: what was held back, for example a shell's own complaint."""
+        held = bytes(self._buffer or b"")
+        self._buffer = None
+        return held

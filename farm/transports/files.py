@@ -1,0 +1,94 @@
+"""The host's side of a copy: local files opened and written with errors in farm's words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from farm.core.errors import StoreError, TransferError
+
+
+@contextmanager
+def reading(local: Path, offset: int) -> Iterator[BinaryIO]:
+    """Open a file of this host at an offset.
+
+    Raises:
+        StoreError: It can't be opened or read, or is shorter than the offset.
+    """
+    try:
+        with local.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if offset > size:
+                raise StoreError(f"{local} has {size} bytes, less than the offset {offset}")
+            file.seek(offset)
+            yield file
+    except OSError as error:
+        raise StoreError(f"can't read {local}: {error.strerror or error}") from error
+
+
+class LocalSink:
+    """A file of this host that a pull writes to; holds the bound on its size.
+
+    Args:
+        local: The file; overwritten.
+        remote: Where the bytes come from; used in messages.
+        max_bytes: More than this is refused.
+        device: Name of the device, for errors.
+    """
+
+    def __init__(self, local: Path, remote: str, *, max_bytes: int, device: str) -> None:
+        self._local = local
+        self._remote = remote
+        self._max_bytes = max_bytes
+        self._device = device
+        self._size = 0
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> LocalSink:
+        try:
+            self._file = self._local.open("wb")
+        except OSError as error:
+            raise self._host_error(error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except OSError as error:
+                raise self._host_error(error) from error
+
+    def check_size(self, size: int) -> None:
+        """Refuse a file that is known to be too large before its bytes are read.
+
+        Raises:
+            TransferError: It is larger than the bound.
+        """
+        if size > self._max_bytes:
+            raise TransferError(
+                f"{self._remote} on {self._device} is larger than {self._max_bytes} bytes",
+                device=self._device,
+            )
+
+    def write(self, piece: bytes) -> None:
+        """Append a piece.
+
+        Raises:
+            TransferError: The file is larger than the bound.
+            StoreError: This host can't write it.
+        """
+        self._size += len(piece)
+        self.check_size(self._size)
+        if self._file is None:
+            raise StoreError(f"{self._local} isn't open")
+        try:
+            self._file.write(piece)
+        except OSError as error:
+            raise self._host_error(error) from error
+
+    def _host_error(self, error: OSError) -> StoreError:
+        return StoreError(f"can't write {self._local}: {error.strerror or error}")

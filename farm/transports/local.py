@@ -1,0 +1,290 @@
+"""This machine as a device: subprocesses in a session of their own, files copied in place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import signal
+import stat as stat_bits
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from farm.clock import Deadline
+from farm.core.command import Command, Completed, FileStat
+from farm.core.device import DeviceEntry
+from farm.core.errors import DeviceLost, StorageFull, TransferError, TransportTimeout
+from farm.home import device_root, farm_home
+from farm.protocols import ByteProgress
+from farm.transports.command_line import check_command
+from farm.transports.files import LocalSink, reading
+from farm.transports.output import Meter, Output
+
+_PIECE_BYTES = 1 << 16
+_COPY_BYTES = 1 << 20
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+#: What a shell answers where the program doesn't exist, and where it can't be started.
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+
+
+def open_local(entry: DeviceEntry) -> LocalTransport:
+    """Make the transport of this machine."""
+    root = Path(entry.root).expanduser() if entry.root else device_root(farm_home())
+    return LocalTransport(entry.name, root)
+
+
+class LocalTransport:
+    """Runs programs of this machine. Killing reaches a program's whole process group.
+
+    Args:
+        device: Name of the device, for errors.
+        root: farm's folder on this device.
+    """
+
+    name = "local"
+
+    def __init__(self, device: str, root: Path) -> None:
+        self._device = device
+        self._root = root
+        # Protects _closed and _wake: close() comes from another thread.
+        self._lock = threading.Lock()
+        self._closed = False
+        self._wake: int | None = None
+
+    def run(self, command: Command, on_stdout: Callable[[bytes], None] | None = None) -> Completed:
+        """Run a program to its end; see `farm.protocols.Transport.run`."""
+        check_command(command)
+        deadline = Deadline(command.timeout_s)
+        output = Output(command, self._device, on_stdout)
+        wake_read, wake_write = os.pipe()
+        try:
+            with self._lock:
+                if self._closed:
+                    raise self._lost()
+                self._wake = wake_write
+            try:
+                process = _start(command)
+            except OSError as error:
+                output.add_stderr(f"{command.argv[0]}: {error.strerror}\n".encode())
+                missing = isinstance(error, FileNotFoundError)
+                return output.completed(_NOT_FOUND if missing else _NOT_EXECUTABLE)
+            return self._watch(process, command, output, deadline, wake_read)
+        finally:
+            with self._lock:
+                self._wake = None
+            os.close(wake_read)
+            os.close(wake_write)
+
+    def push(
+        self,
+        local: Path,
+        remote: str,
+        *,
+        mode: int = 0o600,
+        offset: int = 0,
+        progress: ByteProgress | None = None,
+        stall_s: float = 15.0,
+    ) -> None:
+        """Copy a file to its place; see `farm.protocols.Transport.push`."""
+        del stall_s  # A local disk has no stall that this process could interrupt.
+        meter = Meter(progress, offset)
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if offset else os.O_TRUNC)
+        with reading(local, offset) as source:
+            try:
+                target = os.open(remote, flags | os.O_CLOEXEC, 0o600)
+                try:
+                    self._check_offset(os.fstat(target).st_size if offset else 0, offset, remote)
+                    while piece := source.read(_COPY_BYTES):
+                        self._check_open()
+                        _write_all(target, piece)
+                        meter.add(len(piece))
+                    os.fchmod(target, mode)
+                finally:
+                    os.close(target)
+            except OSError as error:
+                raise self._refused(error, remote) from error
+        meter.finish()
+
+    def pull(
+        self,
+        remote: str,
+        local: Path,
+        *,
+        max_bytes: int,
+        progress: ByteProgress | None = None,
+        stall_s: float = 15.0,
+    ) -> None:
+        """Copy a file from its place; see `farm.protocols.Transport.pull`."""
+        del stall_s
+        meter = Meter(progress)
+        try:
+            source = os.open(remote, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise self._refused(error, remote) from error
+        with (
+            os.fdopen(source, "rb") as file,
+            LocalSink(local, remote, max_bytes=max_bytes, device=self._device) as sink,
+        ):
+            self._copy_out(file, remote, sink, meter)
+        meter.finish()
+
+    def stat(self, remote: str) -> FileStat | None:
+        """Look at a file; see `farm.protocols.Transport.stat`."""
+        self._check_open()
+        try:
+            found = os.stat(remote)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._refused(error, remote) from error
+        return FileStat(found.st_size, stat_bits.S_IMODE(found.st_mode), int(found.st_mtime))
+
+    def default_root(self) -> str:
+        """Folder of farm: `device` under FARM_HOME, or the inventory's `root`."""
+        return str(self._root.absolute())
+
+    def close(self) -> None:
+        """Kill what runs and refuse further calls."""
+        with self._lock:
+            self._closed = True
+            if self._wake is not None:
+                os.write(self._wake, b"x")
+
+    def _watch(
+        self,
+        process: subprocess.Popen[bytes],
+        command: Command,
+        output: Output,
+        deadline: Deadline,
+        wake: int,
+    ) -> Completed:
+        """Move bytes until both outputs end and the program is gone; kill it otherwise."""
+        try:
+            with process:
+                try:
+                    self._pump(process, command, output, deadline, wake)
+                    code = process.wait(timeout=deadline.remaining_s)
+                except BaseException:
+                    _kill_group(process)
+                    raise
+        except subprocess.TimeoutExpired as error:
+            raise self._timed_out(command) from error
+        return output.completed(code if code >= 0 else 128 - code)
+
+    def _pump(
+        self,
+        process: subprocess.Popen[bytes],
+        command: Command,
+        output: Output,
+        deadline: Deadline,
+        wake: int,
+    ) -> None:
+        stdin, stdout, stderr = _pipes(process)
+        rest = memoryview(command.stdin)
+        with selectors.DefaultSelector() as selector:
+            selector.register(wake, selectors.EVENT_READ)
+            selector.register(stdout, selectors.EVENT_READ, output.add_stdout)
+            selector.register(stderr, selectors.EVENT_READ, output.add_stderr)
+            if rest:
+                os.set_blocking(stdin.fileno(), False)
+                selector.register(stdin, selectors.EVENT_WRITE)
+            else:
+                stdin.close()
+            # The wake pipe stays registered to the end.
+            while len(selector.get_map()) > 1:
+                events = selector.select(deadline.remaining_s)
+                if deadline.passed:
+                    raise self._timed_out(command)
+                for key, _ in events:
+                    if key.fd == wake:
+                        raise self._lost()
+                    if key.fileobj is stdin:
+                        rest = _feed(stdin, rest)
+                        if not rest:
+                            selector.unregister(stdin)
+                            stdin.close()
+                    elif piece := os.read(key.fd, _PIECE_BYTES):
+                        key.data(piece)
+                    else:
+                        selector.unregister(key.fileobj)
+
+    def _copy_out(self, file: BinaryIO, remote: str, sink: LocalSink, meter: Meter) -> None:
+        try:
+            found = os.fstat(file.fileno())
+            if not stat_bits.S_ISREG(found.st_mode):
+                raise TransferError(f"{remote} isn't a regular file", device=self._device)
+            sink.check_size(found.st_size)
+            while piece := file.read(_COPY_BYTES):
+                self._check_open()
+                sink.write(piece)
+                meter.add(len(piece))
+        except OSError as error:
+            raise self._refused(error, remote) from error
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._lost()
+
+    def _check_offset(self, size: int, offset: int, remote: str) -> None:
+        if size != offset:
+            raise TransferError(
+                f"{remote} has {size} bytes, so a push can't go on at {offset}",
+                device=self._device,
+            )
+
+    def _refused(self, error: OSError, remote: str) -> StorageFull | TransferError:
+        if error.errno in _NO_SPACE:
+            return StorageFull(f"no space left for {remote}", device=self._device)
+        return TransferError(f"{remote}: {error.strerror or error}", device=self._device)
+
+    def _timed_out(self, command: Command) -> TransportTimeout:
+        return TransportTimeout(
+            f"'{command.argv[0]}' didn't end within {command.timeout_s:g} s on {self._device}",
+            device=self._device,
+        )
+
+    def _lost(self) -> DeviceLost:
+        return DeviceLost(f"the connection to {self._device} was closed", device=self._device)
+
+
+def _start(command: Command) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command.argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        env={**os.environ, **dict(command.env)},
+        start_new_session=True,
+    )
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
+    pipes = (process.stdin, process.stdout, process.stderr)
+    return cast("tuple[IO[bytes], IO[bytes], IO[bytes]]", pipes)
+
+
+def _feed(stdin: IO[bytes], rest: memoryview) -> memoryview:
+    """Write what fits; nothing is left to write once the program closed its end."""
+    try:
+        return rest[os.write(stdin.fileno(), rest[:_PIECE_BYTES]) :]
+    except BlockingIOError:
+        return rest
+    except BrokenPipeError:
+        return rest[len(rest) :]
+
+
+def _write_all(target: int, piece: bytes) -> None:
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[os.write(target, rest) :]
