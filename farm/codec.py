@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Hashable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ T = TypeVar("T")
 
 
 @cache
-def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
+def _adapter(kind: Hashable) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(kind)
 
 

@@ -242,7 +242,7 @@ def _config_error(
 ) -> ConfigError:
     lines: dict[str, list[str]] = {}
     for item in error.errors(include_url=False):
-        loc = [str(part) for part in item["loc"] if str(part) not in _UNION_TAGS]
+        loc = [str(part) for part in item["loc"] if not str(part).startswith(_UNION_TAGS)]
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             allowed = _allowed_keys(kind, loc[:-1])
@@ -257,7 +257,7 @@ def _config_error(
 
 
 #: Parts of pydantic's error locations that name a member of a union, not a key.
-_UNION_TAGS = {"constrained-str", "ModelConfig", "CommandStep", "literal['reconnect','reboot']"}
+_UNION_TAGS = ("constrained-str", "function-after", "ModelConfig", "CommandStep", "literal[")
 
 
 def _allowed_keys(kind: Any, loc: Sequence[str]) -> list[str]:

@@ -31,6 +31,11 @@ def _selector(value: str) -> str:
 
 
 def share(value: object) -> float:
+    """Read a percentage (`95%`) or a fraction (0.95) as a fraction.
+
+    Raises:
+        ValueError: It is neither.
+    """
     if isinstance(value, str):
         match = _PERCENT.match(value)
         if match is None:

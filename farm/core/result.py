@@ -312,3 +312,18 @@ class Report:
     results: tuple[CellResult, ...]
     #: The last line, as printed.
     verdict_line: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What judging one finished device run gives: the judged part of a CellResult."""
+
+    outcome: Outcome
+    reason: str
+    flags: tuple[str, ...]
+    correctness: CorrectnessReport | None
+    performance: tuple[PerformanceReport, ...]
+    memory: MemoryReport
+    energy: EnergyReport
+    conditions: dict[str, str]
+    backend_effective: str | None = None
