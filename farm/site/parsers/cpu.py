@@ -1,0 +1,206 @@
+"""Processors: /proc/cpuinfo, clusters of alike cores, features that kernels choose by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from farm.core.device import CoreCluster
+
+#: Kernel's flag to the name that this project uses. Only what kernels choose by.
+_FEATURES = {
+    "asimd": "neon",
+    "neon": "neon",
+    "asimddp": "dotprod",
+    "asimdhp": "fp16",
+    "i8mm": "i8mm",
+    "bf16": "bf16",
+    "sve": "sve",
+    "sve2": "sve2",
+    "sme": "sme",
+    "sme2": "sme2",
+    "ssse3": "ssse3",
+    "sse4_2": "sse4.2",
+    "avx": "avx",
+    "avx2": "avx2",
+    "f16c": "f16c",
+    "fma": "fma",
+    "avx_vnni": "avx_vnni",
+    "avx512f": "avx512f",
+    "avx512bw": "avx512bw",
+    "avx512vl": "avx512vl",
+    "avx512_vnni": "avx512_vnni",
+    "avx512_bf16": "avx512_bf16",
+    "amx_int8": "amx_int8",
+    "v": "rvv",
+}
+
+#: (implementer, part): the same part number means another core of another maker.
+_ARM_CORES = {
+    (0x41, 0xD03): "Cortex-A53",
+    (0x41, 0xD04): "Cortex-A35",
+    (0x41, 0xD05): "Cortex-A55",
+    (0x41, 0xD07): "Cortex-A57",
+    (0x41, 0xD08): "Cortex-A72",
+    (0x41, 0xD09): "Cortex-A73",
+    (0x41, 0xD0A): "Cortex-A75",
+    (0x41, 0xD0B): "Cortex-A76",
+    (0x41, 0xD0C): "Neoverse-N1",
+    (0x41, 0xD0D): "Cortex-A77",
+    (0x41, 0xD40): "Neoverse-V1",
+    (0x41, 0xD41): "Cortex-A78",
+    (0x41, 0xD42): "Cortex-A78AE",
+    (0x41, 0xD44): "Cortex-X1",
+    (0x41, 0xD46): "Cortex-A510",
+    (0x41, 0xD47): "Cortex-A710",
+    (0x41, 0xD48): "Cortex-X2",
+    (0x41, 0xD49): "Neoverse-N2",
+    (0x41, 0xD4B): "Cortex-A78C",
+    (0x41, 0xD4D): "Cortex-A715",
+    (0x41, 0xD4E): "Cortex-X3",
+    (0x41, 0xD4F): "Neoverse-V2",
+    (0x41, 0xD80): "Cortex-A520",
+    (0x41, 0xD81): "Cortex-A720",
+    (0x41, 0xD82): "Cortex-X4",
+    (0x41, 0xD85): "Cortex-X925",
+    (0x41, 0xD87): "Cortex-A725",
+    (0x51, 0x001): "Oryon",
+    (0x51, 0x800): "Kryo Gold",
+    (0x51, 0x801): "Kryo Silver",
+    (0x51, 0x802): "Kryo Gold",
+    (0x51, 0x803): "Kryo Silver",
+    (0x51, 0x804): "Kryo Gold",
+    (0x51, 0x805): "Kryo Silver",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """One block of /proc/cpuinfo."""
+
+    index: int
+    #: Arm only.
+    implementer: int | None = None
+    part: int | None = None
+    variant: int | None = None
+    #: `model name`, or `uarch`; generic texts included.
+    model: str = ""
+    flags: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """Name for people, as exact as the text allows."""
+        if self.implementer is None or self.part is None:
+            return self.model
+        known = _ARM_CORES.get((self.implementer, self.part))
+        return known or f"0x{self.implementer:02x}/0x{self.part:03x}"
+
+
+@dataclass(frozen=True, slots=True)
+class CpuInfo:
+    """The whole of /proc/cpuinfo."""
+
+    cores: tuple[Core, ...]
+    #: `Hardware` and `Model` of the footer, where there is one.
+    hardware: str | None
+    board: str | None
+    #: `x86`, `arm`, `riscv` by the keys used; None when there are none.
+    family: str | None
+
+
+def parse_cpuinfo(text: str) -> CpuInfo:
+    """Read /proc/cpuinfo. Keys are matched with their case: old kernels have `Processor` too."""
+    cores: list[Core] = []
+    footer: dict[str, str] = {}
+    family: str | None = None
+    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
+        values: dict[str, str] = {}
+        for line in block.splitlines():
+            key, colon, value = line.partition(":")
+            if colon:
+                values.setdefault(key.strip(), value.strip())
+        # The footer may follow the last block without an empty line.
+        footer |= {key: values[key] for key in ("Hardware", "Model") if key in values}
+        index = values.get("processor", "")
+        if not index.isdigit():
+            continue
+        family = family or _family(values)
+        cores.append(_core(int(index), values))
+    return CpuInfo(tuple(cores), footer.get("Hardware"), footer.get("Model"), family)
+
+
+def features(info: CpuInfo) -> tuple[str, ...]:
+    """Features that every listed core has, by this project's names, sorted."""
+    listed = [core.flags for core in info.cores if core.flags]
+    common = frozenset.intersection(*listed) if listed else frozenset[str]()
+    return tuple(sorted({_FEATURES[flag] for flag in common if flag in _FEATURES}))
+
+
+def clusters(
+    online: Sequence[int],
+    info: CpuInfo,
+    max_khz: Mapping[int, int],
+    capacity: Mapping[int, int],
+) -> tuple[CoreCluster, ...]:
+    """Group cores of one kind, slowest first.
+
+    Part numbers alone don't split all chips, nor do clocks alone: a group shares all of
+    maximum clock, capacity, implementer, part and variant.
+    """
+    known = {core.index: core for core in info.cores}
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index in online:
+        core = known.get(index, Core(index))
+        key = (max_khz.get(index), capacity.get(index), core.name, core.variant)
+        groups.setdefault(key, []).append(index)
+    made = [
+        CoreCluster(
+            cores=tuple(cores),
+            max_khz=max_khz.get(cores[0]),
+            capacity=capacity.get(cores[0]),
+            name=known.get(cores[0], Core(cores[0])).name,
+        )
+        for cores in groups.values()
+    ]
+    return tuple(sorted(made, key=lambda c: (c.capacity or 0, c.max_khz or 0, c.cores)))
+
+
+def parse_cpu_list(text: str) -> tuple[int, ...] | None:
+    """Read a kernel list like `0-3,7`; an empty list is (), anything else None."""
+    found: list[int] = []
+    for part in filter(None, text.strip().split(",")):
+        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part)
+        if match is None:
+            return None
+        first, last = int(match[1]), int(match[2] or match[1])
+        found += range(first, last + 1)
+    return tuple(found)
+
+
+def _core(index: int, values: Mapping[str, str]) -> Core:
+    flags = values.get("flags") or values.get("Features") or values.get("isa", "")
+    return Core(
+        index,
+        implementer=_hex(values.get("CPU implementer")),
+        part=_hex(values.get("CPU part")),
+        variant=_hex(values.get("CPU variant")),
+        model=values.get("model name") or values.get("uarch", ""),
+        flags=frozenset(flags.split()),
+    )
+
+
+def _family(values: Mapping[str, str]) -> str | None:
+    if "vendor_id" in values or "cpu family" in values:
+        return "x86"
+    if "CPU implementer" in values or "Features" in values:
+        return "arm"
+    if "isa" in values or "hart" in values:
+        return "riscv"
+    return None
+
+
+def _hex(text: str | None) -> int | None:
+    if text is None or not re.fullmatch(r"(0x)?[0-9a-fA-F]{1,8}", text):
+        return None
+    return int(text, 16)
