@@ -1,0 +1,442 @@
+"""The state of a run: export, reference, host run, device run, compare, for every cell.
+
+`RunFlow.handle(stimulus)` returns instructions. Attempts, retries on other devices and the rule
+that nothing else works on this host while it is measured are decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from farm.core import outcomes
+from farm.core.artifact import ExportRequest, ExportResult, ReferenceRequest, ReferenceResult
+from farm.core.device import Device
+from farm.core.errors import FarmError, LeaseError, TransportError
+from farm.core.events import DeviceChanged, JobFinished, JobStarted
+from farm.core.launches import cell_launches, logits_passes, ram_need_bytes
+from farm.core.matcher import Matcher
+from farm.core.plan import ArtifactId, Catalog, Cell, Plan
+from farm.core.result import AttemptReport, CellResult, Judgement
+from farm.core.runtime import DeployFile, DeviceJob, DeviceRunResult, HostRunResult
+from farm.core.spec import RunSpec
+from farm.core.stimuli import (
+    CancelAll,
+    FinishCell,
+    Instruction,
+    Interrupt,
+    RetryDue,
+    RetryLater,
+    Started,
+    StartTask,
+    Stimulus,
+    SubmitJob,
+    TaskEnded,
+)
+from farm.core.tasks import CompareTask, ExportTask, HostRunTask, HostTask, ReferenceTask
+
+#: Attempts of a cell that infrastructure may cost, first one included.
+MAX_ATTEMPTS = 3
+#: How often, and how long apart, a device that somebody else holds is asked for.
+LEASE_TRIES = 60
+LEASE_PAUSE_S = 5.0
+RETRY_PAUSE_S = 2.0
+
+
+@dataclass(slots=True)
+class ArtifactState:
+    """How far one export and what hangs on it are."""
+
+    export: ExportResult | None = None
+    reference: ReferenceResult | None = None
+    #: By runner: the result, or the error that ended it.
+    hosts: dict[str, HostRunResult | FarmError | None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class CellState:
+    """How far one cell is."""
+
+    cell: Cell
+    attempts: list[AttemptReport] = field(default_factory=list)
+    lease_tries: int = 0
+    #: Devices that failed it, while others remain.
+    avoid: frozenset[str] = frozenset()
+    device: str | None = None
+    started_at: str | None = None
+    run: DeviceRunResult | None = None
+    comparing: bool = False
+    done: bool = False
+
+
+class RunFlow:
+    """The decisions of one run."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        plan: Plan,
+        catalog: Catalog,
+        *,
+        run_id: str,
+        epoch: int = 1,
+        finished: Mapping[str, CellResult] | None = None,
+    ) -> None:
+        self._spec, self._plan, self._catalog = spec, plan, catalog
+        self._run_id, self._epoch = run_id, epoch
+        self._devices = {device.name: device for device in plan.devices}
+        self._dead: set[str] = set()
+        self._artifacts = {artifact: ArtifactState() for artifact in plan.artifacts}
+        self._cells = {cell.cell_id: CellState(cell) for cell in plan.cells}
+        self._tasks: dict[str, HostTask] = {}
+        self._held_back: list[HostTask] = []
+        self._task_target: dict[str, ArtifactId | str] = {}
+        self._matcher = Matcher()
+        #: Jobs that measure this very host: no host task runs beside them.
+        self._on_host: set[str] = set()
+        self._interrupted = False
+        self.results: dict[str, CellResult] = dict(finished or {})
+        for cell_id in self.results:
+            if cell_id in self._cells:
+                self._cells[cell_id].done = True
+
+    @property
+    def finished(self) -> bool:
+        """True when every planned cell has its result."""
+        return all(state.done for state in self._cells.values())
+
+    def handle(self, stimulus: Stimulus) -> list[Instruction]:
+        """Take in one event and return what is to be done, in order."""
+        out: list[Instruction] = []
+        match stimulus:
+            case Started():
+                out += self._start()
+            case TaskEnded():
+                out += self._task_ended(stimulus)
+            case JobStarted():
+                state = self._cells.get(stimulus.job_id)
+                if state is not None:
+                    state.started_at = stimulus.at
+            case JobFinished():
+                out += self._job_finished(stimulus)
+            case DeviceChanged():
+                self._devices[stimulus.device.name] = stimulus.device
+            case RetryDue():
+                state = self._cells[stimulus.cell_id]
+                if not state.done:
+                    self._matcher.add(stimulus.cell_id, self._choices(state))
+            case Interrupt():
+                out += self._interrupt()
+        return out + self._schedule()
+
+    # -- beginning and end
+
+    def _start(self) -> list[Instruction]:
+        out: list[Instruction] = []
+        for skip in self._plan.skips:
+            if skip.cell.cell_id not in self.results:
+                result = outcomes.skipped(
+                    skip.cell, self._device_of(skip.cell), skip.flag, skip.reason
+                )
+                out.append(self._record(result))
+        used = {device for cell in self._plan.cells for device in cell.devices}
+        for device in used:
+            if self._devices[device].facts is not None:
+                self._matcher.idle(device)
+        needed = {s.cell.artifact for s in self._cells.values() if not s.done}
+        for artifact in self._artifacts:
+            if artifact in needed:
+                request = ExportRequest(
+                    self._catalog.models[artifact.model],
+                    self._catalog.recipes[artifact.recipe],
+                    self._catalog.toolchains[artifact.toolchain],
+                )
+                self._task(ExportTask(f"export:{artifact}", request), artifact)
+        return out
+
+    def _interrupt(self) -> list[Instruction]:
+        if self._interrupted:
+            return []
+        self._interrupted = True
+        self._held_back.clear()
+        out: list[Instruction] = [CancelAll()]
+        for state in self._open_cells():
+            out.append(
+                self._finish(
+                    state,
+                    outcomes.skipped(
+                        state.cell,
+                        self._device(state),
+                        "interrupted",
+                        "the run was interrupted before this cell ended",
+                        attempts=tuple(state.attempts),
+                        export=self._export(state),
+                    ),
+                )
+            )
+        return out
+
+    # -- host tasks
+
+    def _task(self, task: HostTask, target: ArtifactId | str) -> None:
+        self._task_target[task.task_id] = target
+        self._held_back.append(task)
+
+    def _task_ended(self, ended: TaskEnded) -> list[Instruction]:
+        task = self._tasks.pop(ended.task_id, None)
+        if task is None or self._interrupted:
+            return []
+        target = self._task_target[ended.task_id]
+        if isinstance(task, CompareTask):
+            state = self._cells[str(target)]
+            if isinstance(ended.result, Judgement):
+                result = outcomes.judged(
+                    state.cell, self._device(state), task, ended.result, tuple(state.attempts)
+                )
+                return [self._finish(state, result)]
+            return [self._errored(state, ended.error, "compare_failed")]
+        assert isinstance(target, ArtifactId)
+        artifact = self._artifacts[target]
+        match task, ended.result:
+            case ExportTask(), ExportResult() as export:
+                artifact.export = export
+                self._task(self._reference_task(target, export), target)
+            case ReferenceTask(), ReferenceResult() as reference:
+                artifact.reference = reference
+                self._begin_runs(target, artifact, reference)
+            case HostRunTask(), HostRunResult() as host:
+                artifact.hosts[task.runner] = host
+                self._compare_ready(target)
+            case HostRunTask(), _:
+                artifact.hosts[task.runner] = ended.error
+                self._compare_ready(target)
+            case _:
+                flag = "export_failed" if isinstance(task, ExportTask) else "reference_failed"
+                return [
+                    self._errored(state, ended.error, flag)
+                    for state in self._open_cells()
+                    if state.cell.artifact == target
+                ]
+        return []
+
+    def _reference_task(self, target: ArtifactId, export: ExportResult) -> ReferenceTask:
+        request = ReferenceRequest(
+            model=self._catalog.models[target.model],
+            recipe=self._catalog.recipes[target.recipe],
+            toolchain=self._catalog.toolchains[target.toolchain],
+            bundle=export.bundle,
+            text=self._spec.correctness.text,
+            tokens=self._spec.correctness.tokens,
+            prompt=self._spec.correctness.prompt,
+        )
+        return ReferenceTask(f"reference:{target}", request)
+
+    def _begin_runs(
+        self, target: ArtifactId, artifact: ArtifactState, reference: ReferenceResult
+    ) -> None:
+        assert artifact.export is not None
+        for state in self._open_cells():
+            if state.cell.artifact != target:
+                continue
+            self._matcher.add(state.cell.cell_id, self._choices(state))
+            runner = state.cell.runner
+            if runner not in artifact.hosts:
+                artifact.hosts[runner] = None
+                self._task(
+                    HostRunTask(
+                        task_id=f"host_run:{target}:{runner}",
+                        bundle=artifact.export.bundle,
+                        runner=runner,
+                        tokens=reference.tokens,
+                        passes=logits_passes(self._spec.correctness, self._spec.workload),
+                        executorch=self._catalog.toolchains[target.toolchain].executorch,
+                    ),
+                    target,
+                )
+
+    def _compare_ready(self, target: ArtifactId) -> None:
+        for state in self._open_cells():
+            if state.cell.artifact == target and state.run is not None:
+                self._compare(state)
+
+    def _compare(self, state: CellState) -> None:
+        artifact = self._artifacts[state.cell.artifact]
+        host = artifact.hosts.get(state.cell.runner)
+        if host is None or state.comparing or state.run is None:
+            return
+        assert artifact.export is not None
+        assert artifact.reference is not None
+        state.comparing = True
+        self._task(
+            CompareTask(
+                task_id=f"compare:{state.cell.cell_id}",
+                spec=self._spec,
+                device=self._device(state),
+                threads=state.cell.threads,
+                runner=state.cell.runner,
+                export=artifact.export,
+                reference=artifact.reference,
+                host=host if isinstance(host, HostRunResult) else None,
+                run=state.run,
+            ),
+            state.cell.cell_id,
+        )
+
+    # -- device jobs
+
+    def _choices(self, state: CellState) -> frozenset[str]:
+        usable = frozenset(
+            name
+            for name in state.cell.devices
+            if name not in self._dead and self._devices[name].facts is not None
+        )
+        return (usable - state.avoid) or usable
+
+    def _job_finished(self, event: JobFinished) -> list[Instruction]:
+        self._on_host.discard(event.job_id)
+        state = self._cells.get(event.job_id)
+        if state is None or state.done:
+            return []
+        state.attempts.append(
+            AttemptReport(
+                n=event.attempt,
+                device=event.device,
+                started_at=state.started_at,
+                ended_at=event.at,
+                outcome="ran" if event.error is None else "errored",
+                error=None if event.error is None else outcomes.error_report(event.error),
+            )
+        )
+        if event.error is None:
+            self._matcher.idle(event.device)
+            state.run = event.result
+            self._compare(state)
+            return []
+        return self._attempt_failed(state, event.device, event.error)
+
+    def _attempt_failed(self, state: CellState, device: str, error: FarmError) -> list[Instruction]:
+        if isinstance(error, LeaseError):
+            self._matcher.idle(device)
+            state.attempts.pop()  # waiting for somebody else is no failed attempt of ours
+            state.lease_tries += 1
+            if state.lease_tries < LEASE_TRIES:
+                return [RetryLater(state.cell.cell_id, LEASE_PAUSE_S)]
+            return [self._errored(state, error, "device_held")]
+        spent = len(state.attempts) >= MAX_ATTEMPTS
+        if isinstance(error, TransportError) and spent:
+            self._dead.add(device)
+            self._matcher.busy(device)
+        else:
+            self._matcher.idle(device)
+        if not error.retryable or spent:
+            return [self._errored(state, error, "device_failed"), *self._drop_unschedulable()]
+        state.avoid |= {device}
+        return [RetryLater(state.cell.cell_id, RETRY_PAUSE_S * len(state.attempts))]
+
+    def _drop_unschedulable(self) -> list[Instruction]:
+        alive = frozenset(self._devices) - self._dead
+        return [
+            self._errored(
+                self._cells[job_id],
+                TransportError(
+                    f"{self._cells[job_id].cell.place} stopped answering during this run"
+                ),
+                "device_missing",
+            )
+            for job_id in self._matcher.unschedulable(alive)
+        ]
+
+    def _schedule(self) -> list[Instruction]:
+        """Start what may start now. Host tasks go first; a measured host is left alone."""
+        out: list[Instruction] = []
+        if not self._on_host:
+            for task in self._held_back:
+                self._tasks[task.task_id] = task
+                out.append(StartTask(task))
+            self._held_back.clear()
+        quiet = not self._tasks
+        allowed = frozenset(
+            name for name, device in self._devices.items() if quiet or not _is_host(device)
+        )
+        for cell_id, name in self._matcher.assign(allowed):
+            state = self._cells[cell_id]
+            state.device = name
+            if _is_host(self._devices[name]):
+                self._on_host.add(cell_id)
+            out.append(SubmitJob(self._job(state, name), self._devices[name].entry.site))
+        return out
+
+    def _job(self, state: CellState, device: str) -> DeviceJob:
+        artifact = self._artifacts[state.cell.artifact]
+        assert artifact.export is not None
+        assert artifact.reference is not None
+        bundle = artifact.export.bundle
+        files = [DeployFile(bundle.pte, "model.pte")]
+        if bundle.data is not None:
+            files.append(DeployFile(bundle.data, bundle.data.name))
+        return DeviceJob(
+            job_id=state.cell.cell_id,
+            attempt=len(state.attempts) + 1,
+            epoch=self._epoch,
+            run_id=self._run_id,
+            cell_id=state.cell.cell_id,
+            device=device,
+            runner=state.cell.runner,
+            artifact=tuple(files),
+            launches=cell_launches(
+                self._spec.correctness,
+                self._spec.workload,
+                artifact.reference,
+                threads=state.cell.threads,
+            ),
+            ram_need_bytes=ram_need_bytes(bundle),
+            toolchain=state.cell.artifact.toolchain,
+            executorch=self._catalog.toolchains[state.cell.artifact.toolchain].executorch,
+        )
+
+    # -- results
+
+    def _open_cells(self) -> Iterable[CellState]:
+        return [state for state in self._cells.values() if not state.done]
+
+    def _device(self, state: CellState) -> Device:
+        return self._devices[state.device] if state.device else self._device_of(state.cell)
+
+    def _device_of(self, cell: Cell) -> Device:
+        device = self._devices[cell.devices[0]]
+        if len(cell.devices) == 1:
+            return device
+        return replace(device, entry=replace(device.entry, name=cell.place), facts=None)
+
+    def _export(self, state: CellState) -> ExportResult | None:
+        artifact = self._artifacts.get(state.cell.artifact)
+        return None if artifact is None else artifact.export
+
+    def _errored(self, state: CellState, error: FarmError | None, flag: str) -> Instruction:
+        assert error is not None, "a task ends with a result or an error"
+        result = outcomes.errored(
+            state.cell,
+            self._device(state),
+            error,
+            flag,
+            attempts=tuple(state.attempts),
+            export=self._export(state),
+        )
+        return self._finish(state, result)
+
+    def _finish(self, state: CellState, result: CellResult) -> Instruction:
+        state.done = True
+        self._matcher.remove(state.cell.cell_id)
+        return self._record(result)
+
+    def _record(self, result: CellResult) -> Instruction:
+        self.results[result.cell_id] = result
+        return FinishCell(result)
+
+
+def _is_host(device: Device) -> bool:
+    """Whether measuring this device measures the host that tasks run on."""
+    return device.entry.transport == "local"
+
+
+Handler = Callable[[Stimulus], list[Instruction]]

@@ -1,0 +1,169 @@
+"""Results of cells that ended: judged, errored or skipped. Pure constructors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from farm.core.artifact import ExportResult
+from farm.core.device import Device
+from farm.core.errors import DeviceUnfit, FarmError
+from farm.core.plan import Cell
+from farm.core.result import (
+    ArtifactReport,
+    AttemptReport,
+    CellDevice,
+    CellResult,
+    EnergyReport,
+    ErrorReport,
+    Judgement,
+    MemoryReport,
+    Outcome,
+    RunnerReport,
+)
+from farm.core.tasks import CompareTask
+
+
+def error_report(error: FarmError) -> ErrorReport:
+    """Turn an error into data; context values that JSON can't hold become text."""
+    context: dict[str, Any] = {
+        key: value if isinstance(value, str | int | float | bool | None) else str(value)
+        for key, value in error.context.items()
+    }
+    return ErrorReport(type(error).__name__, error.message, context)
+
+
+def judged(
+    cell: Cell,
+    device: Device,
+    task: CompareTask,
+    judgement: Judgement,
+    attempts: tuple[AttemptReport, ...],
+) -> CellResult:
+    """Result of a cell whose device run was compared."""
+    build = task.run.runner
+    flags = judgement.flags
+    if len(attempts) > 1:
+        flags = (*flags, "retried")
+    return _result(
+        cell,
+        device,
+        outcome=judgement.outcome,
+        reason=judgement.reason,
+        flags=flags,
+        attempts=attempts,
+        export=task.export,
+        runner=RunnerReport(
+            name=cell.runner,
+            version=build.version,
+            sha256=build.sha256,
+            libc=build.libc,
+            isa=task.run.launches[0].hello.isa if task.run.launches else build.isa,
+            backend_requested=task.export.bundle.backend,
+            backend_effective=judgement.backend_effective,
+        ),
+        judgement=judgement,
+        pushed_bytes=task.run.deployed.pushed_bytes,
+        skipped_bytes=task.run.deployed.skipped_bytes,
+    )
+
+
+def errored(
+    cell: Cell,
+    device: Device,
+    error: FarmError,
+    flag: str,
+    *,
+    attempts: tuple[AttemptReport, ...] = (),
+    export: ExportResult | None = None,
+) -> CellResult:
+    """Result of a cell that infrastructure failed; an unfit device makes it skipped."""
+    unfit = isinstance(error, DeviceUnfit)
+    outcome: Outcome = "skipped" if unfit else "errored"
+    return _result(
+        cell,
+        device,
+        outcome=outcome,
+        reason=error.message,
+        flags=("unfit" if unfit else flag,),
+        attempts=attempts,
+        export=export,
+    )
+
+
+def skipped(
+    cell: Cell,
+    device: Device,
+    flag: str,
+    reason: str,
+    *,
+    attempts: tuple[AttemptReport, ...] = (),
+    export: ExportResult | None = None,
+) -> CellResult:
+    """Result of a cell that did not run."""
+    return _result(
+        cell,
+        device,
+        outcome="skipped",
+        reason=reason,
+        flags=(flag,),
+        attempts=attempts,
+        export=export,
+    )
+
+
+def artifact_report(export: ExportResult | None) -> ArtifactReport:
+    """Name the deployed file, or nothing when there is none."""
+    if export is None:
+        return ArtifactReport(None, None, None)
+    pte = export.bundle.pte
+    return ArtifactReport(export.bundle.key, pte.sha256, pte.size_bytes)
+
+
+def _result(
+    cell: Cell,
+    device: Device,
+    *,
+    outcome: Outcome,
+    reason: str,
+    flags: tuple[str, ...],
+    attempts: tuple[AttemptReport, ...],
+    export: ExportResult | None,
+    runner: RunnerReport | None = None,
+    judgement: Judgement | None = None,
+    pushed_bytes: int | None = None,
+    skipped_bytes: int | None = None,
+) -> CellResult:
+    facts = device.facts
+    return CellResult(
+        cell_id=cell.cell_id,
+        job_id=cell.cell_id,
+        model=cell.artifact.model,
+        recipe=cell.artifact.recipe,
+        toolchain=cell.artifact.toolchain,
+        artifact=artifact_report(export),
+        runner=runner or RunnerReport(name=cell.runner),
+        device=CellDevice(
+            name=device.name,
+            identity=facts.identity if facts else None,
+            transport=device.entry.transport,
+            abi=facts.abi if facts else None,
+            soc=facts.soc if facts else None,
+            cores=facts.cores if facts else None,
+            ram_bytes=facts.ram_bytes if facts else None,
+            os=facts.os if facts else None,
+            emulated=facts.emulated if facts else None,
+        ),
+        outcome=outcome,
+        reason=reason,
+        flags=flags,
+        attempts=attempts,
+        correctness=judgement.correctness if judgement else None,
+        performance=judgement.performance if judgement else (),
+        memory=judgement.memory if judgement else MemoryReport(None),
+        energy=judgement.energy if judgement else EnergyReport(None),
+        conditions=judgement.conditions if judgement else {},
+        baseline=None,
+        threads=cell.threads,
+        pushed_bytes=pushed_bytes,
+        skipped_bytes=skipped_bytes,
+    )
