@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from farm.core.artifact import ObjectRef
 from farm.core.device import Device
 from farm.core.errors import FarmError
 from farm.core.runtime import DeviceRunResult
@@ -48,6 +49,9 @@ class JobFinished:
     at: str
     result: DeviceRunResult | None
     error: FarmError | None
+    #: Standard output and error of each launch, in the site's content store, for people:
+    #: names are `launch-0.stdout`, `launch-0.stderr`.
+    logs: tuple[ObjectRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
