@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from farm.core.artifact import ObjectRef
+from farm.core.artifact import ObjectRef, StageEvent
 from farm.core.command import Command, Completed, FileStat
 from farm.core.device import Device, DeviceEntry, DeviceFacts
 from farm.core.events import Handshake, Numbered
 from farm.core.runtime import DeviceJob, LaunchRequest, LaunchResult, RunnerBuild
+from farm.core.tasks import HostTask, HostTaskResult
 
 #: Called with the bytes done so far, at most some times a second.
 ByteProgress = Callable[[int], None]
@@ -175,3 +176,21 @@ class Site(Protocol):
 
     async def close(self) -> None:
         """Cancel what runs, clean the devices that answer, and end. Within 4 s."""
+
+
+#: Called with progress of a host task.
+StageCallback = Callable[[StageEvent], None]
+
+
+class TaskPool(Protocol):
+    """Export hosts: where host tasks run. Cancelling the awaiting asyncio task ends the work."""
+
+    async def run(self, task: HostTask, on_stage: StageCallback) -> HostTaskResult:
+        """Run a task and return its result.
+
+        Raises:
+            FarmError: The task failed; its own error arrives unchanged.
+        """
+
+    async def close(self) -> None:
+        """End every running task, with its processes, and free the pool. Within 2 s."""

@@ -115,6 +115,9 @@ class MemoryReport:
     """Memory of the runner."""
 
     peak_rss_bytes: int | None
+    #: Peak of each launch, in launch order; empty where the kernel doesn't tell.
+    launches_bytes: tuple[int, ...] = ()
+    gates: tuple[GateResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,10 @@ class CellDevice:
     ram_bytes: int | None
     os: str | None
     emulated: bool | None
+    #: Build fingerprint or kernel build; must be equal for numbers to be comparable.
+    os_build: str | None = None
+    #: `phone`, `board` or `server`: decides which guards are needed.
+    device_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

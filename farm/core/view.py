@@ -1,0 +1,88 @@
+"""What a person is shown while a run goes on: small events, made by the controller.
+
+The live view and the plain lines are functions of these alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from farm.core.events import JobFinished, JobProgress, JobStarted
+from farm.core.result import CellResult
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The plan is made."""
+
+    run_id: str
+    name: str
+    #: (cell id, place) of every planned cell.
+    cells: tuple[tuple[str, str], ...]
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStarted:
+    """A host task was given to the pool."""
+
+    #: `export`, `reference`, `host_run`, `compare`.
+    kind: str
+    name: str
+    #: Seconds it took last time on this host; None when unknown.
+    estimate_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProgress:
+    """A host task entered a stage or got further in one."""
+
+    kind: str
+    name: str
+    stage: str
+    index: int
+    count: int
+    elapsed_s: float
+    detail: str = ""
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFinished:
+    """A host task ended."""
+
+    kind: str
+    name: str
+    elapsed_s: float
+    cache_hit: bool
+    #: None when it worked.
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CellDone:
+    """A cell has its result."""
+
+    result: CellResult
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The last line of a run."""
+
+    line: str
+    exit_code: int
+
+
+ViewEvent = (
+    RunStarted
+    | TaskStarted
+    | TaskProgress
+    | TaskFinished
+    | JobStarted
+    | JobProgress
+    | JobFinished
+    | CellDone
+    | RunEnded
+)
