@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from farm import codec
 from farm.clock import utc_now
 from farm.core.artifact import StageEvent
-from farm.core.errors import FarmError, TransportError
+from farm.core.errors import FarmError, StoreError, TransportError
 from farm.core.events import JobFinished, JobProgress, JobStarted, Numbered
 from farm.core.flow import RunFlow
+from farm.core.runtime import DeviceJob
 from farm.core.stimuli import (
     CancelAll,
     FinishCell,
@@ -74,15 +75,17 @@ class Controller:
         self._flow, self._pool, self._sites, self._journal = flow, pool, sites, journal
         self._emit, self._on_finished, self._estimates = emit, on_finished, estimates
         self._store_home = store_home
-        self._inbox: asyncio.Queue[Stimulus] = asyncio.Queue()
+        #: What happened, or the error that ends the run because it can't be recorded.
+        self._inbox: asyncio.Queue[Stimulus | StoreError] = asyncio.Queue()
         self._tasks: dict[str, asyncio.Task[HostTaskResult]] = {}
-        #: Jobs given to sites and not ended: id -> site name.
-        self._jobs: dict[str, str] = {}
+        #: Jobs given to sites and not ended, by id, with the name of the site.
+        self._jobs: dict[str, tuple[str, DeviceJob]] = {}
         #: How long each host task that did work took, by task id: the next run's estimates.
         self.durations_s: dict[str, float] = {}
         #: Seconds each device had a job.
         self.busy_s: dict[str, float] = {}
         self._job_started: dict[str, float] = {}
+        self._task_rows: dict[str, dict[str, object]] = {}
 
     def interrupt(self) -> None:
         """End the run now; `run` returns when everything was told so."""
@@ -99,6 +102,10 @@ class Controller:
             await self._perform(self._flow.handle(Started()))
             while not self._flow.finished:
                 stimulus = await self._inbox.get()
+                if isinstance(stimulus, StoreError):
+                    raise stimulus
+                if isinstance(stimulus, TaskEnded):
+                    self._journal.record([("task", self._task_rows.pop(stimulus.task_id))])
                 await self._perform(self._flow.handle(stimulus))
         finally:
             for poller in pollers:
@@ -179,19 +186,12 @@ class Controller:
         if result is not None and not hit:
             self.durations_s[task.task_id] = elapsed
         self._emit(TaskFinished(kind, name, elapsed, hit, None if error is None else str(error)))
-        self._journal.record(
-            [
-                (
-                    "task",
-                    {
-                        "task": task.task_id,
-                        "seconds": round(elapsed, 3),
-                        "cache_hit": hit,
-                        "error": None if error is None else str(error),
-                    },
-                )
-            ]
-        )
+        self._task_rows[task.task_id] = {
+            "task": task.task_id,
+            "seconds": round(elapsed, 3),
+            "cache_hit": hit,
+            "error": None if error is None else str(error),
+        }
         return TaskEnded(task.task_id, result, error)
 
     async def _submit(self, instruction: SubmitJob) -> None:
@@ -199,24 +199,26 @@ class Controller:
         self._journal.record(
             [("leased", {"job": job.job_id, "attempt": job.attempt, "device": job.device})]
         )
-        self._jobs[job.job_id] = instruction.site
+        self._jobs[job.job_id] = (instruction.site, job)
         self._job_started[job.job_id] = time.monotonic()
         try:
             site = self._sites[instruction.site]
             await site.ensure([file.object for file in job.artifact], self._store_home)
             await site.submit([job])
         except FarmError as error:
-            self._lose(job.job_id, job.attempt, job.device, error)
+            self._lose(job, error)
 
-    def _lose(self, job_id: str, attempt: int, device: str, error: FarmError) -> None:
-        self._jobs.pop(job_id, None)
-        self._inbox.put_nowait(JobFinished(job_id, attempt, device, utc_now(), None, error))
+    def _lose(self, job: DeviceJob, error: FarmError) -> None:
+        self._jobs.pop(job.job_id, None)
+        self._inbox.put_nowait(
+            JobFinished(job.job_id, job.attempt, job.device, utc_now(), None, error)
+        )
 
     async def _cancel_all(self) -> None:
         for task in list(self._tasks.values()):
             task.cancel()
         by_site: dict[str, list[str]] = {}
-        for job_id, site in self._jobs.items():
+        for job_id, (site, _) in self._jobs.items():
             by_site.setdefault(site, []).append(job_id)
         for site, job_ids in by_site.items():
             try:
@@ -241,7 +243,11 @@ class Controller:
                 await asyncio.sleep(0.5 * failures)
                 continue
             if events:
-                self._take(events)
+                try:
+                    self._take(events)
+                except StoreError as error:  # not recorded, so not acknowledged either
+                    self._inbox.put_nowait(error)
+                    return
                 after = events[-1].seq
 
     def _take(self, events: list[Numbered]) -> None:
@@ -266,12 +272,11 @@ class Controller:
                 self._inbox.put_nowait(event)
 
     def _site_lost(self, site: Site, error: FarmError) -> None:
-        lost = [job_id for job_id, name in self._jobs.items() if self._sites[name] is site]
         log.error("site %s is lost: %s", site.name, error)
-        for job_id in lost:
-            self._lose(
-                job_id, 1, "", TransportError(f"the agent of site {site.name} was lost: {error}")
-            )
+        lost = TransportError(f"the agent of site {site.name or 'local'} was lost: {error}")
+        for name, job in list(self._jobs.values()):
+            if self._sites[name] is site:
+                self._lose(job, lost)
 
 
 def _journaled(event: JobStarted | JobFinished) -> dict[str, object]:
