@@ -1,0 +1,175 @@
+"""C++ compilers by ABI: which one, its flags, and how it is run.
+
+It doesn't know what is built. A missing or failing compiler becomes a RunnerError with a remedy.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from farm.core.errors import RunnerError, UnknownName
+
+_COMPILE_TIMEOUT_S = 600
+_WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is known about an ABI before any compiler is looked for."""
+
+    machine: str
+    """As `uname -m` prints it."""
+    baseline: str
+    march: str
+    cross: str
+    """Name of the cross compiler where the host is another machine."""
+    variable: str
+    """Environment variable that names another cross compiler."""
+    package: str
+    """Debian package of the cross compiler."""
+    link_flags: tuple[str, ...]
+
+
+TARGETS = {
+    "x86_64": Target(
+        machine="x86_64",
+        baseline="x86-64-v2",
+        march="x86-64-v2",
+        cross="x86_64-linux-gnu-g++",
+        variable="CXX_X86_64",
+        package="g++-x86-64-linux-gnu",
+        link_flags=(),
+    ),
+    "arm64-v8a": Target(
+        machine="aarch64",
+        baseline="armv8-a",
+        march="armv8-a",
+        cross="aarch64-linux-gnu-g++",
+        variable="CXX_AARCH64",
+        package="g++-aarch64-linux-gnu",
+        # Android 15 refuses segments aligned to less than 16 KiB.
+        link_flags=("-Wl,-z,max-page-size=16384",),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A C++ compiler for one ABI, ready to run."""
+
+    command: tuple[str, ...]
+    flags: tuple[str, ...]
+    link_flags: tuple[str, ...]
+    baseline: str
+    identity: str
+    """First line of `--version` and the target machine: part of every build's key."""
+
+    def ask(self, *words: str) -> str:
+        """One line that the compiler prints about itself, for example `-print-file-name=...`."""
+        return _run([*self.command, *words]).strip()
+
+
+def host_abi() -> str:
+    """The ABI of this machine.
+
+    Raises:
+        UnknownName: farm builds nothing for this machine.
+    """
+    machine = platform.machine()
+    for abi, target in TARGETS.items():
+        if target.machine == machine:
+            return abi
+    raise UnknownName(f"farm has no native build for {machine}.", known=sorted(TARGETS))
+
+
+def find_compiler(abi: str) -> Compiler:
+    """The compiler for that ABI: $CXX or g++ for this machine's own, else a cross compiler.
+
+    Raises:
+        UnknownName: no such ABI.
+        RunnerError: no such compiler is installed.
+    """
+    if abi not in TARGETS:
+        known = ", ".join(sorted(TARGETS))
+        raise UnknownName(f"Unknown ABI {abi!r}; farm builds for {known}.", known=sorted(TARGETS))
+    target = TARGETS[abi]
+    native = target.machine == platform.machine()
+    variable = "CXX" if native else target.variable
+    wanted = os.environ.get(variable) or ("g++" if native else target.cross)
+    package = "g++" if native else target.package
+    command = tuple(shlex.split(wanted))
+    if not command or shutil.which(command[0]) is None:
+        raise RunnerError(
+            f"No C++17 compiler for {abi}: `{wanted}` is not on the PATH. Install one "
+            f"(Debian and Ubuntu: `apt install {package}`; Fedora: `dnf install gcc-c++`; macOS "
+            f"has none for this target), or set {variable} to your own.",
+            abi=abi,
+        )
+    return _describe(command, abi)
+
+
+@lru_cache(maxsize=8)
+def _describe(command: tuple[str, ...], abi: str) -> Compiler:
+    target = TARGETS[abi]
+    version = _run([*command, "--version"]).splitlines()[0]
+    machine = _run([*command, "-dumpmachine"]).strip()
+    return Compiler(
+        command=command,
+        flags=(*_WARNINGS, f"-march={target.march}"),
+        link_flags=target.link_flags,
+        baseline=target.baseline,
+        identity=f"{version} {machine}",
+    )
+
+
+def compile_objects(
+    compiler: Compiler, sources: Sequence[Path], flags: Sequence[str], folder: Path
+) -> list[Path]:
+    """Compiles each source into an object of that folder, two at a time.
+
+    Raises:
+        RunnerError: the compiler refused one; the message holds the end of what it said.
+    """
+
+    def one(source: Path) -> Path:
+        target = folder / f"{source.parent.name}-{source.stem}.o"
+        words = [*compiler.command, *compiler.flags, *flags, "-c", str(source), "-o", str(target)]
+        _run(words)
+        return target
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(one, sources))
+
+
+def link(compiler: Compiler, objects: Sequence[Path], flags: Sequence[str], target: Path) -> None:
+    """Links a program or, with `-shared` among the flags, a library.
+
+    Raises:
+        RunnerError: the linker refused.
+    """
+    words = [*compiler.command, *compiler.flags, *compiler.link_flags]
+    _run([*words, *map(str, objects), *flags, "-o", str(target)])
+
+
+def _run(words: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RunnerError(f"The compiler {words[0]} can't be run: {error}.") from error
+    if done.returncode != 0:
+        tail = done.stderr.strip()[-2000:]
+        raise RunnerError(
+            f"{words[0]} failed with exit code {done.returncode}: {tail or 'it said nothing'}"
+        )
+    return done.stdout

@@ -1,0 +1,83 @@
+#include "args.h"
+
+#include <charconv>
+#include <cmath>
+
+namespace farm::helper {
+
+Args::Args(const std::vector<std::string>& words, const Syntax& syntax) {
+  size_t i = 0;
+  for (; i < words.size() && words[i] != "--"; ++i) {
+    const std::string& word = words[i];
+    if (word.rfind("--", 0) != 0) {
+      positional_.push_back(word);
+      continue;
+    }
+    const std::string name = word.substr(2);
+    if (syntax.flags.count(name)) {
+      values_.emplace(name, "");
+    } else if (!syntax.options.count(name)) {
+      throw Usage("unknown option " + word);
+    } else if (i + 1 == words.size()) {
+      throw Usage(word + " needs a value");
+    } else {
+      values_.emplace(name, words[++i]);
+    }
+  }
+  if (i < words.size()) command_.assign(words.begin() + static_cast<long>(i) + 1, words.end());
+  if (syntax.command == command_.empty()) {
+    throw Usage(syntax.command ? "a command is needed after --" : "no command is expected here");
+  }
+  if (positional_.size() < syntax.min_positional) throw Usage("an argument is missing");
+  if (positional_.size() > syntax.max_positional) {
+    throw Usage("unexpected argument " + positional_[syntax.max_positional]);
+  }
+}
+
+std::string Args::text(const std::string& name) const {
+  const auto found = values_.find(name);
+  if (found == values_.end()) throw Usage("--" + name + " is needed");
+  return found->second;
+}
+
+std::string Args::text(const std::string& name, const std::string& otherwise) const {
+  return has(name) ? text(name) : otherwise;
+}
+
+std::vector<std::string> Args::all(const std::string& name) const {
+  std::vector<std::string> out;
+  const auto range = values_.equal_range(name);
+  for (auto it = range.first; it != range.second; ++it) out.push_back(it->second);
+  return out;
+}
+
+int64_t Args::integer(const std::string& name) const {
+  return parse_integer(text(name), "--" + name);
+}
+
+int64_t Args::integer(const std::string& name, int64_t otherwise) const {
+  return has(name) ? integer(name) : otherwise;
+}
+
+double Args::seconds(const std::string& name) const {
+  const std::string value = text(name);
+  double out = 0;
+  const auto end = value.data() + value.size();
+  const auto result = std::from_chars(value.data(), end, out);
+  if (result.ec != std::errc() || result.ptr != end || !std::isfinite(out) || out < 0 || out > 1e8) {
+    throw Usage("--" + name + " needs a number of seconds, not " + value);
+  }
+  return out;
+}
+
+int64_t parse_integer(const std::string& text, const std::string& what) {
+  int64_t out = 0;
+  const auto end = text.data() + text.size();
+  const auto result = std::from_chars(text.data(), end, out);
+  if (result.ec != std::errc() || result.ptr != end || out < 0) {
+    throw Usage(what + " needs a whole number, not " + text);
+  }
+  return out;
+}
+
+}  // namespace farm::helper

@@ -1,0 +1,115 @@
+"""The helper's lease: exclusive, fenced by epoch, expiring in uptime."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from .conftest import Answer, Helper
+
+
+def _lease(
+    helper: Helper, root: Path, action: str, owner: str = "ada@lab", epoch: int = 1, **more: Any
+) -> Answer:
+    words: list[object] = ["lease", root, action, "--owner", owner, "--run", more.pop("run", "r1")]
+    words += ["--epoch", epoch, "--ttl-s", more.pop("ttl", 60)]
+    for name, value in more.items():
+        words += [f"--{name.rstrip('_')}", value]
+    return helper(*words)
+
+
+def test_a_free_device_is_taken_shown_and_released(helper: Helper, tmp_path: Path) -> None:
+    assert helper("lease", tmp_path, "show").value == {"state": "free"}
+    assert _lease(helper, tmp_path, "take").value["state"] == "held"
+    shown = helper("lease", tmp_path, "show").value
+    assert (shown["owner"], shown["run"], shown["epoch"]) == ("ada@lab", "r1", 1)
+    assert 0 < shown["left_s"] <= 60
+    assert _lease(helper, tmp_path, "release").value["state"] == "free"
+    assert _lease(helper, tmp_path, "take", owner="bob@lab").code == 0
+
+
+def test_another_live_owner_is_named(helper: Helper, tmp_path: Path) -> None:
+    _lease(helper, tmp_path, "take")
+    answer = _lease(helper, tmp_path, "take", owner="bob@lab")
+    assert answer.error == "held"
+    assert answer.value["error"]["owner"] == "ada@lab"
+    assert "ada@lab" in answer.value["error"]["message"]
+
+
+def test_two_runs_of_one_owner_exclude_each_other(helper: Helper, tmp_path: Path) -> None:
+    _lease(helper, tmp_path, "take", run="r1")
+    assert _lease(helper, tmp_path, "take", run="r2").error == "held"
+
+
+def test_an_expired_lease_is_free_for_others(helper: Helper, tmp_path: Path) -> None:
+    _lease(helper, tmp_path, "take", ttl=0.05)
+    time.sleep(0.1)
+    assert helper("lease", tmp_path, "show").value["state"] == "expired"
+    assert _lease(helper, tmp_path, "take", owner="bob@lab").code == 0
+
+
+def test_a_reboot_ends_a_lease(helper: Helper, tmp_path: Path) -> None:
+    _lease(helper, tmp_path, "take")
+    record = json.loads((tmp_path / "lease").read_text())
+    (tmp_path / "lease").write_text(json.dumps({**record, "boot_id": "another"}))
+    assert helper("lease", tmp_path, "show").value["state"] == "expired"
+
+
+def test_renew_extends_only_the_holder(helper: Helper, tmp_path: Path) -> None:
+    _lease(helper, tmp_path, "take", ttl=5)
+    assert _lease(helper, tmp_path, "renew", ttl=90).value["left_s"] > 80
+    assert _lease(helper, tmp_path, "renew", owner="bob@lab").error == "held"
+    _lease(helper, tmp_path, "release")
+    assert _lease(helper, tmp_path, "renew").error == "not_held"
+
+
+def test_an_overtaken_epoch_never_comes_back(helper: Helper, tmp_path: Path) -> None:
+    _lease(helper, tmp_path, "take", epoch=1)
+    assert _lease(helper, tmp_path, "take", epoch=2).code == 0
+    for action in ("take", "renew", "release"):
+        assert _lease(helper, tmp_path, action, epoch=1).error == "stale_epoch"
+    _lease(helper, tmp_path, "release", epoch=2)
+    assert _lease(helper, tmp_path, "take", epoch=1).error == "stale_epoch"
+
+
+def test_release_from_a_named_owner(helper: Helper, tmp_path: Path) -> None:
+    _lease(helper, tmp_path, "take")
+    assert _lease(helper, tmp_path, "release", owner="bob@lab").error == "held"
+    assert _lease(helper, tmp_path, "release", owner="bob@lab", from_="eve@lab").error == "held"
+    answer = _lease(helper, tmp_path, "release", owner="bob@lab", from_="ada@lab")
+    assert answer.value["state"] == "free"
+
+
+def test_a_stale_epoch_writes_nothing(helper: Helper, tmp_path: Path) -> None:
+    _lease(helper, tmp_path, "take", epoch=1)
+    assert helper("assemble", tmp_path, "job-1", "--run", "r1", "--epoch", 1).code == 0
+    _lease(helper, tmp_path, "take", epoch=2)
+    fenced = helper("assemble", tmp_path, "job-2", "--run", "r1", "--epoch", 1)
+    assert fenced.error == "stale_epoch"
+    assert not (tmp_path / "work" / "job-2").exists()
+    other = helper("clean", tmp_path, "--stale", "--run", "r9", "--epoch", 1)
+    assert other.error == "held"
+
+
+def test_of_many_processes_at_once_one_wins(helper_path: Path, tmp_path: Path) -> None:
+    racers = [
+        subprocess.Popen(
+            [helper_path, "lease", tmp_path, "take", "--owner", f"o{i}", "--run", f"r{i}"]
+            + ["--epoch", "1", "--ttl-s", "60"],
+            stdout=subprocess.PIPE,
+        )
+        for i in range(12)
+    ]
+    codes = []
+    for racer in racers:
+        racer.communicate(timeout=30)
+        codes.append(racer.returncode)
+    assert sorted(codes) == [0] + [1] * 11
+
+
+def test_a_torn_lease_file_reads_as_free(helper: Helper, tmp_path: Path) -> None:
+    (tmp_path / "lease").write_text('{"owner": "ada@l')
+    assert _lease(helper, tmp_path, "take", owner="bob@lab").code == 0
