@@ -152,6 +152,7 @@ def _result(
             ram_bytes=facts.ram_bytes if facts else None,
             os=facts.os if facts else None,
             emulated=facts.emulated if facts else None,
+            os_build=facts.os_build if facts else None,
         ),
         outcome=outcome,
         reason=reason,

@@ -188,8 +188,6 @@ class CellDevice:
     emulated: bool | None
     #: Build fingerprint or kernel build; must be equal for numbers to be comparable.
     os_build: str | None = None
-    #: `phone`, `board` or `server`: decides which guards are needed.
-    device_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

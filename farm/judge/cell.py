@@ -1,0 +1,322 @@
+"""One finished device run to its judgement: correct, how fast, to be trusted, passed or not.
+
+Pure: logits come as matrices and the generated text as text. Outcome: any gate failed ->
+failed; else any gate undecidable, or nothing to judge by -> inconclusive; else passed. A speed
+that no gate asks about fails nothing; on an emulated device correctness counts and speed is
+recorded with trust `invalid`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from farm.core.artifact import LogitsRef, Recipe
+from farm.core.launches import logits_passes, measures
+from farm.core.result import (
+    CorrectnessReport,
+    EnergyReport,
+    GateResult,
+    Judgement,
+    MemoryReport,
+    Outcome,
+    PerformanceReport,
+)
+from farm.core.runtime import HostRunResult, LaunchResult
+from farm.core.tasks import CompareTask
+from farm.judge.correctness import (
+    EVERY_PATH,
+    PATHS,
+    ChainResult,
+    StageLogits,
+    compare_chain,
+    source_report,
+    stage_report,
+)
+from farm.judge.gates import (
+    correctness_gates,
+    describe,
+    memory_gates,
+    unmatched,
+    wanted_pairs,
+)
+from farm.judge.guards import (
+    NO_LANGUAGE_PERPLEXITY,
+    Guard,
+    backend_guard,
+    device_class,
+    environment_guards,
+)
+from farm.judge.logits import Logits, Matrix, every_position
+from farm.judge.performance import peak_rss_by_launch, performance_reports
+from farm.judge.rules import RuleContext, judge_pair, judge_source
+from farm.judge.text import garbage_reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Correctness:
+    """The correctness report and what the guards take from it."""
+
+    report: CorrectnessReport
+    #: None where the text says nothing: not asked for, or a model that knows no language.
+    text_guard: Guard | None
+
+
+def stage_logits(task: CompareTask, open_ref: Callable[[LogitsRef], Matrix]) -> StageLogits:
+    """Open every logits matrix of a cell.
+
+    Args:
+        task: The finished run and what it is compared with.
+        open_ref: Maps an object of the content store; see farm.judge.logits.open_logits.
+
+    Raises:
+        StoreError, BadOutput: As `open_ref`.
+    """
+    passes = {p.name: p.positions for p in logits_passes(task.spec.correctness, task.spec.workload)}
+    stages: dict[str, dict[str, Logits]] = {}
+    eager = {
+        "eager_fp32": task.reference.eager_fp32,
+        "eager_quantised": task.reference.eager_quantised,
+    }
+    for stage, ref in eager.items():
+        if ref is not None:
+            stages[stage] = {EVERY_PATH: every_position(open_ref(ref))}
+    runs = {"device_pte": _device_logits(task)}
+    if task.host is not None:
+        runs["host_pte"] = task.host.logits
+    for stage, refs in runs.items():
+        stages[stage] = {
+            name: Logits(open_ref(ref), passes[name]) for name, ref in refs if name in passes
+        }
+    return stages
+
+
+def judge_cell(
+    task: CompareTask, logits: StageLogits, *, recipe: Recipe, generated_text: str | None
+) -> Judgement:
+    """Judge a finished device run.
+
+    Args:
+        task: The run, and the results it is judged by.
+        logits: Opened matrices by stage and path, as stage_logits gives them.
+        recipe: How the artifact was quantised: bounds depend on it.
+        generated_text: The device's answer to the prompt, decoded; None when it gave none.
+    """
+    spec, entry = task.spec, task.device.entry
+    correctness = _judge_correctness(task, logits, recipe, generated_text)
+    guards: list[Guard] = []
+    if task.device.facts is not None:
+        kind = device_class(task.device.facts, entry.labels)
+        guards += environment_guards(task.device.facts, entry.thermal, kind)
+    effective = effective_backend(task)
+    guards.append(backend_guard(task.export.bundle.backend, effective))
+    if correctness.text_guard is not None:
+        guards.append(correctness.text_guard)
+    performance = performance_reports(task.run, measures(spec.workload), spec.gates, guards)
+    memory = _memory(task)
+    extra = unmatched(spec.gates, [report.metric for report in performance])
+    report = replace(correctness.report, gates=(*correctness.report.gates, *extra))
+    gates = [*report.gates, *memory.gates, *(g for p in performance for g in p.gates)]
+    outcome, reason = decide_outcome(gates)
+    return Judgement(
+        outcome=outcome,
+        reason=reason,
+        flags=_flags(task, performance, guards),
+        correctness=report,
+        performance=tuple(performance),
+        memory=memory,
+        energy=EnergyReport(None),
+        conditions=_conditions(task),
+        backend_effective=effective,
+    )
+
+
+def decide_outcome(gates: Sequence[GateResult]) -> tuple[Outcome, str]:
+    """Fold decided gates into an outcome and a sentence that says why."""
+    failed = [gate for gate in gates if gate.passed is False]
+    undecided = [gate for gate in gates if gate.passed is None]
+    if failed:
+        return "failed", _sentence(failed)
+    if undecided:
+        return "inconclusive", _sentence(undecided)
+    if not gates:
+        return "inconclusive", "nothing to judge by: no logits, no text and no gate"
+    return "passed", ""
+
+
+def effective_backend(task: CompareTask) -> str | None:
+    """Name the backend that ran; None where neither export nor runner can tell."""
+    requested = task.export.bundle.backend
+    if requested == "portable":
+        return requested
+    delegation = task.export.delegation
+    if delegation is None:
+        return None
+    linked = task.run.launches[0].hello.backends if task.run.launches else ()
+    missing = linked and not any(name.lower().startswith(requested) for name in linked)
+    return "portable" if delegation.delegated == 0 or missing else requested
+
+
+def same_code(host: HostRunResult | None, launches: Sequence[LaunchResult], sha256: str) -> bool:
+    """True when host and device ran one binary with one instruction set: bits must agree."""
+    if host is None or not launches:
+        return False
+    return host.runner.sha256 == sha256 and host.hello.isa == launches[0].hello.isa
+
+
+def _judge_correctness(
+    task: CompareTask, logits: StageLogits, recipe: Recipe, generated_text: str | None
+) -> _Correctness:
+    spec = task.spec
+    chain = compare_chain(logits, task.reference.tokens, wanted_pairs(spec.gates))
+    floor = task.host.noise_floor if task.host is not None else None
+    context = RuleContext(
+        linear=recipe.linear,
+        noise_floor=dict(floor.kl_mean) if floor is not None else {},
+        same_code=same_code(task.host, task.run.launches, task.run.runner.sha256),
+    )
+    gates = [*chain.malformed, *_repeatable(task.run.launches)]
+    stages = []
+    source = task.reference.source_max_abs_error
+    if source is not None:
+        stages.append(source_report(source, len(task.reference.tokens)))
+        gates.append(judge_source(source))
+    for path in PATHS:
+        for pair in (p for p in chain.pairs if p.path == path):
+            gates += judge_pair(pair, context)
+            to_device = (pair.from_, pair.to) == ("host_pte", "device_pte")
+            stages.append(
+                stage_report(pair, path, context.noise_floor.get(path) if to_device else None)
+            )
+    guard = _text_guard(generated_text, chain)
+    if guard is not None:
+        gates.append(_text_gate(guard))
+    gates += correctness_gates(spec.gates, chain.pairs)
+    report = CorrectnessReport(
+        stages=tuple(stages),
+        canary=None,
+        generated_text=generated_text,
+        gates=tuple(_once(gates)),
+        prompt=spec.correctness.prompt,
+    )
+    return _Correctness(report, guard)
+
+
+def _text_guard(text: str | None, chain: ChainResult) -> Guard | None:
+    if text is None:
+        return None
+    fluent = next(
+        (
+            pair.comparison.perplexity_from
+            for pair in chain.pairs
+            if pair.from_ == "eager_fp32" and pair.comparison.perplexity_from is not None
+        ),
+        None,
+    )
+    if fluent is not None and fluent > NO_LANGUAGE_PERPLEXITY:
+        return None
+    reason = garbage_reason(text)
+    return Guard("garbage_text", "ok" if reason is None else "flagged", reason or "")
+
+
+def _text_gate(guard: Guard) -> GateResult:
+    return GateResult(
+        metric="text",
+        op="==",
+        threshold=None,
+        value=None,
+        passed=guard.state == "ok",
+        text="generated text is language",
+        reason=guard.detail,
+    )
+
+
+def _repeatable(launches: Sequence[LaunchResult]) -> list[GateResult]:
+    """Two launches that gave logits for one pass must have given the same bytes."""
+    seen: dict[str, set[str]] = {}
+    repeats: dict[str, int] = {}
+    for launch in launches:
+        for name, ref in launch.logits:
+            seen.setdefault(name, set()).add(ref.object.sha256)
+            repeats[name] = repeats.get(name, 0) + 1
+    return [
+        GateResult(
+            metric="repeatable",
+            op="==",
+            threshold=1.0,
+            value=float(len(shas) == 1),
+            passed=len(shas) == 1,
+            text=f"device_pte ({name}): equal logits in {repeats[name]} launches",
+            reason="" if len(shas) == 1 else f"{len(shas)} different results",
+        )
+        for name, shas in seen.items()
+        if repeats[name] > 1
+    ]
+
+
+def _device_logits(task: CompareTask) -> tuple[tuple[str, LogitsRef], ...]:
+    """The first launch's logits of each pass."""
+    found: dict[str, LogitsRef] = {}
+    for launch in task.run.launches:
+        for name, ref in launch.logits:
+            found.setdefault(name, ref)
+    return tuple(found.items())
+
+
+def _memory(task: CompareTask) -> MemoryReport:
+    peaks = [x.peak_rss_bytes for x in task.run.launches if x.peak_rss_bytes is not None]
+    peak = max(peaks, default=None)
+    return MemoryReport(
+        peak_rss_bytes=peak,
+        launches_bytes=peak_rss_by_launch(task.run),
+        gates=tuple(memory_gates(task.spec.gates, peak)),
+    )
+
+
+def _flags(
+    task: CompareTask, performance: Sequence[PerformanceReport], guards: Sequence[Guard]
+) -> tuple[str, ...]:
+    """What a reader of the table has to know, each once."""
+    flags = [guard.name for guard in guards if guard.state == "flagged"]
+    states = {name for report in performance for name in report.guards.items()}
+    if ("window", "flagged") in states:
+        flags.append("short_window")
+    if ("token_count", "flagged") in states:
+        flags.append("token_count")
+    flags += [
+        trust
+        for trust in ("invalid", "noisy", "unverified")
+        if any(report.trust == trust for report in performance)
+    ]
+    warm = [report for report in performance if report.regime == "warm"]
+    if any(report.median is None for report in warm):
+        flags.append("not_measured")
+    elif any(report.ci95 is None for report in warm):
+        flags.append("few_launches")
+    if task.export.unquantised:
+        flags.append("unquantised")
+    if task.run.launches and all(x.peak_rss_bytes is None for x in task.run.launches):
+        flags.append("no_peak_rss")
+    return tuple(dict.fromkeys(flags))
+
+
+def _conditions(task: CompareTask) -> dict[str, str]:
+    conditions = dict(task.run.conditions)
+    facts = task.device.facts
+    if facts is not None:
+        if facts.virtualised:
+            conditions.setdefault("virtualised", "yes")
+        if facts.governor is not None:
+            conditions.setdefault("governor", facts.governor)
+        conditions.setdefault("device_class", device_class(facts, task.device.entry.labels))
+    return conditions
+
+
+def _sentence(gates: Sequence[GateResult]) -> str:
+    first = describe(gates[0])
+    return first if len(gates) == 1 else f"{first} (and {len(gates) - 1} more)"
+
+
+def _once(gates: Iterable[GateResult]) -> list[GateResult]:
+    """Drop repeats: a stage full of NaN is told once, not once a pair."""
+    return list(dict.fromkeys(gates))

@@ -1,0 +1,139 @@
+"""The correctness chain: source -> eager_fp32 -> eager_quantised -> host_pte -> device_pte.
+
+Neighbouring stages that exist are compared on every path, and eager_fp32 with device_pte from
+end to end. Knows no file: logits arrive as matrices.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from farm.core.result import GateResult, StageComparison
+from farm.judge.logits import Logits, common_rows
+from farm.judge.metrics import compare
+from farm.judge.rules import Pair
+
+CHAIN = ("eager_fp32", "eager_quantised", "host_pte", "device_pte")
+PATHS: tuple[Literal["decode", "prefill"], ...] = ("decode", "prefill")
+#: Path of logits that hold a row for every position and so serve every path.
+EVERY_PATH = "every"
+
+#: Stage -> path (`decode`, `prefill` or EVERY_PATH) -> logits.
+StageLogits = Mapping[str, Mapping[str, Logits]]
+
+
+@dataclass(frozen=True, slots=True)
+class ChainResult:
+    """All comparisons, and failed gates for stages whose logits have the wrong shape."""
+
+    pairs: tuple[Pair, ...]
+    malformed: tuple[GateResult, ...]
+
+
+def compare_chain(
+    logits: StageLogits, tokens: Sequence[int], extra: Iterable[tuple[str, str]] = ()
+) -> ChainResult:
+    """Compare the stages.
+
+    Args:
+        logits: Whatever stages exist; a missing one is bridged by its neighbours.
+        tokens: The teacher-forced token ids.
+        extra: Further (from, to) pairs to compare on the decode path.
+    """
+    good, malformed = _well_formed(logits)
+    pairs = []
+    for path in PATHS:
+        present = [stage for stage in CHAIN if _on_path(good, stage, path) is not None]
+        wanted = list(itertools.pairwise(present))
+        if path == "decode":
+            wanted += [("eager_fp32", "device_pte"), *sorted(extra)]
+        for from_, to in dict.fromkeys(wanted):
+            first, second = _on_path(good, from_, path), _on_path(good, to, path)
+            if first is None or second is None or not common_rows(first, second)[2]:
+                continue
+            pairs.append(Pair(from_, to, path, compare(first, second, tokens)))
+    return ChainResult(tuple(pairs), tuple(malformed))
+
+
+def stage_report(
+    pair: Pair, path: Literal["decode", "prefill"], noise_floor: float | None
+) -> StageComparison:
+    """Put a comparison into the report's form."""
+    c = pair.comparison
+    return StageComparison(
+        from_=pair.from_,
+        to=pair.to,
+        path=path,
+        tokens=c.rows,
+        bit_equal=c.bit_equal,
+        cosine_min=c.cosine_min,
+        kl_mean=c.kl_mean,
+        kl_max=c.kl_max,
+        top1_agreement=c.top1_agreement,
+        max_abs_error=c.max_abs_error,
+        first_divergence=c.first_divergence,
+        perplexity_from=c.perplexity_from,
+        perplexity_to=c.perplexity_to,
+        noise_floor_kl=noise_floor,
+    )
+
+
+def source_report(max_abs_error: float, tokens: int) -> StageComparison:
+    """The comparison with the source's published logits, of which only the error is known."""
+    return StageComparison(
+        from_="source",
+        to="eager_fp32",
+        path="decode",
+        tokens=tokens,
+        bit_equal=max_abs_error == 0.0,
+        cosine_min=None,
+        kl_mean=None,
+        kl_max=None,
+        top1_agreement=None,
+        max_abs_error=max_abs_error,
+        first_divergence=None,
+        perplexity_from=None,
+        perplexity_to=None,
+    )
+
+
+def _on_path(logits: StageLogits, stage: str, path: str) -> Logits | None:
+    paths = logits.get(stage, {})
+    return paths.get(path) or paths.get(EVERY_PATH)
+
+
+def _well_formed(logits: StageLogits) -> tuple[StageLogits, list[GateResult]]:
+    """Split off stages whose rows or vocabulary don't fit: wrong output, not an exception."""
+    vocabulary = _vocabulary(logits)
+    good: dict[str, dict[str, Logits]] = {}
+    bad = []
+    for stage, paths in logits.items():
+        for path, matrix in paths.items():
+            if matrix.consistent and matrix.values.shape[1] == vocabulary:
+                good.setdefault(stage, {})[path] = matrix
+                continue
+            expected = (len(matrix.positions), vocabulary)
+            bad.append(
+                GateResult(
+                    metric="shape",
+                    op="==",
+                    threshold=None,
+                    value=None,
+                    passed=False,
+                    text=f"{stage} ({path}): shape of the logits",
+                    reason=f"logits of {stage} have shape {matrix.values.shape}, not {expected}",
+                )
+            )
+    return good, bad
+
+
+def _vocabulary(logits: StageLogits) -> int:
+    """Width of the earliest stage: the one that is trusted most."""
+    for stage in CHAIN:
+        for matrix in logits.get(stage, {}).values():
+            if matrix.values.ndim == 2:
+                return int(matrix.values.shape[1])
+    return 0

@@ -1,0 +1,237 @@
+"""The built-in correctness rules: what a healthy deployment stays within, and why that number.
+
+Each rule judges two neighbouring stages on one path. The bounds let a healthy 4-bit model pass
+(its rounding noise is amplified to a KL of some hundredths of a nat) and fail a broken one
+(wrong rotation, scale, cache or kernel: KL of several tenths and more).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from farm.core.artifact import LinearQuantization
+from farm.core.result import GateResult
+from farm.judge.metrics import Comparison, PerplexityChange
+
+#: KL(device || host) against the noise floor, which is the mean over at least 4 order-only
+#: perturbations of the host artifact: another binary or ISA is one more such perturbation.
+DEVICE_KL_FACTOR = 1.5
+#: Device against host perplexity. Rounding noise is unbiased, so perplexity hardly moves.
+DEVICE_PERPLEXITY = 0.01
+#: Below this KL nothing can be told apart: fp32 logits that differ by 1e-4 give 1e-8 nats.
+#: It stands in for the noise floor of recipes that have none (fp32).
+KL_NOTHING = 1e-6
+#: Host artifact against the eager quantised model: other rounding in every layer, same weights.
+#: Three floors, or a tenth of a nat where the floor is lower or unknown: measured kernel to
+#: kernel differences of one 4-bit model lie at 0.025-0.03.
+HOST_KL_FACTOR = 3.0
+HOST_KL = 0.1
+#: The same for fp32 linears: kernels differ only in the order of sums, but an 8-bit embedding or
+#: a quantised cache may come in.
+HOST_KL_FP32 = 1e-3
+HOST_PERPLEXITY = 0.05
+#: Source anchors against our fp32 model, in logits (which are of the order of 10).
+SOURCE_MAX_ABS_ERROR = 1e-3
+#: Fewer rows than this have no perplexity worth judging and a wide KL bound.
+MIN_ROWS = 32
+#: KL of single rows scatters by about 1.5 times its mean; three standard errors of that.
+_FEW_ROWS_WIDENING = 4.5
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisationBound:
+    """How much a quantisation may cost against fp32."""
+
+    kl_mean: float
+    #: Largest relative increase of perplexity.
+    perplexity: float
+
+
+#: Eager quantised against eager fp32. Not a quality target (that is a gate of the config): a
+#: healthy small model loses 5-30 % perplexity at 4 bits in groups of 32, a broken one ten times.
+#: `none` still may quantise the embedding to 8 bits.
+QUANTISATION: dict[LinearQuantization, QuantisationBound] = {
+    "none": QuantisationBound(kl_mean=0.02, perplexity=0.02),
+    "int8": QuantisationBound(kl_mean=0.1, perplexity=0.05),
+    "4w": QuantisationBound(kl_mean=0.5, perplexity=0.5),
+    "8da4w": QuantisationBound(kl_mean=0.5, perplexity=0.5),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two stages compared on one path."""
+
+    from_: str
+    to: str
+    path: str
+    comparison: Comparison
+
+    @property
+    def title(self) -> str:
+        """For people: `eager_fp32 -> host_pte (decode)`."""
+        return f"{self.from_} -> {self.to} ({self.path})"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleContext:
+    """What the rules need to know besides the numbers."""
+
+    linear: LinearQuantization
+    #: Mean KL of the host artifact under order-only perturbations, by path.
+    noise_floor: dict[str, float]
+    #: Host and device ran the same binary with the same instruction set.
+    same_code: bool
+
+
+def judge_pair(pair: Pair, context: RuleContext) -> list[GateResult]:
+    """Apply the rules of this pair's stages. Pairs that skip a stage have only the NaN rule."""
+    bad = pair.comparison.non_finite
+    if bad is not None:
+        return [_not_finite(pair, pair.from_ if bad.side == "from" else pair.to, bad.position)]
+    match (pair.from_, pair.to):
+        case ("host_pte", "device_pte"):
+            return _device(pair, context)
+        case ("eager_quantised", "host_pte" | "device_pte"):
+            return _host(pair, context)
+        case ("eager_fp32", "eager_quantised"):
+            return _quantisation(pair, context.linear)
+        case _:
+            return []
+
+
+def judge_source(max_abs_error: float) -> GateResult:
+    """Judge our fp32 model against the logits that its source publishes."""
+    return GateResult(
+        metric="max_abs_error",
+        op="<=",
+        threshold=SOURCE_MAX_ABS_ERROR,
+        value=max_abs_error if math.isfinite(max_abs_error) else None,
+        passed=max_abs_error <= SOURCE_MAX_ABS_ERROR,
+        text="source -> eager_fp32",
+    )
+
+
+def _not_finite(pair: Pair, stage: str, position: int) -> GateResult:
+    return GateResult(
+        metric="finite",
+        op="==",
+        threshold=None,
+        value=None,
+        passed=False,
+        text=f"{stage} ({pair.path}): finite logits",
+        reason=f"NaN or infinity in the logits of {stage} at position {position}",
+    )
+
+
+def _device(pair: Pair, context: RuleContext) -> list[GateResult]:
+    if context.same_code:
+        equal = pair.comparison.bit_equal
+        return [
+            GateResult(
+                metric="bit_equal",
+                op="==",
+                threshold=1.0,
+                value=float(equal),
+                passed=equal,
+                text=f"{pair.title}: same binary and instruction set",
+                reason="" if equal else f"logits differ by {pair.comparison.max_abs_error:.3g}",
+            )
+        ]
+    floor = _floor(pair, context)
+    gates = [_perplexity(pair, DEVICE_PERPLEXITY, both_ways=True)]
+    if floor is None:
+        gates.append(
+            GateResult(
+                metric="kl_mean",
+                op="<=",
+                threshold=None,
+                value=pair.comparison.kl_mean,
+                passed=None,
+                text=f"{pair.title}: {DEVICE_KL_FACTOR}x noise floor",
+                reason="the noise floor of this model and recipe isn't known",
+            )
+        )
+    else:
+        gates.append(_kl(pair, max(DEVICE_KL_FACTOR * floor, KL_NOTHING), "noise floor"))
+    return [gate for gate in gates if gate is not None]
+
+
+def _host(pair: Pair, context: RuleContext) -> list[GateResult]:
+    floor = _floor(pair, context) or 0.0
+    bound = HOST_KL_FP32 if context.linear == "none" else HOST_KL
+    gates = [
+        _kl(pair, max(HOST_KL_FACTOR * floor, bound), "noise floor, or the fixed bound"),
+        _perplexity(pair, HOST_PERPLEXITY, both_ways=True),
+    ]
+    return [gate for gate in gates if gate is not None]
+
+
+def _quantisation(pair: Pair, linear: LinearQuantization) -> list[GateResult]:
+    bound = QUANTISATION[linear]
+    gates = [
+        _kl(pair, bound.kl_mean, f"bound of {linear}"),
+        _perplexity(pair, bound.perplexity, both_ways=False),
+    ]
+    return [gate for gate in gates if gate is not None]
+
+
+def _floor(pair: Pair, context: RuleContext) -> float | None:
+    """The path's noise floor; with few rows at least that of the decode path, which has many."""
+    floors = context.noise_floor
+    own = floors.get(pair.path)
+    if pair.comparison.rows >= MIN_ROWS or own is None:
+        return own
+    return max(own, floors.get("decode", 0.0))
+
+
+def _kl(pair: Pair, bound: float, source: str) -> GateResult:
+    rows = pair.comparison.rows
+    if rows < MIN_ROWS:
+        bound *= 1 + _FEW_ROWS_WIDENING / math.sqrt(rows)
+    value = pair.comparison.kl_mean
+    return GateResult(
+        metric="kl_mean",
+        op="<=",
+        threshold=bound,
+        value=value,
+        passed=None if value is None else value <= bound,
+        text=f"{pair.title}: {source}",
+    )
+
+
+def _perplexity(pair: Pair, allowed: float, *, both_ways: bool) -> GateResult | None:
+    """Judge the change of perplexity; None where too few rows have a next token.
+
+    Within the bound is a pass; outside it is a failure only where the paired 95 % interval lies
+    outside too: with 256 tokens rounding noise alone moves a 4-bit model by about a percent.
+    """
+    change = pair.comparison.perplexity_change
+    if change is None or change.positions < MIN_ROWS:
+        return None
+    excess = excess_change(change, math.log1p(allowed), both_ways=both_ways)
+    note = ""
+    if excess > 0 and not significant(change, excess):
+        note = f"{math.expm1(change.log_ratio):+.1%}: within what {change.positions} tokens tell"
+    sign = "within" if both_ways else "at most +"
+    return GateResult(
+        metric="perplexity",
+        op="<=",
+        threshold=allowed,
+        value=abs(math.expm1(change.log_ratio)) if both_ways else math.expm1(change.log_ratio),
+        passed=excess <= 0 or not significant(change, excess),
+        text=f"{pair.title}: {sign}{'' if sign.endswith('+') else ' '}{allowed:.0%}",
+        reason=note,
+    )
+
+
+def excess_change(change: PerplexityChange, allowed: float, *, both_ways: bool) -> float:
+    """How far ln(perplexity ratio) lies beyond `allowed`; not above 0 means inside."""
+    return (abs(change.log_ratio) if both_ways else change.log_ratio) - allowed
+
+
+def significant(change: PerplexityChange, excess: float) -> bool:
+    """True when the paired 95 % interval of the change doesn't reach back into the bound."""
+    error = change.standard_error
+    return error is None or excess > 1.96 * error
