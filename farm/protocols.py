@@ -18,6 +18,8 @@ from farm.core.tasks import HostTask, HostTaskResult
 
 #: Called with the bytes done so far, at most some times a second.
 ByteProgress = Callable[[int], None]
+#: Called with a short line for people.
+TextProgress = Callable[[str], None]
 
 
 class Transport(Protocol):
@@ -109,12 +111,35 @@ class Runner(Protocol):
 
     name: str
 
-    def build(self, abi: str, facts: DeviceFacts, home: Path, executorch: str) -> RunnerBuild:
-        """Provide the runner for a device as objects of the store under `home`.
+    def build(
+        self,
+        abi: str,
+        facts: DeviceFacts,
+        home: Path,
+        executorch: str,
+        progress: TextProgress | None = None,
+    ) -> RunnerBuild:
+        """Provide the runner for a device, built under `home` unless it is there already.
+
+        Args:
+            abi: Android's name of the ABI.
+            facts: What probing found.
+            home: FARM_HOME of this host.
+            executorch: Version of the SDK; empty is farm's own.
+            progress: Called with a short line per step; an exception from it ends the build.
 
         Raises:
             DeviceUnfit: There is no way to run on this device; the message says the next step.
             RunnerError: The build failed or needs a tool that isn't here.
+        """
+
+    def files(self, build: RunnerBuild) -> Mapping[str, Path]:
+        """Where the files of a build lie on this host, by sha256.
+
+        The runner knows no content store; whoever deploys puts them there.
+
+        Raises:
+            RunnerError: They are no longer there; build again.
         """
 
     def arguments(
@@ -135,6 +160,9 @@ class Runner(Protocol):
 
     def progress(self, line: bytes) -> tuple[str, int, int] | None:
         """Phase, done and total of a progress line; None when the line is something else."""
+
+    def rate(self, line: bytes) -> tuple[str, float] | None:
+        """Metric and tok/s of a line that reports a timed window; None when it is another."""
 
 
 class Site(Protocol):

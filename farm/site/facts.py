@@ -1,0 +1,276 @@
+"""From raw text of a device to DeviceFacts. Pure: no connection, no clock.
+
+The raw text comes from `farm-helper probe` and, on Android, from getprop and dumpsys. What
+can't be read is None and has a line in `unread`; it is never zero or guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from farm.core.device import DeviceFacts
+from farm.core.errors import BadOutput
+from farm.site.parsers import android, cpu, emulation, system
+
+_CPU = "/sys/devices/system/cpu"
+_NAMES = (
+    *("/proc/device-tree/model", "/sys/class/dmi/id/sys_vendor"),
+    *("/sys/class/dmi/id/product_name", "/sys/hypervisor/type"),
+)
+_MEMORY_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+_SOC_PROPERTIES = ("ro.soc.model", "ro.board.platform", "ro.chipname", "ro.hardware")
+
+
+@dataclass(frozen=True, slots=True)
+class RawFacts:
+    """What a device printed, and what only the host knows of it."""
+
+    #: Output of `farm-helper probe`.
+    probe: bytes
+    #: Identity when the device tells none: the transport's own name for it.
+    fallback_identity: str
+    #: farm's folder on the device, as `probe` was asked about it.
+    root: str
+    #: Output of getprop; None where there is no such program.
+    getprop: str | None = None
+    battery: str | None = None
+    thermal: str | None = None
+    #: Programs' loaders that were found at their usual place.
+    loaders: frozenset[str] = field(default_factory=frozenset)
+
+
+#: Where a program of each C library looks for its loader, by ABI.
+LOADERS: Mapping[str, Mapping[str, str]] = {
+    "x86_64": {
+        "glibc": "/lib64/ld-linux-x86-64.so.2",
+        "musl": "/lib/ld-musl-x86_64.so.1",
+        "bionic": "/system/bin/linker64",
+    },
+    "arm64-v8a": {
+        "glibc": "/lib/ld-linux-aarch64.so.1",
+        "musl": "/lib/ld-musl-aarch64.so.1",
+        "bionic": "/system/bin/linker64",
+    },
+}
+
+
+def parse_facts(raw: RawFacts) -> DeviceFacts:
+    """Make facts of raw text.
+
+    Raises:
+        BadOutput: `probe` isn't the helper's JSON, or names an ABI nobody has seen.
+    """
+    probe = _document(raw.probe)
+    files = {str(k): str(v) for k, v in _mapping(probe, "files").items()}
+    uname = {str(k): str(v) for k, v in _mapping(probe, "uname").items()}
+    properties = android.parse_getprop(raw.getprop) if raw.getprop else {}
+    abi = properties.get("ro.product.cpu.abi") or system.abi_of_machine(uname.get("machine", ""))
+    if abi is None:
+        raise BadOutput(f"unknown machine type {uname.get('machine', '')[:40]!r}", raw=str(uname))
+    info = cpu.parse_cpuinfo(files.get("/proc/cpuinfo", ""))
+    total, available = system.parse_meminfo(files.get("/proc/meminfo", ""))
+    limit = _memory_limit(files)
+    battery, thermal, status = _heat(raw)
+    names = {path: files[path] for path in _NAMES if path in files}
+    libc = next((k for k, path in LOADERS.get(abi, {}).items() if path in raw.loaders), None)
+    values: dict[str, Any] = {
+        "model": properties.get("ro.product.model") or _model(info, files),
+        "soc": _soc(properties, files, info),
+        "os": _os(properties, files),
+        "os_build": properties.get("ro.build.fingerprint") or _text(uname.get("version", "")),
+        "kernel": _text(uname.get("release", "")),
+        "cores": _integer(probe.get("nproc")),
+        "ram_bytes": total if limit is None or total is None else min(total, limit),
+        "ram_available_bytes": available,
+        "storage_free_bytes": _free(probe, raw.root),
+        "libc": libc,
+        "governor": _governor(files),
+        "boot_id": _text(str(probe.get("boot_id", ""))),
+    }
+    if raw.getprop is not None:
+        sdk = properties.get("ro.build.version.sdk", "")
+        values["sdk"] = int(sdk) if sdk.isdigit() else None
+        values |= {"battery_c": battery, "battery_level": _level(raw), "thermal_status": status}
+    else:
+        values["battery_c"], values["battery_level"] = _linux_battery(files)
+    return DeviceFacts(
+        identity=_identity(properties, files) or raw.fallback_identity,
+        abi=abi,
+        clusters=_clusters(files, info, values["cores"]),
+        system_loader=LOADERS.get(abi, {}).get("glibc") in raw.loaders,
+        features=cpu.features(info) or _helper_features(probe),
+        emulated=emulation.emulated(abi, info),
+        virtualised=emulation.virtualised(info, names, properties),
+        unread=_unread(values, thermal),
+        **values,
+    )
+
+
+def temperatures(raw: RawFacts) -> dict[str, float]:
+    """Degrees Celsius by sensor: the thermal service's, else the kernel's zones."""
+    if raw.thermal is not None:
+        found = android.parse_thermalservice(raw.thermal).temperatures
+        return {item.name: item.celsius for item in found}
+    files = _mapping(_document(raw.probe), "files")
+    zones: dict[str, float] = {}
+    for path, text in files.items():
+        match = re.fullmatch(r"(/sys/class/thermal/thermal_zone\d+)/temp", path)
+        if match and (celsius := system.parse_millidegrees(str(text))) is not None:
+            name = system.clean_name(str(files.get(f"{match[1]}/type", ""))) or match[1]
+            zones[name] = celsius
+    return zones
+
+
+def _document(probe: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(probe)
+    except ValueError as error:
+        raw = probe[:4096].decode("utf-8", "replace")
+        raise BadOutput("farm-helper probe didn't print JSON", raw=raw) from error
+    if not isinstance(value, dict):
+        raise BadOutput("farm-helper probe didn't print a JSON object", raw=str(value)[:4096])
+    return value
+
+
+def _mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = document.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: str) -> str | None:
+    return system.clean_name(value)
+
+
+def _identity(properties: Mapping[str, str], files: Mapping[str, str]) -> str | None:
+    for key in ("ro.serialno", "ro.boot.serialno"):
+        value = properties.get(key, "")
+        if value and value.lower() not in ("unknown", "0123456789abcdef"):
+            return _text(value)
+    machine_id = files.get("/etc/machine-id", "").strip()
+    return machine_id if re.fullmatch(r"[0-9a-f]{32}", machine_id) else None
+
+
+def _os(properties: Mapping[str, str], files: Mapping[str, str]) -> str | None:
+    release = properties.get("ro.build.version.release")
+    if release:
+        return f"Android {release}"
+    text = files.get("/etc/os-release") or files.get("/usr/lib/os-release") or ""
+    name = system.parse_os_release(text)
+    tegra = system.parse_tegra_release(files.get("/etc/nv_tegra_release", ""))
+    if tegra:
+        return f"{name} ({tegra})" if name else tegra
+    return name or ("Android" if properties else None)
+
+
+def _model(info: cpu.CpuInfo, files: Mapping[str, str]) -> str | None:
+    if info.board:
+        return _text(info.board)
+    for path in ("/proc/device-tree/model", "/sys/class/dmi/id/product_name"):
+        if name := _text(files.get(path, "")):
+            return name
+    return next((core.model for core in info.cores if core.model), None)
+
+
+def _soc(properties: Mapping[str, str], files: Mapping[str, str], info: cpu.CpuInfo) -> str | None:
+    for key in _SOC_PROPERTIES:
+        if value := _text(properties.get(key, "")):
+            return value
+    machine = files.get("/sys/devices/soc0/machine", "")
+    compatible = files.get("/proc/device-tree/compatible", "").replace(",", " ").split("\0")
+    # The last entry is the most general one: the chip. The Hardware line of /proc/cpuinfo is
+    # wrong on some boards, so it comes last.
+    chip = next((name for name in reversed(compatible) if name.strip()), "")
+    return _text(machine) or _text(chip) or info.hardware
+
+
+def _clusters(files: Mapping[str, str], info: cpu.CpuInfo, cores: int | None) -> tuple[Any, ...]:
+    online = cpu.parse_cpu_list(files.get(f"{_CPU}/online", ""))
+    if not online:
+        online = tuple(core.index for core in info.cores) or tuple(range(cores or 0))
+    khz, capacity = {}, {}
+    for index in online:
+        text = files.get(f"{_CPU}/cpu{index}/cpufreq/cpuinfo_max_freq", "").strip()
+        if text.isdigit():
+            khz[index] = int(text)
+        text = files.get(f"{_CPU}/cpu{index}/cpu_capacity", "").strip()
+        if text.isdigit():
+            capacity[index] = int(text)
+    return cpu.clusters(online, info, khz, capacity)
+
+
+def _memory_limit(files: Mapping[str, str]) -> int | None:
+    """Limit of the control group; the kernel writes `max` or a number near 2^63 for none."""
+    found = [files.get(path, "").strip() for path in _MEMORY_LIMITS]
+    limits = [int(text) for text in found if text.isdigit() and int(text) < 1 << 60]
+    return min(limits, default=None)
+
+
+def _free(probe: Mapping[str, Any], root: str) -> int | None:
+    file_system = _mapping(probe, "filesystems").get(root)
+    if not isinstance(file_system, dict):
+        return None
+    return _integer(file_system.get("free_bytes"))
+
+
+def _governor(files: Mapping[str, str]) -> str | None:
+    """Governors in use, the fastest cores' last; several only where they differ."""
+    found: dict[str, None] = {}
+    for path, text in files.items():
+        if path.endswith("/cpufreq/scaling_governor") and text.strip():
+            found[text.strip()[:40]] = None
+    return "+".join(sorted(found)) or None
+
+
+def _heat(raw: RawFacts) -> tuple[float | None, android.Thermal | None, int | None]:
+    battery = android.parse_battery(raw.battery) if raw.battery else None
+    thermal = android.parse_thermalservice(raw.thermal) if raw.thermal else None
+    celsius = battery.celsius if battery else None
+    return celsius, thermal, thermal.status if thermal else None
+
+
+def _level(raw: RawFacts) -> int | None:
+    battery = android.parse_battery(raw.battery) if raw.battery else None
+    return battery.level if battery else None
+
+
+def _linux_battery(files: Mapping[str, str]) -> tuple[float | None, int | None]:
+    for path, text in files.items():
+        if path.startswith("/sys/class/power_supply/") and path.endswith("/type"):
+            if text.strip() != "Battery":
+                continue
+            folder = path.removesuffix("/type")
+            tenths = files.get(f"{folder}/temp", "").strip()
+            level = files.get(f"{folder}/capacity", "").strip()
+            celsius = int(tenths) / 10 if re.fullmatch(r"-?\d{1,4}", tenths) else None
+            return celsius, int(level) if re.fullmatch(r"\d{1,3}", level) else None
+    return None, None
+
+
+def _helper_features(probe: Mapping[str, Any]) -> tuple[str, ...]:
+    value = probe.get("cpu_features")
+    return tuple(sorted(str(name) for name in value)) if isinstance(value, list) else ()
+
+
+def _unread(values: Mapping[str, Any], thermal: android.Thermal | None) -> tuple[str, ...]:
+    reasons = {
+        "governor": "no cpufreq",
+        "libc": "no known loader at its usual place",
+        "battery_c": "no battery, or it tells no temperature",
+        "battery_level": "no battery, or it tells no level",
+        "thermal_status": "no thermal service",
+    }
+    lines = [f"{k}: {reasons.get(k, 'not told')}" for k, v in values.items() if v is None]
+    if thermal is not None and not thermal.temperatures:
+        lines.append("temperatures: the thermal service lists none now")
+    return tuple(lines)
