@@ -149,7 +149,7 @@ void lease(const Words& words) {
   const Args args(words, Syntax{{"owner", "run", "epoch", "ttl-s", "from"}, {}, 2, 2});
   const std::string& root = args.positional()[0];
   const std::string& action = args.positional()[1];
-  make_folders(root);
+  make_folders(root + "/objects");  // what is pushed next goes there
   const FileLock lock(root + "/lease.lock");
   const Lease now = read_lease(root);
   if (action == "take") return take(root, now, args);
