@@ -6,15 +6,16 @@ that nothing else works on this host while it is measured are decided here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from farm.core import outcomes
-from farm.core.artifact import ExportRequest, ExportResult, ReferenceRequest, ReferenceResult
+from farm.core.artifact import ExportResult
+from farm.core.chain import ArtifactChain
 from farm.core.device import Device
 from farm.core.errors import FarmError, LeaseError, TransportError
 from farm.core.events import DeviceChanged, JobFinished, JobStarted
-from farm.core.launches import cell_launches, logits_passes, ram_need_bytes
+from farm.core.launches import cell_launches, ram_need_bytes
 from farm.core.matcher import Matcher
 from farm.core.plan import ArtifactId, Catalog, Cell, Plan
 from farm.core.result import AttemptReport, CellResult, Judgement
@@ -41,16 +42,6 @@ MAX_ATTEMPTS = 3
 LEASE_TRIES = 60
 LEASE_PAUSE_S = 5.0
 RETRY_PAUSE_S = 2.0
-
-
-@dataclass(slots=True)
-class ArtifactState:
-    """How far one export and what hangs on it are."""
-
-    export: ExportResult | None = None
-    reference: ReferenceResult | None = None
-    #: By runner: the result, or the error that ended it.
-    hosts: dict[str, HostRunResult | FarmError | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -82,11 +73,11 @@ class RunFlow:
         epoch: int = 1,
         finished: Mapping[str, CellResult] | None = None,
     ) -> None:
-        self._spec, self._plan, self._catalog = spec, plan, catalog
+        self._spec, self._plan = spec, plan
         self._run_id, self._epoch = run_id, epoch
         self._devices = {device.name: device for device in plan.devices}
         self._dead: set[str] = set()
-        self._artifacts = {artifact: ArtifactState() for artifact in plan.artifacts}
+        self._chains = {target: ArtifactChain(target, spec, catalog) for target in plan.artifacts}
         self._cells = {cell.cell_id: CellState(cell) for cell in plan.cells}
         self._tasks: dict[str, HostTask] = {}
         self._held_back: list[HostTask] = []
@@ -124,7 +115,7 @@ class RunFlow:
             case RetryDue():
                 state = self._cells[stimulus.cell_id]
                 if not state.done:
-                    self._matcher.add(stimulus.cell_id, self._choices(state))
+                    out += self._queue(state)
             case Interrupt():
                 out += self._interrupt()
         return out + self._schedule()
@@ -143,15 +134,8 @@ class RunFlow:
         for device in used:
             if self._devices[device].facts is not None:
                 self._matcher.idle(device)
-        needed = {s.cell.artifact for s in self._cells.values() if not s.done}
-        for artifact in self._artifacts:
-            if artifact in needed:
-                request = ExportRequest(
-                    self._catalog.models[artifact.model],
-                    self._catalog.recipes[artifact.recipe],
-                    self._catalog.toolchains[artifact.toolchain],
-                )
-                self._task(ExportTask(f"export:{artifact}", request), artifact)
+        for target in dict.fromkeys(state.cell.artifact for state in self._open_cells()):
+            self._task(self._chains[target].first_task(), target)
         return out
 
     def _interrupt(self) -> list[Instruction]:
@@ -196,63 +180,33 @@ class RunFlow:
                 return [self._finish(state, result)]
             return [self._errored(state, ended.error, "compare_failed")]
         assert isinstance(target, ArtifactId)
-        artifact = self._artifacts[target]
-        match task, ended.result:
-            case ExportTask(), ExportResult() as export:
-                artifact.export = export
-                self._task(self._reference_task(target, export), target)
-            case ReferenceTask(), ReferenceResult() as reference:
-                artifact.reference = reference
-                self._begin_runs(target, artifact, reference)
-            case HostRunTask(), HostRunResult() as host:
-                artifact.hosts[task.runner] = host
-                self._compare_ready(target)
-            case HostRunTask(), _:
-                artifact.hosts[task.runner] = ended.error
-                self._compare_ready(target)
-            case _:
-                flag = "export_failed" if isinstance(task, ExportTask) else "reference_failed"
-                return [
-                    self._errored(state, ended.error, flag)
-                    for state in self._open_cells()
-                    if state.cell.artifact == target
-                ]
+        try:
+            following = self._chains[target].ended(task, ended.result, ended.error)
+        except FarmError as error:
+            flag = "export_failed" if isinstance(task, ExportTask) else "reference_failed"
+            return [
+                self._errored(state, error, flag)
+                for state in self._open_cells()
+                if state.cell.artifact == target
+            ]
+        for next_task in following:
+            self._task(next_task, target)
+        if isinstance(task, ReferenceTask):
+            return self._begin_runs(target)
+        elif isinstance(task, HostRunTask):
+            self._compare_ready(target)
         return []
 
-    def _reference_task(self, target: ArtifactId, export: ExportResult) -> ReferenceTask:
-        request = ReferenceRequest(
-            model=self._catalog.models[target.model],
-            recipe=self._catalog.recipes[target.recipe],
-            toolchain=self._catalog.toolchains[target.toolchain],
-            bundle=export.bundle,
-            text=self._spec.correctness.text,
-            tokens=self._spec.correctness.tokens,
-            prompt=self._spec.correctness.prompt,
-        )
-        return ReferenceTask(f"reference:{target}", request)
-
-    def _begin_runs(
-        self, target: ArtifactId, artifact: ArtifactState, reference: ReferenceResult
-    ) -> None:
-        assert artifact.export is not None
+    def _begin_runs(self, target: ArtifactId) -> list[Instruction]:
+        out: list[Instruction] = []
         for state in self._open_cells():
             if state.cell.artifact != target:
                 continue
-            self._matcher.add(state.cell.cell_id, self._choices(state))
-            runner = state.cell.runner
-            if runner not in artifact.hosts:
-                artifact.hosts[runner] = None
-                self._task(
-                    HostRunTask(
-                        task_id=f"host_run:{target}:{runner}",
-                        bundle=artifact.export.bundle,
-                        runner=runner,
-                        tokens=reference.tokens,
-                        passes=logits_passes(self._spec.correctness, self._spec.workload),
-                        executorch=self._catalog.toolchains[target.toolchain].executorch,
-                    ),
-                    target,
-                )
+            out += self._queue(state)
+            host_task = self._chains[target].host_task(state.cell.runner)
+            if host_task is not None:
+                self._task(host_task, target)
+        return out
 
     def _compare_ready(self, target: ArtifactId) -> None:
         for state in self._open_cells():
@@ -260,12 +214,12 @@ class RunFlow:
                 self._compare(state)
 
     def _compare(self, state: CellState) -> None:
-        artifact = self._artifacts[state.cell.artifact]
-        host = artifact.hosts.get(state.cell.runner)
+        chain = self._chains[state.cell.artifact]
+        host = chain.hosts.get(state.cell.runner)
         if host is None or state.comparing or state.run is None:
             return
-        assert artifact.export is not None
-        assert artifact.reference is not None
+        assert chain.export is not None
+        assert chain.reference is not None
         state.comparing = True
         self._task(
             CompareTask(
@@ -274,8 +228,8 @@ class RunFlow:
                 device=self._device(state),
                 threads=state.cell.threads,
                 runner=state.cell.runner,
-                export=artifact.export,
-                reference=artifact.reference,
+                export=chain.export,
+                reference=chain.reference,
                 host=host if isinstance(host, HostRunResult) else None,
                 run=state.run,
             ),
@@ -291,6 +245,13 @@ class RunFlow:
             if name not in self._dead and self._devices[name].facts is not None
         )
         return (usable - state.avoid) or usable
+
+    def _queue(self, state: CellState) -> list[Instruction]:
+        choices = self._choices(state)
+        if not choices:
+            return [self._errored(state, _gone(state.cell.place), "device_missing")]
+        self._matcher.add(state.cell.cell_id, choices)
+        return []
 
     def _job_finished(self, event: JobFinished) -> list[Instruction]:
         self._on_host.discard(event.job_id)
@@ -337,11 +298,7 @@ class RunFlow:
         alive = frozenset(self._devices) - self._dead
         return [
             self._errored(
-                self._cells[job_id],
-                TransportError(
-                    f"{self._cells[job_id].cell.place} stopped answering during this run"
-                ),
-                "device_missing",
+                self._cells[job_id], _gone(self._cells[job_id].cell.place), "device_missing"
             )
             for job_id in self._matcher.unschedulable(alive)
         ]
@@ -367,10 +324,10 @@ class RunFlow:
         return out
 
     def _job(self, state: CellState, device: str) -> DeviceJob:
-        artifact = self._artifacts[state.cell.artifact]
-        assert artifact.export is not None
-        assert artifact.reference is not None
-        bundle = artifact.export.bundle
+        chain = self._chains[state.cell.artifact]
+        assert chain.export is not None
+        assert chain.reference is not None
+        bundle = chain.export.bundle
         files = [DeployFile(bundle.pte, "model.pte")]
         if bundle.data is not None:
             files.append(DeployFile(bundle.data, bundle.data.name))
@@ -386,12 +343,12 @@ class RunFlow:
             launches=cell_launches(
                 self._spec.correctness,
                 self._spec.workload,
-                artifact.reference,
+                chain.reference,
                 threads=state.cell.threads,
             ),
             ram_need_bytes=ram_need_bytes(bundle),
             toolchain=state.cell.artifact.toolchain,
-            executorch=self._catalog.toolchains[state.cell.artifact.toolchain].executorch,
+            executorch=chain.toolchain.executorch,
         )
 
     # -- results
@@ -409,8 +366,8 @@ class RunFlow:
         return replace(device, entry=replace(device.entry, name=cell.place), facts=None)
 
     def _export(self, state: CellState) -> ExportResult | None:
-        artifact = self._artifacts.get(state.cell.artifact)
-        return None if artifact is None else artifact.export
+        chain = self._chains.get(state.cell.artifact)
+        return None if chain is None else chain.export
 
     def _errored(self, state: CellState, error: FarmError | None, flag: str) -> Instruction:
         assert error is not None, "a task ends with a result or an error"
@@ -434,9 +391,10 @@ class RunFlow:
         return FinishCell(result)
 
 
+def _gone(place: str) -> TransportError:
+    return TransportError(f"{place} stopped answering during this run")
+
+
 def _is_host(device: Device) -> bool:
     """Whether measuring this device measures the host that tasks run on."""
     return device.entry.transport == "local"
-
-
-Handler = Callable[[Stimulus], list[Instruction]]

@@ -13,7 +13,7 @@ from farm.core.errors import ConfigError
 
 _TERM = re.compile(
     r"\s*(?P<key>[A-Za-z_][\w.-]*)\s*"
-    r"(?:(?P<set>not\s+in|in)\s*\((?P<members>[^()]*)\)|(?P<op>!=|>=|<=|=|>|<)\s*(?P<value>[^,()]+?))"
+    r"(?:(?P<set>not\s+in|in)\s*\((?P<members>[^()]*)\)|(?P<op>!=|>=|<=|=|>|<)\s*(?P<value>[^,()<>=!]+?))"
     r"\s*(?:,|$)"
 )
 _QUANTITY = re.compile(r"^(\d+(?:\.\d+)?)\s*(KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?$")

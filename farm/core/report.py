@@ -1,0 +1,136 @@
+"""Build the report of a run from what is known at its end. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farm.core import verdict
+from farm.core.artifact import ExportResult, ToolchainVersions
+from farm.core.device import Device
+from farm.core.errors import FarmError
+from farm.core.outcomes import artifact_report, error_report
+from farm.core.plan import ArtifactId, Plan
+from farm.core.result import CellResult, DeviceReport, ExportReport, FarmReport, Report
+from farm.core.spec import RunSpec
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the edges know about a run and the report has to say."""
+
+    run_id: str
+    started_at: str
+    ended_at: str
+    wall_s: float
+    interrupted: bool
+    config: dict[str, Any]
+    host: dict[str, Any]
+    farm: FarmReport
+    #: Seconds each device had a job.
+    busy_s: Mapping[str, float]
+
+
+def export_report(
+    artifact: ArtifactId, result: ExportResult | None, error: FarmError | None
+) -> ExportReport:
+    """Describe one export, finished or failed."""
+    return ExportReport(
+        key=None if result is None else result.bundle.key,
+        model=artifact.model,
+        recipe=artifact.recipe,
+        toolchain=artifact.toolchain,
+        artifact=artifact_report(result),
+        seconds=None if result is None else result.seconds,
+        cpu_s=None if result is None else result.cpu_s,
+        peak_rss_bytes=None if result is None else result.peak_rss_bytes,
+        cache_hit=result is not None and result.cache_hit,
+        delegation=None if result is None else result.delegation,
+        unquantised=() if result is None else result.unquantised,
+        error=None if error is None else error_report(error),
+        warnings=() if result is None else result.warnings,
+    )
+
+
+def alarms(devices: Iterable[Device], exports: Iterable[ExportReport]) -> tuple[str, ...]:
+    """Return what somebody should look at although no cell failed of it."""
+    found = []
+    for device in devices:
+        if device.facts is None:
+            reason = device.reason or device.state
+            found.append(f"device {device.name} of the inventory is not there: {reason}")
+            continue
+        for key, wanted in device.entry.expect:
+            actual = device.attributes.get(key)
+            if actual is None or not str(actual).startswith(wanted):
+                found.append(
+                    f"device {device.name}: {key} is {actual or 'unknown'}, expected {wanted}"
+                )
+    for export in exports:
+        found += [f"export {export.model}/{export.recipe}: {text}" for text in export.warnings]
+        if export.unquantised:
+            names = ", ".join(export.unquantised[:3])
+            more = f" and {len(export.unquantised) - 3} more" if len(export.unquantised) > 3 else ""
+            found.append(
+                f"export {export.model}/{export.recipe}: {len(export.unquantised)} Linears were "
+                f"left unquantised ({names}{more})"
+            )
+    return tuple(found)
+
+
+def build_report(
+    spec: RunSpec,
+    plan: Plan,
+    facts: RunFacts,
+    results: Sequence[CellResult],
+    exports: Sequence[ExportReport],
+    toolchains: Mapping[str, ToolchainVersions],
+) -> Report:
+    """Put the report together; counts, exit code and last line are derived here."""
+    summary = verdict.summarise(results)
+    code = verdict.exit_code(
+        summary,
+        planned=len(results),
+        require_judged=spec.require_judged,
+        device_missing=any("device_missing" in result.flags for result in results),
+        interrupted=facts.interrupted,
+    )
+    used = {name for cell in plan.cells for name in cell.devices}
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        run_id=facts.run_id,
+        name=spec.name,
+        config_sha256=spec.sha256,
+        config=facts.config,
+        started_at=facts.started_at,
+        ended_at=facts.ended_at,
+        exit_code=code,
+        summary=summary,
+        host=facts.host,
+        toolchains=dict(toolchains),
+        farm=facts.farm,
+        alarms=alarms(plan.devices, exports),
+        devices=tuple(
+            DeviceReport(
+                name=device.name,
+                identity=None if device.facts is None else device.facts.identity,
+                facts=device.facts,
+                idle_share=_idle_share(facts, device.name) if device.name in used else None,
+                state=device.state,
+                reason=device.reason,
+            )
+            for device in plan.devices
+        ),
+        exports=tuple(exports),
+        results=tuple(results),
+        verdict_line=verdict.last_line(results, summary, code),
+    )
+
+
+def _idle_share(facts: RunFacts, device: str) -> float | None:
+    if facts.wall_s <= 0:
+        return None
+    return round(max(0.0, 1.0 - facts.busy_s.get(device, 0.0) / facts.wall_s), 4)

@@ -1,0 +1,126 @@
+"""The folder of one run: its name, its files, and how another command finds it again."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from farm.core.artifact import ObjectRef
+from farm.core.errors import ConfigError, StoreError
+
+JOURNAL = "journal.db"
+PLAN = "plan.json"
+REPORT = "report.json"
+
+
+def new_run_id(name: str, now: datetime.datetime) -> str:
+    """Return an id that sorts by time and can't collide: `20260102-030405-tiny-1f2e`."""
+    return f"{now:%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
+
+
+def create(out: Path, run_id: str) -> Path:
+    """Make the folder of a new run.
+
+    Raises:
+        StoreError: It can't be made; names the folder.
+    """
+    folder = out / run_id
+    try:
+        folder.mkdir(parents=True, mode=0o755)
+    except OSError as error:
+        raise StoreError(
+            f"can't make the run folder {folder}: {error.strerror}; give another with --out"
+        ) from error
+    return folder
+
+
+def point_latest(folder: Path) -> None:
+    """Let `latest` beside the run folder point to it, in one step."""
+    temporary = folder.parent / f".latest-{secrets.token_hex(4)}"
+    temporary.symlink_to(folder.name)
+    temporary.replace(folder.parent / "latest")
+
+
+def find(run: str, out: Path) -> Path:
+    """Return the folder of a run given by id, `latest` or path.
+
+    Raises:
+        ConfigError: There is none; names the newest runs.
+    """
+    for candidate in (Path(run), out / run):
+        if (candidate / JOURNAL).exists() or (candidate / REPORT).exists():
+            return candidate.resolve()
+    known = sorted(
+        (p.name for p in out.glob("*") if (p / JOURNAL).exists() and not p.is_symlink()),
+        reverse=True,
+    )
+    hint = f"the newest are: {', '.join(known[:3])}" if known else f"{out} holds none yet"
+    raise ConfigError(f"no run {run!r}: {hint}; a RUN is an id, `latest` or a folder")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        StoreError: The disk is full or can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise StoreError(f"can't write {path}: {error.strerror}") from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as indented JSON, whole or not at all.
+
+    Raises:
+        StoreError: As in `write_text`.
+    """
+    write_text(path, json.dumps(data, indent=1, sort_keys=False, allow_nan=False) + "\n")
+
+
+def write_lines(path: Path, items: Iterator[dict[str, Any]]) -> None:
+    """Write one JSON document a line.
+
+    Raises:
+        StoreError: As in `write_text`.
+    """
+    write_text(path, "".join(json.dumps(item, sort_keys=True) + "\n" for item in items))
+
+
+def attempt_folder(folder: Path, job_id: str, attempt: int) -> Path:
+    """Return the folder of one attempt; the name of a job may hold what a file name may not."""
+    name = re.sub(r"[^A-Za-z0-9._+#-]+", "_", job_id)[:150]
+    return folder / "attempts" / name / str(attempt)
+
+
+def keep_logs(
+    folder: Path, job_id: str, attempt: int, logs: Sequence[tuple[ObjectRef, Path]]
+) -> None:
+    """Copy the logs of an attempt into the run folder.
+
+    Raises:
+        StoreError: The disk is full or can't be written.
+    """
+    target = attempt_folder(folder, job_id, attempt)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for ref, source in logs:
+            shutil.copyfile(source, target / Path(ref.name).name)
+    except OSError as error:
+        raise StoreError(f"can't keep the logs of {job_id} in {target}: {error}") from error
