@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farm.judge.statistics import (
+    median_interval,
+    min_detectable_change,
+    ratio_interval,
+    spread,
+    t975,
+)
+
+values = st.floats(1e-3, 1e5, allow_nan=False)
+launches = st.dictionaries(
+    st.integers(0, 20), st.lists(values, min_size=1, max_size=5), min_size=2, max_size=8
+)
+
+
+def sitting(
+    random: np.random.Generator, launches: int, *, between: float, within: float, centre: float
+) -> dict[int, list[float]]:
+    """Rates as they come: launches scatter, repetitions scatter around their launch."""
+    return {
+        number: [
+            centre * math.exp(shift + within * float(random.standard_normal())) for _ in range(3)
+        ]
+        for number, shift in enumerate(between * random.standard_normal(launches))
+    }
+
+
+def test_quantiles_match_published_tables() -> None:
+    assert t975(1) == pytest.approx(12.706, abs=1e-3)
+    assert t975(2) == pytest.approx(4.303, abs=1e-3)
+    assert t975(40) == pytest.approx(2.0211, abs=2e-4)
+    assert t975(120) == pytest.approx(1.9799, abs=2e-4)
+    with pytest.raises(ValueError, match="degree"):
+        t975(0)
+
+
+def test_a_known_interval() -> None:
+    samples = {0: [99.0, 100.0, 101.0], 1: [110.0], 2: [90.0, 90.0]}
+    estimate = median_interval(samples)
+    logs = [math.log(100), math.log(110), math.log(90)]
+    half = 4.3027 * statistics.stdev(logs) / math.sqrt(3)
+    assert estimate.median == pytest.approx(100)
+    assert estimate.ci95 is not None
+    assert estimate.ci95[1] == pytest.approx(math.exp(statistics.fmean(logs) + half), rel=1e-4)
+
+
+def test_one_launch_has_no_interval() -> None:
+    assert median_interval({0: [10.0, 11.0]}).ci95 is None
+    assert min_detectable_change({0: [10.0, 11.0]}) is None
+    assert ratio_interval({0: [1.0]}, {0: [1.0], 1: [1.0]}).ci95 is None
+    assert spread({0: [10.0]}) is None
+
+
+@pytest.mark.parametrize("bad", [{}, {0: []}, {0: [0.0]}, {0: [-1.0]}, {0: [math.inf]}])
+def test_what_is_no_measurement_is_refused(bad: dict[int, list[float]]) -> None:
+    with pytest.raises(ValueError, match="samples"):
+        median_interval(bad)
+
+
+@given(launches)
+def test_the_interval_holds_the_median(samples: dict[int, list[float]]) -> None:
+    estimate = median_interval(samples)
+    assert estimate.ci95 is not None
+    low, high = estimate.ci95
+    assert low * (1 - 1e-9) <= estimate.median <= high * (1 + 1e-9)
+
+
+@given(launches, st.floats(0.1, 10))
+def test_units_do_not_matter(samples: dict[int, list[float]], factor: float) -> None:
+    scaled = {launch: [factor * v for v in group] for launch, group in samples.items()}
+    assert median_interval(scaled).median == pytest.approx(
+        factor * median_interval(samples).median, rel=1e-6
+    )
+    first, second = spread(samples), spread(scaled)
+    assert first is not None
+    assert second == pytest.approx(first, rel=1e-6, abs=1e-9)
+    assert ratio_interval(scaled, samples).ratio == pytest.approx(factor, rel=1e-6)
+
+
+@given(launches, launches)
+def test_swapping_sides_inverts_the_ratio(
+    a: dict[int, list[float]], b: dict[int, list[float]]
+) -> None:
+    there, back = ratio_interval(a, b, drift=0.05), ratio_interval(b, a, drift=0.05)
+    assert there.ratio == pytest.approx(1 / back.ratio, rel=1e-6)
+    assert there.ci95 is not None
+    assert back.ci95 is not None
+    assert there.ci95[0] == pytest.approx(1 / back.ci95[1], rel=1e-6)
+
+
+@settings(max_examples=30)
+@given(launches)
+def test_repeating_repetitions_adds_no_evidence(samples: dict[int, list[float]]) -> None:
+    doubled = {launch: group * 2 for launch, group in samples.items()}
+    assert median_interval(doubled) == median_interval(samples)
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_the_median_interval_covers(count: int) -> None:
+    random = np.random.default_rng(count)
+    hits, trials = 0, 3000
+    for _ in range(trials):
+        samples = sitting(random, count, between=0.04, within=0.02, centre=100.0)
+        interval = median_interval(samples).ci95
+        assert interval is not None
+        hits += interval[0] <= 100.0 <= interval[1]
+    assert 0.935 <= hits / trials <= 0.975
+
+
+@pytest.mark.parametrize(("count", "ratio"), [(3, 1.0), (3, 0.8), (8, 1.1)])
+def test_the_ratio_interval_covers(count: int, ratio: float) -> None:
+    random = np.random.default_rng(count)
+    hits, trials = 0, 3000
+    for _ in range(trials):
+        old = sitting(random, count, between=0.05, within=0.03, centre=40.0)
+        new = sitting(random, count, between=0.05, within=0.03, centre=40.0 * ratio)
+        interval = ratio_interval(new, old).ci95
+        assert interval is not None
+        hits += interval[0] <= ratio <= interval[1]
+    assert 0.935 <= hits / trials <= 0.965
+
+
+def test_ignoring_launches_would_not_cover() -> None:
+    """Why the launch is the unit: pooled repetitions miss the truth far too often."""
+    random = np.random.default_rng(7)
+    hits, trials = 0, 1000
+    for _ in range(trials):
+        samples = sitting(random, 3, between=0.05, within=0.01, centre=100.0)
+        pooled = {i: [v] for i, v in enumerate(v for group in samples.values() for v in group)}
+        interval = median_interval(pooled).ci95
+        assert interval is not None
+        hits += interval[0] <= 100.0 <= interval[1]
+    assert hits / trials < 0.85
+
+
+def test_a_change_of_the_detectable_size_is_at_the_edge_of_the_interval() -> None:
+    samples = {0: [100.0], 1: [104.0], 2: [97.0]}
+    change = min_detectable_change(samples)
+    assert change is not None
+    faster = {launch: [v * (1 + change) for v in group] for launch, group in samples.items()}
+    interval = ratio_interval(faster, samples).ci95
+    assert interval is not None
+    assert interval[0] == pytest.approx(1.0, abs=1e-9)
+
+
+def test_drift_widens_the_interval_on_both_sides() -> None:
+    samples = {0: [100.0], 1: [100.0]}
+    assert ratio_interval(samples, samples, drift=0.25).ci95 == pytest.approx((0.8, 1.25))
+
+
+def test_spread_sees_a_slowdown_inside_every_launch_but_not_one_outlier() -> None:
+    throttling = {n: [11.0, 7.0, 3.5] for n in range(3)}
+    outlier = {0: [10.0, 10.1, 5.0], 1: [10.0, 10.1, 10.0], 2: [10.1, 10.0, 10.0]}
+    assert (spread(throttling) or 0) > 0.3
+    assert (spread(outlier) or 0) < 0.02
