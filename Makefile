@@ -1,0 +1,69 @@
+# The commands of this project; `make` alone explains them. Variables: PYTHON, VENV, ARGS, CONFIG.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV ?= .venv
+CONFIG ?= configs/llama_q4.yaml
+export VENV
+
+bin = "$(VENV)"/bin
+timeouts = --timeout=600 --durations=15
+
+.PHONY: help run install dev unit test check format bench constraints clean
+
+help:
+	@echo "farm: export, deploy, check and measure LLMs on devices."
+	@echo
+	@echo "  make run      set up (virtual environment, pinned packages), then the main job:"
+	@echo "                farm run $(CONFIG); no phone, no account, no root needed"
+	@echo "  make test     set up, then every test (as root also with adb and ssh devices)"
+	@echo
+	@echo "  make unit     tests of pure code: seconds, no network, no Ray, no export"
+	@echo "  make check    formatting, lint, types, layers"
+	@echo "  make format   apply formatting and simple lint fixes"
+	@echo "  make bench    every benchmark against its peer, one after the other"
+	@echo "  make constraints   pin what this environment holds into constraints.txt"
+	@echo "  make clean    remove the virtual environment and caches; runs/ and FARM_HOME stay"
+	@echo
+	@echo "  ARGS passes arguments on:  make run ARGS='--quick --cluster none'"
+	@echo "                             make unit ARGS='-k selector -x'"
+	@echo "  VENV=DIR moves the environment, PYTHON=python3.12 chooses the interpreter."
+	@echo "  After 'make run' or 'make install' the command is $(VENV)/bin/farm; try: farm doctor"
+
+install:
+	@scripts/install.sh run
+
+dev:
+	@scripts/install.sh dev
+
+run: install
+	@$(bin)/farm run $(CONFIG) $(ARGS)
+
+unit: dev
+	@$(bin)/python -m pytest tests/unit -m "not ray and not export and not lab" $(timeouts) $(ARGS)
+
+test: dev
+	@if [ "$$(id -u)" = 0 ]; then tests/lab/install.sh; fi
+	@$(bin)/python -m pytest $(timeouts) $(ARGS)
+
+check: dev
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy --strict farm runners models tests
+	$(bin)/lint-imports
+
+format: dev
+	$(bin)/ruff format .
+	$(bin)/ruff check --fix .
+
+bench: install
+	@failed=""; for file in benchmarks/*.py; do \
+	  echo "==> $$file"; $(bin)/python "$$file" $(ARGS) || failed="$$failed $$file"; \
+	done; if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+constraints: dev
+	$(bin)/python scripts/constraints.py
+
+clean:
+	@if [ -f "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi
+	@rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find farm runners models tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

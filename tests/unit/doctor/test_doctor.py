@@ -1,0 +1,166 @@
+"""The doctor's probes on this machine and on made ones; every bad finding has a remedy."""
+
+from __future__ import annotations
+
+import collections
+import importlib.metadata
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from farm import doctor
+from farm.doctor import Check, checks, judge_cores
+from farm.home import model_cache, native_cache, store_root
+from farm.hostlimits import Limits
+from farm.site.store import ContentStore
+
+Usage = collections.namedtuple("Usage", "total used free")
+
+
+def test_one_check_per_probe_in_order_with_a_remedy_where_needed(tmp_path: Path) -> None:
+    found = checks(tmp_path)
+    assert [check.name for check in found] == list(doctor.PROBES)
+    assert all(check.remedy for check in found if check.status != "ok")
+    assert not any(check.remedy for check in found if check.status == "ok")
+
+
+def test_a_hanging_probe_is_an_error_and_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def hang(_home: Path) -> Check:
+        released.wait(30)
+        return Check("slow", "ok", "never seen")
+
+    monkeypatch.setattr(doctor, "PROBES", {"slow": hang, "python": doctor.python})
+    started = time.monotonic()
+    slow, python = checks(tmp_path, deadline_s=0.3)
+    released.set()
+    assert time.monotonic() - started < 5
+    assert slow.status == "error"
+    assert "0.3 s" in slow.detail
+    assert python.status == "ok"
+
+
+def test_a_failing_probe_is_an_error_and_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_home: Path) -> Check:
+        raise ValueError("odd file")
+
+    monkeypatch.setattr(doctor, "PROBES", {"odd": fail, "python": doctor.python})
+    odd, python = checks(tmp_path)
+    assert (odd.status, python.status) == ("error", "ok")
+    assert "odd file" in odd.detail
+
+
+def test_a_python_newer_than_the_pins_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "NEWEST_PYTHON", (3, 10))
+    assert doctor.python(tmp_path).status == "warn"
+
+
+def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "ray":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    check = doctor.packages(tmp_path)
+    assert check.status == "error"
+    assert "missing: ray" in check.detail
+
+
+@pytest.mark.parametrize("name", ["nowhere-g++", "false"])
+def test_a_compiler_that_is_missing_or_broken_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("CXX", name)
+    check = doctor.compiler(tmp_path)
+    assert check.status == "error"
+    assert "g++" in check.remedy or "CXX" in check.remedy
+
+
+def test_a_compiler_that_can_not_compile_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "fake-g++"
+    fake.write_text(
+        "#!/bin/sh\n"
+        'case "$1" in --version|-dumpmachine) echo fake; exit 0;; esac\n'
+        "echo 'optional: No such file' >&2; exit 1\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    check = doctor.compiler(tmp_path)
+    assert (check.status, "optional: No such file" in check.detail) == ("error", True)
+
+
+def test_home_is_writable_and_left_as_it_was(tmp_path: Path) -> None:
+    home = tmp_path / "new"
+    check = doctor.farm_home(home)
+    assert check.status in ("ok", "warn")
+    assert list(home.iterdir()) == []
+
+
+def test_home_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    home = tmp_path / "file"
+    home.write_text("")
+    check = doctor.farm_home(home)
+    assert (check.status, "can't be written" in check.detail) == ("error", True)
+
+
+@pytest.mark.parametrize(("free_gib", "status"), [(0.5, "error"), (3, "warn"), (50, "ok")])
+def test_free_space_of_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_gib: float, status: str
+) -> None:
+    usage = Usage(100 << 30, 0, int(free_gib * (1 << 30)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    assert doctor.farm_home(tmp_path).status == status
+
+
+def test_home_on_a_network_file_system_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "file_system_type", lambda _path: "nfs4")
+    check = doctor.farm_home(tmp_path)
+    assert (check.status, "nfs4" in check.detail) == ("error", True)
+
+
+def test_store_counts_what_is_there(tmp_path: Path) -> None:
+    ContentStore(store_root(tmp_path)).put_bytes(b"x" * 1000, "x")
+    model_cache(tmp_path).mkdir()
+    (model_cache(tmp_path) / "ours.gguf").write_text("")
+    build = native_cache(tmp_path) / "x86_64" / "farm-runner-0123456789ab"
+    build.mkdir(parents=True)
+    assert doctor.store(tmp_path).detail == (
+        "1 objects (0.0 MiB); models: ours.gguf; native builds: x86_64"
+    )
+
+
+@pytest.mark.parametrize(
+    ("quota", "status"), [(None, "ok"), (4.0, "ok"), (2.0, "ok"), (1.5, "warn")]
+)
+def test_a_quota_below_the_cores_is_told(quota: float | None, status: str) -> None:
+    assert judge_cores(2, 4, Limits(None, quota)).status == status
+
+
+def test_little_shared_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(64 << 20, 0, 64 << 20))
+    check = doctor.shared_memory(tmp_path)
+    assert (check.status, "--shm-size" in check.remedy) == ("warn", True)
+
+
+def test_a_clock_behind_our_own_files_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_000_000_000.0)
+    assert doctor.clock(tmp_path).status == "error"
