@@ -1,0 +1,152 @@
+"""history.db: an index over finished runs on this host. Estimates and trends come from it.
+
+It can be rebuilt from run folders; losing it loses no result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from farm.core.errors import StoreError
+from farm.core.result import Report
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+  run_id TEXT PRIMARY KEY, name TEXT NOT NULL, folder TEXT NOT NULL, started_at TEXT NOT NULL,
+  ended_at TEXT NOT NULL, exit_code INTEGER NOT NULL, verdict TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS metrics (
+  run_id TEXT NOT NULL, cell_id TEXT NOT NULL, metric TEXT NOT NULL, unit TEXT NOT NULL,
+  median REAL, low REAL, high REAL, trust TEXT NOT NULL,
+  PRIMARY KEY (run_id, cell_id, metric)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS durations (
+  task TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """One line of the history."""
+
+    run_id: str
+    name: str
+    folder: str
+    started_at: str
+    exit_code: int
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class PastMetric:
+    """One metric of one cell in one run; numbers of different nights are drawn, never judged."""
+
+    run_id: str
+    started_at: str
+    cell_id: str
+    metric: str
+    unit: str
+    median: float | None
+    trust: str
+
+
+class History:
+    """The index.
+
+    Args:
+        path: history.db; made when it doesn't exist.
+
+    Raises:
+        StoreError: It can't be opened; says that it may be removed and rebuilt.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._translated():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=10)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def add(self, report: Report, folder: Path, durations_s: Mapping[str, float]) -> None:
+        """Index a finished run; one that is there already is replaced.
+
+        Raises:
+            StoreError: The disk is full or can't be written.
+        """
+        with self._translated(), self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    report.run_id,
+                    report.name,
+                    str(folder),
+                    report.started_at,
+                    report.ended_at,
+                    report.exit_code,
+                    report.verdict_line,
+                ),
+            )
+            self._db.execute("DELETE FROM metrics WHERE run_id = ?", (report.run_id,))
+            self._db.executemany(
+                "INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        report.run_id,
+                        cell.cell_id,
+                        measured.metric,
+                        measured.unit,
+                        measured.median,
+                        None if measured.ci95 is None else measured.ci95[0],
+                        None if measured.ci95 is None else measured.ci95[1],
+                        measured.trust,
+                    )
+                    for cell in report.results
+                    for measured in cell.performance
+                ],
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO durations VALUES (?, ?)", list(durations_s.items())
+            )
+
+    def durations_s(self) -> dict[str, float]:
+        """Return how long each host task took when it last did work, by task id."""
+        with self._translated():
+            return dict(self._db.execute("SELECT task, seconds FROM durations"))
+
+    def runs(self, *, name: str | None = None, limit: int = 30) -> list[PastRun]:
+        """Return the newest runs first, of one config or of all."""
+        with self._translated():
+            rows = self._db.execute(
+                "SELECT run_id, name, folder, started_at, exit_code, verdict FROM runs"
+                " WHERE ?1 IS NULL OR name = ?1 ORDER BY started_at DESC LIMIT ?2",
+                (name, limit),
+            )
+            return [PastRun(*row) for row in rows]
+
+    def metrics(self, name: str, metric: str, *, limit: int = 300) -> list[PastMetric]:
+        """Return one metric over the runs of a config, newest first."""
+        with self._translated():
+            rows = self._db.execute(
+                "SELECT r.run_id, r.started_at, m.cell_id, m.metric, m.unit, m.median, m.trust"
+                " FROM metrics m JOIN runs r ON r.run_id = m.run_id"
+                " WHERE r.name = ? AND m.metric = ? ORDER BY r.started_at DESC LIMIT ?",
+                (name, metric, limit),
+            )
+            return [PastMetric(*row) for row in rows]
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"can't use {self._path}: {error}. It is only an index: remove it and rebuild it"
+                " with `farm history import RUN...`"
+            ) from error
