@@ -56,6 +56,7 @@ class Controller:
         journal: Where everything is recorded before it is acknowledged.
         emit: Receives view events; must return quickly and not raise.
         on_finished: Called with each JobFinished, for keeping its logs.
+        on_task: Called with each host task that ended and what came of it.
         estimates: Seconds that a task took last time, by task id.
         store_home: FARM_HOME of this host, the source of objects for its own sites.
     """
@@ -69,12 +70,13 @@ class Controller:
         journal: Journal,
         emit: Emit,
         on_finished: Callable[[JobFinished], None],
+        on_task: Callable[[HostTask, HostTaskResult | FarmError], None],
         estimates: Mapping[str, float],
         store_home: str,
     ) -> None:
         self._flow, self._pool, self._sites, self._journal = flow, pool, sites, journal
         self._emit, self._on_finished, self._estimates = emit, on_finished, estimates
-        self._store_home = store_home
+        self._store_home, self._on_task = store_home, on_task
         #: What happened, or the error that ends the run because it can't be recorded.
         self._inbox: asyncio.Queue[Stimulus | StoreError] = asyncio.Queue()
         self._tasks: dict[str, asyncio.Task[HostTaskResult]] = {}
@@ -192,6 +194,9 @@ class Controller:
             "cache_hit": hit,
             "error": None if error is None else str(error),
         }
+        outcome = error or result
+        assert outcome is not None, "a task ends with a result or an error"
+        self._on_task(task, outcome)
         return TaskEnded(task.task_id, result, error)
 
     async def _submit(self, instruction: SubmitJob) -> None:

@@ -1,0 +1,98 @@
+"""Start what a run works with: a pool of export hosts, and the sites with their devices."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from farm.cluster.local import LocalPool
+from farm.core.errors import FarmError, PlanError
+from farm.core.events import Handshake
+from farm.home import farm_home
+from farm.protocols import Site, TaskPool
+from farm.site.agent import SiteAgent, in_thread
+
+log = logging.getLogger(__name__)
+
+#: Most time that ending a pool or a site may take before it is left to its own supervision.
+CLOSE_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a run works with, and how it ends."""
+
+    pool: TaskPool
+    #: By name; the empty name is this host.
+    sites: Mapping[str, Site]
+    _stop: Callable[[], None]
+
+    async def close(self) -> None:
+        """End every task and job, then the cluster if it is ours. Within 4 s."""
+        parts = [self.pool.close(), *(site.close() for site in self.sites.values())]
+        limited = [asyncio.wait_for(part, CLOSE_S) for part in parts]
+        for outcome in await asyncio.gather(*limited, return_exceptions=True):
+            if isinstance(outcome, TimeoutError | FarmError):
+                log.warning("something did not end in time: %r", outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        self._stop()
+
+
+def local_agent(name: str) -> SiteAgent:
+    """Make the agent of the host that this is called on, with that host's FARM_HOME."""
+    return SiteAgent(farm_home(), name=name)
+
+
+async def start(cluster: str, home: Path) -> Runtime:
+    """Start or join.
+
+    Args:
+        cluster: `none` (this process), `local` (a Ray runtime of our own) or the address of a
+            running cluster.
+        home: FARM_HOME of this host.
+
+    Raises:
+        PlanError: Ray can't start, nothing answers, or a site runs another farm.
+    """
+    cpus = os.cpu_count() or 1
+    if cluster == "none":
+        agent = SiteAgent(home)
+        return Runtime(LocalPool(home, workers=cpus), {"": agent}, lambda: None)
+
+    from farm.cluster import ray
+
+    if cluster == "local":
+        await in_thread(partial(ray.start_local, cpus=cpus))
+        site = ray.RaySite("local", partial(local_agent, ""))
+        runtime = Runtime(ray.RayPool(cpus_per_export=min(2, cpus)), {"": site}, ray.stop)
+    else:
+        names = await in_thread(partial(ray.join, cluster))
+        sites: dict[str, Site] = {"": SiteAgent(home)}
+        for name in names:
+            sites[name] = ray.RaySite(name, partial(local_agent, name), detached=True)
+        runtime = Runtime(ray.RayPool(cpus_per_export=2), sites, ray.stop)
+    try:
+        await _shake_hands(runtime.sites, await SiteAgent(home).handshake())
+    except BaseException:
+        await runtime.close()
+        raise
+    return runtime
+
+
+async def _shake_hands(sites: Mapping[str, Site], ours: Handshake) -> None:
+    for name, site in sites.items():
+        theirs = await site.handshake()
+        for what in ("protocol", "farm_tree_sha256", "python"):
+            here, there = getattr(ours, what), getattr(theirs, what)
+            if here != there:
+                raise PlanError(
+                    f"site {name or 'local'} runs another farm: {what} is {there} there and"
+                    f" {here} here. Install the same version on both."
+                )
+

@@ -1,0 +1,226 @@
+"""Host tasks: one function for each kind, called alike by Ray and by the in-process pool.
+
+A task takes plain data and leaves its files in the content store of the host it ran on. Export
+and reference run in a process of their own, with the interpreter of their toolchain.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from farm import home as layout
+from farm import transports
+from farm.cluster import worker_process
+from farm.codec import digest
+from farm.core.artifact import LogitsRef, StageEvent
+from farm.core.device import DeviceEntry
+from farm.core.errors import FarmError, Interrupted, RunnerError
+from farm.core.events import JobProgress
+from farm.core.result import Judgement
+from farm.core.runtime import (
+    DeployFile,
+    DeviceJob,
+    DeviceRunResult,
+    HostRunResult,
+    LaunchRequest,
+    NoiseFloor,
+)
+from farm.core.tasks import (
+    CompareTask,
+    ExportTask,
+    HostRunTask,
+    HostTask,
+    HostTaskResult,
+    ReferenceTask,
+)
+from farm.judge.cell import judge_cell, stage_logits
+from farm.judge.logits import Matrix, open_logits
+from farm.judge.metrics import compare_logits
+from farm.site.actions import ActionCache
+from farm.site.context import SiteContext
+from farm.site.job import JobRun
+from farm.site.store import ContentStore
+
+Emit = Callable[[StageEvent], None]
+
+#: Order-only perturbations that the noise floor is taken from.
+PERTURBATIONS = (1, 2, 3, 4)
+
+
+def run_task(task: HostTask, home: Path, emit: Emit, stop: threading.Event) -> HostTaskResult:
+    """Run one host task here.
+
+    Args:
+        task: What to do.
+        home: FARM_HOME of this host.
+        emit: Takes progress.
+        stop: Set to end the task early, from any thread.
+
+    Raises:
+        FarmError: It failed, with its own error; Interrupted after `stop`.
+    """
+    match task:
+        case ExportTask():
+            return worker_process.export(task.request, home, emit, stop)
+        case ReferenceTask():
+            return worker_process.reference(task.request, home, emit, stop)
+        case HostRunTask():
+            return host_run(task, home, emit, stop)
+        case CompareTask():
+            return compare(task, home)
+
+
+def compare(task: CompareTask, home: Path) -> Judgement:
+    """Judge a finished device run.
+
+    Raises:
+        StoreError: Logits are missing or damaged.
+        BadOutput: Logits have another shape than the runner said.
+    """
+    from models import recipes, tokenizer
+
+    store = ContentStore(layout.store_root(home))
+
+    def opened(ref: LogitsRef) -> Matrix:
+        return open_logits(store.path(ref.object), ref)
+
+    generated = next(
+        (launch.generated for launch in task.run.launches if launch.generated is not None), None
+    )
+    text = None
+    if generated is not None and task.export.bundle.tokenizer is not None:
+        path = store.path(task.export.bundle.tokenizer)
+        text = tokenizer.decode(path, generated)
+    return judge_cell(
+        task,
+        stage_logits(task, opened),
+        recipe=recipes.get(task.export.bundle.recipe),
+        generated_text=text,
+    )
+
+
+def host_run(task: HostRunTask, home: Path, emit: Emit, stop: threading.Event) -> HostRunResult:
+    """Run an artifact on this host for its logits and its noise floor; once for each key.
+
+    Raises:
+        FarmError: As farm.site.job.JobRun.run, and Interrupted after `stop`.
+    """
+    from runners import registry
+
+    store = ContentStore(layout.store_root(home))
+    cache = ActionCache(store)
+    context = SiteContext(
+        home=home, store=store, open_transport=transports.open, find_runner=registry.get
+    )
+    runner = registry.get(task.runner)
+    entry = DeviceEntry(name="host", transport="local", root=str(home / "host"))
+    key = "host-run-" + digest(
+        task.bundle, runner.fingerprint(), task.tokens, task.passes, task.executorch, PERTURBATIONS
+    )
+
+    def work() -> HostRunResult:
+        run = _run_here(task, entry, context, emit, stop)
+        normal = run.launches[0]
+        floor = _noise_floor(run, task, store)
+        return HostRunResult(
+            runner=run.runner, hello=normal.hello, logits=normal.logits, noise_floor=floor
+        )
+
+    result, hit = cache.cached(key, HostRunResult, work, _waiting(emit, stop, "host run"))
+    return replace(result, cache_hit=hit)
+
+
+def _run_here(
+    task: HostRunTask,
+    entry: DeviceEntry,
+    context: SiteContext,
+    emit: Emit,
+    stop: threading.Event,
+) -> DeviceRunResult:
+    launches = tuple(
+        LaunchRequest(threads=0, tokens=task.tokens, passes=task.passes, sdpa_order=order)
+        for order in (0, *PERTURBATIONS)
+    )
+    files = [DeployFile(task.bundle.pte, "model.pte")]
+    if task.bundle.data is not None:
+        files.append(DeployFile(task.bundle.data, task.bundle.data.name))
+    started = time.monotonic()
+
+    def report(progress: JobProgress) -> None:
+        emit(
+            StageEvent(
+                name=progress.stage,
+                index=progress.done,
+                count=progress.total,
+                elapsed_s=time.monotonic() - started,
+                detail=progress.detail,
+            )
+        )
+
+    job = JobRun(
+        DeviceJob(
+            job_id=task.task_id,
+            attempt=1,
+            epoch=1,
+            run_id="host-run",
+            cell_id=task.task_id,
+            device=entry.name,
+            runner=task.runner,
+            artifact=tuple(files),
+            launches=launches,
+            executorch=task.executorch,
+        ),
+        entry,
+        context,
+        report,
+    )
+    watcher = threading.Thread(
+        target=_cancel_when, args=(stop, job, done := threading.Event()), daemon=True
+    )
+    watcher.start()
+    try:
+        return job.run()
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _cancel_when(stop: threading.Event, job: JobRun, done: threading.Event) -> None:
+    while not done.wait(0.1):
+        if stop.is_set():
+            job.cancel(Interrupted("the host run was cancelled"))
+            return
+
+
+def _noise_floor(run: DeviceRunResult, task: HostRunTask, store: ContentStore) -> NoiseFloor | None:
+    """Largest mean KL of the perturbed launches to the normal one, for each pass."""
+    normal = dict(run.launches[0].logits)
+    floors: dict[str, float] = {}
+    for launch in run.launches[1:]:
+        for name, ref in launch.logits:
+            metrics = compare_logits(
+                open_logits(store.path(normal[name].object), normal[name]),
+                open_logits(store.path(ref.object), ref),
+            )
+            if metrics.kl_mean is None:
+                raise RunnerError(f"{task.task_id}: logits of pass {name} are not finite numbers")
+            floors[name] = max(floors.get(name, 0.0), metrics.kl_mean)
+    return NoiseFloor(tuple(floors.items()), len(PERTURBATIONS)) if floors else None
+
+
+def _waiting(emit: Emit, stop: threading.Event, what: str) -> Callable[[float], None]:
+    """Show, and allow to end, the wait for another process that works on the same key."""
+
+    def waiting(seconds: float) -> None:
+        if stop.is_set():
+            raise Interrupted(f"{what}: cancelled while another process works on it")
+        emit(StageEvent("waiting", 0, 0, seconds, "another process works on it"))
+
+    return waiting
+
+
+__all__ = ["FarmError", "compare", "host_run", "run_task"]
