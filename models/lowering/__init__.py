@@ -1,0 +1,1 @@
+"""Our own lowering: small graphs made once, composed into the program."""

@@ -1,0 +1,67 @@
+"""Attention between the delegates: the KV cache and what reads it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as functional
+from torch import nn
+
+from models.config import ModelConfig
+
+
+class CustomAttention(nn.Module):
+    """KV cache and attention as ExecuTorch's fused operators (`llama::custom_sdpa`)."""
+
+    def __init__(self, config: ModelConfig, length: int) -> None:
+        super().__init__()
+        shape = (1, length, config.kv_heads, config.head_dim)
+        self.register_buffer("k_cache", torch.zeros(shape))
+        self.register_buffer("v_cache", torch.zeros(shape))
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, position: int
+    ) -> torch.Tensor:
+        """Store key and value at `position`, and attend to all up to there.
+
+        Args:
+            q: [1, S, heads, head_dim].
+            k: [1, S, kv_heads, head_dim].
+            v: As k.
+            position: Position of the first of the S tokens.
+
+        Returns:
+            [1, S, heads, head_dim].
+        """
+        torch.ops.llama.update_cache(k, self.k_cache, position)
+        torch.ops.llama.update_cache(v, self.v_cache, position)
+        attended: torch.Tensor = torch.ops.llama.custom_sdpa(
+            q, self.k_cache, self.v_cache, position, None, 0.0, True
+        )
+        return attended
+
+
+class PlainAttention(nn.Module):
+    """The same in core operators: slower, and runs where the fused ones are missing."""
+
+    def __init__(self, config: ModelConfig, length: int) -> None:
+        super().__init__()
+        self.groups = config.heads // config.kv_heads
+        self.scale = config.head_dim**-0.5
+        shape = (1, length, config.kv_heads, config.head_dim)
+        self.register_buffer("k_cache", torch.zeros(shape))
+        self.register_buffer("v_cache", torch.zeros(shape))
+        hidden = torch.full((length, length), float("-inf")).triu(1)
+        self.register_buffer("mask", hidden, persistent=False)
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, position: int
+    ) -> torch.Tensor:
+        """As in CustomAttention."""
+        count = q.shape[1]
+        self.k_cache.narrow(1, position, count).copy_(k)  # type: ignore[operator]
+        self.v_cache.narrow(1, position, count).copy_(v)  # type: ignore[operator]
+        mask = self.mask.narrow(0, position, count)  # type: ignore[operator]
+        keys = self.k_cache.transpose(1, 2).repeat_interleave(self.groups, dim=1)  # type: ignore[operator]
+        values = self.v_cache.transpose(1, 2).repeat_interleave(self.groups, dim=1)  # type: ignore[operator]
+        weights = q.transpose(1, 2) @ keys.transpose(2, 3) * self.scale + mask
+        return (functional.softmax(weights, dim=-1) @ values).transpose(1, 2)

@@ -1,0 +1,69 @@
+"""What can be said about an export before minutes are spent: refusals and warnings. No torch."""
+
+from __future__ import annotations
+
+from farm.core.artifact import Recipe
+from farm.core.errors import ExportError
+from models.config import ModelConfig
+
+
+def check_recipe(config: ModelConfig, recipe: Recipe) -> None:
+    """Refuse a recipe that can't work on this model.
+
+    Raises:
+        ExportError: Says which field is wrong and what is allowed.
+    """
+
+    def refuse(text: str) -> ExportError:
+        return ExportError(f"recipe {recipe.name}: {text}", stage="check", recipe=recipe.name)
+
+    if recipe.backend not in ("xnnpack", "portable"):
+        raise refuse(
+            f"engine farm lowers to xnnpack and portable, not to {recipe.backend};"
+            " set `engine: stock`"
+        )
+    if recipe.backend == "portable" and recipe.linear != "none":
+        raise refuse(
+            f"the portable kernels have no {recipe.linear} Linear; use linear none or xnnpack"
+        )
+    if recipe.max_context > config.max_context:
+        raise refuse(
+            f"max_context is {recipe.max_context}, the model was made for {config.max_context}"
+        )
+    if not 0 < recipe.max_seq <= recipe.max_context:
+        raise refuse(
+            f"max_seq is {recipe.max_seq}; it has to be between 1 and max_context"
+            f" ({recipe.max_context})"
+        )
+    if recipe.embedding_group and config.dim % recipe.embedding_group:
+        raise refuse(
+            f"embedding_group {recipe.embedding_group} doesn't divide the model's width"
+            f" {config.dim}"
+        )
+    if recipe.group_size and recipe.linear in ("4w", "8da4w"):
+        _check_groups(config, recipe.group_size, refuse)
+
+
+def _check_groups(config: ModelConfig, group: int, refuse: object) -> None:
+    widths = {"dim": config.dim, "hidden": config.hidden}
+    widths["heads x head_dim"] = config.heads * config.head_dim
+    if all(width % group for width in widths.values()):
+        names = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise refuse(f"group_size {group} divides none of the model's widths ({names})")  # type: ignore[operator]
+
+
+def export_warnings(config: ModelConfig, recipe: Recipe) -> tuple[str, ...]:
+    """What a user should know about an artifact that nevertheless is made."""
+    found = []
+    if config.tied and recipe.linear != "none":
+        found.append(
+            f"tied weights are stored twice: {recipe.embedding_bits or 32}-bit embedding and"
+            f" {recipe.linear} output"
+        )
+    elif config.tied:
+        found.append("tied weights are stored twice: embedding and output")
+    if recipe.max_context < config.max_context:
+        found.append(
+            f"context is limited to {recipe.max_context} of the model's {config.max_context} tokens"
+        )
+    return tuple(found)

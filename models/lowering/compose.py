@@ -1,0 +1,62 @@
+"""The program around the delegates: embedding, RoPE rows, KV caches, and one part after another."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from models.config import ModelConfig
+from models.rope import rope_tables
+
+
+class Composed(nn.Module):
+    """A decoder with ExecuTorch's stock signature: (tokens [1, S], input_pos [1]) -> logits.
+
+    `parts` are the first one, the ones between attentions and the last one: eager modules or
+    lowered ones, they are called alike.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        embedding: nn.Module,
+        parts: list[nn.Module],
+        attentions: list[nn.Module],
+        length: int,
+    ) -> None:
+        super().__init__()
+        self.length = length
+        self.embedding = embedding
+        self.first = parts[0]
+        self.between = nn.ModuleList(parts[1:-1])
+        self.last = parts[-1]
+        self.attentions = nn.ModuleList(attentions)
+        cos, sin = rope_tables(config, length)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def _rows(self, table: torch.Tensor, position: int, count: int) -> torch.Tensor:
+        return table.narrow(0, position, count).view(1, -1, 1, table.shape[1])
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
+        """Run S tokens that start at position input_pos[0].
+
+        Returns:
+            Logits of the last token, float32 [1, vocab].
+        """
+        count = tokens.shape[1]
+        position = input_pos[0].item()
+        torch._check_is_size(position)
+        torch._check(position + count <= self.length)
+        torch._check(position < self.length)
+        cos = self._rows(self.cos, position, count)  # type: ignore[arg-type]
+        sin = self._rows(self.sin, position, count)  # type: ignore[arg-type]
+        x = self.embedding(tokens)
+        q, k, v = self.first(x, cos, sin)
+        for attention, part in zip(self.attentions, self.between, strict=False):
+            x, q, k, v = part(attention(q, k, v, position), x, cos, sin)
+        attended = self.attentions[-1](q, k, v, position)
+        # Only the last token goes on: its feed-forward block and logits depend on no other.
+        logits: torch.Tensor = self.last(attended[:, -1:], x[:, -1:])[0]
+        return logits[:, -1, :]

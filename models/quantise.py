@@ -1,0 +1,226 @@
+"""Weights to integers, and projections that compute with them.
+
+Integers come from torchao's own functions, so they equal those of stock ExecuTorch exports.
+Nothing here knows how a projection is delegated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as functional
+from torch import nn
+from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig, quantize_
+from torchao.quantization.granularity import PerAxis, PerGroup
+
+from farm.core.artifact import Recipe
+from farm.core.errors import ExportError
+
+#: Smallest and largest integer of each weight width.
+RANGES = {4: (-8, 7), 8: (-128, 127)}
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedWeight:
+    """A symmetric integer weight [out, in] with one scale per row and group."""
+
+    #: int8 [out, in], whatever the width.
+    values: torch.Tensor
+    #: [out, in / group], in the dtype that the artifact stores.
+    scales: torch.Tensor
+    bits: int
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinearFormat:
+    """How a recipe stores and computes a Linear."""
+
+    bits: int
+    #: Input elements that share a scale; 0 is the whole row.
+    group: int
+    #: Activations are quantised to 8 bits, one scale a token.
+    dynamic: bool
+
+    def fits(self, in_features: int) -> bool:
+        """Whether rows of this length split into whole groups."""
+        return self.group == 0 or in_features % self.group == 0
+
+
+def linear_format(recipe: Recipe) -> LinearFormat | None:
+    """Format of the recipe's Linears; None leaves them in fp32.
+
+    Raises:
+        ExportError: The recipe's numbers contradict each other.
+    """
+    if recipe.linear == "none":
+        return None
+    if recipe.linear == "int8":
+        return LinearFormat(bits=8, group=0, dynamic=True)
+    group = recipe.group_size if recipe.group_size is not None else 32
+    if group % 32 or group <= 0:
+        raise ExportError(
+            f"recipe {recipe.name}: group_size is {group}; XNNPACK's 4-bit weights need a"
+            " multiple of 32 (32, 64, 128)",
+            recipe=recipe.name,
+        )
+    return LinearFormat(bits=4, group=group, dynamic=recipe.linear == "8da4w")
+
+
+def quantise_weight(weight: torch.Tensor, form: LinearFormat) -> QuantisedWeight:
+    """Round a weight [out, in] to integers in its own dtype, as stock exports do."""
+    rows, columns = weight.shape
+    holder = nn.Linear(columns, rows, bias=False, device="meta")
+    holder.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    granularity = PerAxis(0) if form.group == 0 else PerGroup(form.group)
+    config = Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=getattr(torch, f"int{form.bits}"),
+        weight_granularity=granularity,
+        intx_choose_qparams_algorithm="affine",
+    )
+    quantize_(holder, config)
+    rounded = holder.weight
+    group = form.group or columns
+    scales = rounded.scale.reshape(rows, columns // group)
+    # XNNPACK stores scales of groups in bfloat16, those of whole rows in float32.
+    stored = torch.bfloat16 if form.group else torch.float32
+    return QuantisedWeight(rounded.qdata, scales.to(stored), form.bits, group)
+
+
+def quantise_embedding(table: torch.Tensor, bits: int, group: int) -> QuantisedWeight:
+    """Round an embedding table [vocab, dim]; group 0 is one scale a row."""
+    rows, columns = table.shape
+    holder = nn.Embedding(rows, columns, device="meta")
+    holder.weight = nn.Parameter(table.detach(), requires_grad=False)
+    config = IntxWeightOnlyConfig(
+        weight_dtype=getattr(torch, f"int{bits}"),
+        granularity=PerAxis(0) if group == 0 else PerGroup(group),
+        intx_choose_qparams_algorithm="affine",
+    )
+    quantize_(holder, config, lambda module, _: isinstance(module, nn.Embedding))
+    rounded = holder.weight
+    width = group or columns
+    scales = rounded.scale.reshape(rows, columns // width).float()
+    return QuantisedWeight(rounded.qdata, scales, bits, width)
+
+
+def dequantise(weight: QuantisedWeight) -> torch.Tensor:
+    """Return the float32 weight that the artifact computes with."""
+    rows, columns = weight.values.shape
+    grouped = weight.values.view(rows, -1, weight.group).float()
+    return (grouped * weight.scales.float().unsqueeze(-1)).view(rows, columns)
+
+
+def round_activation(x: torch.Tensor) -> torch.Tensor:
+    """Quantise to 8 bits and back, one asymmetric scale per token (last dimension)."""
+    block = [1] * (x.dim() - 1) + [x.shape[-1]]
+    scale, zero = torch.ops.torchao.choose_qparams_affine(
+        x, "ASYMMETRIC", block, torch.int8, -128, 127, None, None, torch.int8
+    )
+    rounded = torch.ops.torchao.quantize_affine(x, block, scale, zero, torch.int8, -128, 127)
+    result: torch.Tensor = torch.ops.torchao.dequantize_affine(
+        rounded, block, scale, zero, torch.int8, -128, 127
+    )
+    return result
+
+
+class FloatLinears(nn.Module):
+    """Projections of one input with float32 weights; with `dynamic`, of the rounded input."""
+
+    def __init__(
+        self,
+        weights: tuple[torch.Tensor, ...],
+        biases: tuple[torch.Tensor | None, ...],
+        *,
+        dynamic: bool = False,
+    ) -> None:
+        super().__init__()
+        self.count = len(weights)
+        self.dynamic = dynamic
+        for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            self.register_buffer(f"w{index}", weight.float())
+            self.register_buffer(f"b{index}", None if bias is None else bias.float())
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return one result [1, S, out] per weight."""
+        x = round_activation(x) if self.dynamic else x
+        return tuple(
+            functional.linear(x, getattr(self, f"w{i}"), getattr(self, f"b{i}"))
+            for i in range(self.count)
+        )
+
+
+class QuantisedLinears(nn.Module):
+    """Projections of one input as the graph that XNNPACK delegates.
+
+    The input is quantised once for all of them.
+    """
+
+    def __init__(
+        self,
+        weights: tuple[QuantisedWeight, ...],
+        biases: tuple[torch.Tensor | None, ...],
+        *,
+        dynamic: bool,
+    ) -> None:
+        super().__init__()
+        self.count = len(weights)
+        self.dynamic = dynamic
+        self.bits = weights[0].bits
+        self.group = weights[0].group
+        for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            self.register_buffer(f"q{index}", weight.values)
+            self.register_buffer(f"s{index}", weight.scales.float())
+            self.register_buffer(f"z{index}", torch.zeros(weight.scales.shape, dtype=torch.int8))
+            self.register_buffer(f"b{index}", None if bias is None else bias.float())
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return one result [1, S, out] per weight."""
+        x = round_activation(x) if self.dynamic else x
+        low, high = RANGES[self.bits]
+        results = []
+        for i in range(self.count):
+            weight = torch.ops.torchao.dequantize_affine(
+                getattr(self, f"q{i}"),
+                [1, self.group],
+                getattr(self, f"s{i}"),
+                getattr(self, f"z{i}"),
+                torch.int8,
+                low,
+                high,
+            )
+            results.append(functional.linear(x, weight, getattr(self, f"b{i}")))
+        return tuple(results)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearBuilder:
+    """Makes the projections of one layer, and notes which stay in fp32."""
+
+    #: Reads a tensor by its full name.
+    read: Callable[[str], torch.Tensor]
+    #: Put before the names that a part asks for, for example `layers.0.`.
+    prefix: str
+    form: LinearFormat | None
+    #: Compute with dequantised weights in plain PyTorch instead of the delegate's graph.
+    eager: bool
+    #: Receives the full names of Linears that the recipe wanted quantised and could not be.
+    unquantised: list[str]
+
+    def __call__(self, names: tuple[str, ...], bias: bool) -> nn.Module:
+        """Build the projections `names` of one input."""
+        full = tuple(self.prefix + name for name in names)
+        weights = tuple(self.read(f"{name}.weight") for name in full)
+        biases = tuple(self.read(f"{name}.bias") if bias else None for name in full)
+        if self.form is None:
+            return FloatLinears(weights, biases)
+        if not self.form.fits(weights[0].shape[1]):
+            self.unquantised.extend(full)
+            return FloatLinears(weights, biases)
+        rounded = tuple(quantise_weight(weight, self.form) for weight in weights)
+        if self.eager:
+            dense = tuple(dequantise(weight) for weight in rounded)
+            return FloatLinears(dense, biases, dynamic=self.form.dynamic)
+        return QuantisedLinears(rounded, biases, dynamic=self.form.dynamic)

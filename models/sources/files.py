@@ -1,0 +1,68 @@
+"""Hashes of model files, remembered so that a second run doesn't read gigabytes again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from farm.core.errors import ExportError
+from models.checkpoint import SourceFile
+
+_BLOCK = 8 * 1024 * 1024
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file.
+
+    Raises:
+        ExportError: It can't be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise ExportError(f"can't read {path}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def source_file(path: Path, cache: Path) -> SourceFile:
+    """Describe a file; its hash is taken from `cache` while size, mtime and inode are the same.
+
+    Raises:
+        ExportError: The file isn't there or can't be read.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ExportError(f"can't read {path}: {error.strerror}") from error
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+    memory = cache / "hashes" / f"{name}.json"
+    try:
+        remembered = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        remembered = {}
+    if remembered.get("stamp") == stamp:
+        return SourceFile(path.name, str(remembered["sha256"]), status.st_size)
+    sha256 = sha256_of(path)
+    write_atomic(memory, json.dumps({"stamp": stamp, "sha256": sha256}).encode())
+    return SourceFile(path.name, sha256, status.st_size)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a small file whole or not at all.
+
+    Raises:
+        ExportError: The disk is full or the folder can't be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        raise ExportError(f"can't write {path}: {error.strerror}") from error
