@@ -247,8 +247,7 @@ def _cached(
     make: Callable[[Path], NativeBuild],
     progress: Progress | None,
 ) -> NativeBuild:
-    home = cache / "native"
-    final = home / abi / f"{name}-{key[:24]}"
+    final = cache / abi / f"{name}-{key[:24]}"
     found = _load(final)
     if found is not None:
         return found

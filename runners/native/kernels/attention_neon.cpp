@@ -1,0 +1,24 @@
+// The neon build of one unit of attention.
+#include "attention_units.h"
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+
+#if defined(__aarch64__)
+
+#include "vec_neon.h"
+
+namespace farm::kernels::neon {
+
+#include "attention_kernel.inl"
+
+void attention_unit(const UnitPlace& place, const Partial& out, float* scratch) {
+  const Unit unit{*place.problem, *place.cut, place.batch, place.kv_head, place.first_token,
+                  place.tokens, place.first_key, place.last_key};
+  run_unit(unit, out, scratch);
+}
+
+}  // namespace farm::kernels::neon
+
+#endif

@@ -1,0 +1,183 @@
+// farm-runner: runs one request on one .pte and prints what happened.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <new>
+#include <optional>
+
+#include <executorch/runtime/backend/interface.h>
+#include <executorch/runtime/kernel/operator_registry.h>
+#include <executorch/runtime/platform/runtime.h>
+
+#include "../common/posix.h"
+#include "../kernels/isa.h"
+#include "../kernels/operators.h"
+#include "../kernels/pool.h"
+#include "cores.h"
+#include "log.h"
+#include "output.h"
+#include "phases.h"
+
+namespace farm::runner {
+namespace {
+
+constexpr size_t kMaxRequestBytes = 64 << 20;
+
+struct Options {
+  bool hello = false;
+  std::string model;
+  std::string data;
+  std::string request;
+  std::string out;
+};
+
+Options parse_options(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--hello") {
+      options.hello = true;
+      continue;
+    }
+    std::string* target = word == "--model"     ? &options.model
+                          : word == "--data"    ? &options.data
+                          : word == "--request" ? &options.request
+                          : word == "--out"     ? &options.out
+                                                : nullptr;
+    if (target == nullptr || i + 1 == argc) {
+      throw Failure("usage", "usage: farm-runner --model M.pte [--data D.ptd] --request request.json "
+                             "--out DIR, or farm-runner --hello; not " + word);
+    }
+    *target = argv[++i];
+  }
+  if (!options.hello && (options.model.empty() || options.request.empty() || options.out.empty())) {
+    throw Failure("usage", "--model, --request and --out are needed");
+  }
+  return options;
+}
+
+void say_hello() {
+  json::Value backends = json::Value::array();
+  for (size_t i = 0; i < executorch::runtime::get_num_registered_backends(); ++i) {
+    const auto name = executorch::runtime::get_backend_name(i);
+    if (!name.ok()) continue;
+    auto* backend = executorch::runtime::get_backend_class(*name);
+    if (backend && backend->is_available()) backends.push(*name);
+  }
+  json::Value kernels = json::Value::array();
+  for (const auto& kernel : executorch::runtime::get_registered_kernels()) {
+    if (std::strncmp(kernel.name_, "llama::", 7) == 0) {
+      kernels.push(std::string(kernel.name_) + "=farm");
+    }
+  }
+  print_line("hello", json::Value::object()
+                          .set("protocol", kProtocol)
+                          .set("version", FARM_NATIVE_VERSION)
+                          .set("abi", FARM_NATIVE_ABI)
+                          .set("isa", kernels::isa_name(kernels::isa()))
+                          .set("backends", backends)
+                          .set("kernels", kernels));
+}
+
+std::string read_request(const std::string& path) {
+  std::string text;
+  if (!read_text(path, kMaxRequestBytes + 1, text)) {
+    throw Failure("no_request", "cannot read the request " + path).with("where", "request");
+  }
+  if (text.size() > kMaxRequestBytes) {
+    throw Failure("bad_request", "the request is larger than 64 MiB").with("where", "request");
+  }
+  return text;
+}
+
+void check_file(const std::string& path, const char* where) {
+  struct stat info{};
+  if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) {
+    throw Failure("no_model", "no file " + path).with("where", where);
+  }
+}
+
+void size_pool(int threads) {
+  auto* pool = executorch::extension::threadpool::get_threadpool();
+  if (pool == nullptr || !pool->_unsafe_reset_threadpool(static_cast<uint32_t>(threads))) {
+    throw Failure("no_threads", "the thread pool can't be sized to " + std::to_string(threads))
+        .with("where", "threads");
+  }
+}
+
+json::Value describe(const Model& model, const Placement& placement, int64_t load_ns) {
+  return json::Value::object()
+      .set("load_ns", load_ns)
+      .set("threads", placement.threads)
+      .set("affinity", placement.pinned.empty() ? json::Value("none")
+                                                : json::Value::array_of(placement.pinned))
+      .set("vocab_size", model.vocab_size())
+      .set("max_context", model.max_context())
+      .set("max_seq", model.max_seq())
+      .set("backends", json::Value::array_of(model.backends()))
+      .set("metadata", model.metadata())
+      .set("peak_rss_bytes", peak_rss_bytes());
+}
+
+void run(const Options& options) {
+  const int64_t begun = monotonic_ns();
+  const Request request = parse_request(read_request(options.request));
+  if (!request.isa.empty() && !kernels::force_isa(request.isa)) {
+    throw Failure("bad_request", "isa: this machine or build has no " + request.isa)
+        .with("where", "isa");
+  }
+  say_hello();
+  check_file(options.model, "model");
+  if (!options.data.empty()) check_file(options.data, "data");
+  kernels::set_order(static_cast<int>(request.sdpa_order));
+  const Placement placement = place(request);
+  size_pool(placement.threads);
+  const int64_t start = monotonic_ns();
+  Model model(options.model, options.data, request.map_file);
+  print_line("loaded", describe(model, placement, monotonic_ns() - start));
+  check_request(request, model);
+  run_logits(request, model, options.out);
+  if (request.generate.wanted) run_generate(request.generate, model);
+  for (const Measure& measure : request.measure) run_measure(measure, request, model);
+  print_line("done", json::Value::object()
+                         .set("peak_rss_bytes", peak_rss_bytes())
+                         .set("wall_ns", monotonic_ns() - begun));
+}
+
+int start(int argc, char** argv) {
+  try {
+    const Options options = parse_options(argc, argv);
+    take_over_log();
+    executorch::runtime::runtime_init();
+    if (options.hello) {
+      say_hello();
+    } else {
+      run(options);
+    }
+    return 0;
+  } catch (const Failure& failure) {
+    report(failure);
+    return failure.code() == "usage" ? 2 : 1;
+  } catch (const std::bad_alloc&) {
+    report(Failure("out_of_memory", "there is not enough memory"));
+    return 1;
+  } catch (const std::exception& error) {
+    report(Failure("internal", error.what()));
+    return 1;
+  }
+}
+
+}  // namespace
+}  // namespace farm::runner
+
+int main(int argc, char** argv) {
+  umask(077);
+  signal(SIGPIPE, SIG_IGN);
+  try {
+    return farm::runner::start(argc, argv);
+  } catch (const std::exception&) {
+    return 1;  // stdout is gone: there is nobody left to tell
+  }
+}

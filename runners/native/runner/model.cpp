@@ -1,0 +1,197 @@
+#include "model.h"
+
+#include <algorithm>
+
+#include <executorch/extension/module/module.h>
+#include <executorch/extension/tensor/tensor.h>
+#include <executorch/runtime/backend/interface.h>
+
+#include "../common/failure.h"
+#include "log.h"
+
+namespace farm::runner {
+namespace {
+
+using executorch::aten::ScalarType;
+using executorch::aten::Tensor;
+using executorch::extension::module::Module;
+using executorch::runtime::Error;
+using executorch::runtime::EValue;
+using executorch::runtime::Program;
+
+constexpr const char* kForward = "forward";
+
+Failure failure_of(Error error, const std::string& what) {
+  const std::string said = recent_errors();
+  const bool operators = error == Error::OperatorMissing;
+  const bool backend = said.find("is not registered") != std::string::npos ||
+                       said.find("is not available") != std::string::npos;
+  const char* code = operators ? "missing_operator" : backend ? "missing_backend" : what.c_str();
+  return Failure(code, explain(static_cast<int>(error)))
+      .with("where", "model")
+      .with("executorch_error", static_cast<int>(error));
+}
+
+Failure unsupported(const std::string& why) {
+  return Failure("unsupported_model", "the model can't be run as a language model: " + why)
+      .with("where", "model");
+}
+
+json::Value constant(const EValue& value) {
+  if (value.isInt()) return json::Value(static_cast<long long>(value.toInt()));
+  if (value.isBool()) return json::Value(value.toBool());
+  if (value.isDouble()) return json::Value(value.toDouble());
+  return json::Value();
+}
+
+}  // namespace
+
+Model::Model(const std::string& path, const std::string& data_path, bool map_file) {
+  const auto mode = map_file ? Module::LoadMode::Mmap : Module::LoadMode::File;
+  module_ = data_path.empty() ? std::make_unique<Module>(path, mode)
+                              : std::make_unique<Module>(path, data_path, mode);
+  Error error = module_->load(Program::Verification::InternalConsistency);
+  if (error != Error::Ok) throw failure_of(error, "load_failed");
+  const auto names = module_->method_names();
+  if (!names.ok()) throw failure_of(names.error(), "load_failed");
+  if (!names->count(kForward)) throw unsupported("it has no method `forward`");
+  read_shapes();
+  error = module_->load_method(kForward);
+  if (error != Error::Ok) throw failure_of(error, "load_failed");
+  read_metadata();
+}
+
+Model::~Model() = default;
+
+void Model::read_shapes() {
+  const auto meta = module_->method_meta(kForward);
+  if (!meta.ok()) throw failure_of(meta.error(), "load_failed");
+  for (size_t i = 0; i < meta->num_backends(); ++i) {
+    const auto name = meta->get_backend_name(i);
+    if (!name.ok()) continue;
+    if (std::find(backends_.begin(), backends_.end(), *name) == backends_.end()) {
+      backends_.emplace_back(*name);
+    }
+  }
+  if (meta->num_inputs() != 2) {
+    throw unsupported("`forward` takes " + std::to_string(meta->num_inputs()) +
+                      " inputs; tokens and position are expected (an export with KV cache)");
+  }
+  const auto tokens = meta->input_tensor_meta(0);
+  const auto position = meta->input_tensor_meta(1);
+  if (!tokens.ok() || !position.ok() || tokens->sizes().size() != 2 || tokens->sizes()[0] != 1 ||
+      tokens->scalar_type() != ScalarType::Long) {
+    throw unsupported("its first input is no int64 [1, S]");
+  }
+  if (position->sizes().size() != 1 || position->sizes()[0] != 1 ||
+      position->scalar_type() != ScalarType::Long) {
+    throw unsupported("its second input is no int64 [1]");
+  }
+  max_seq_ = tokens->sizes()[1];
+  const auto logits = meta->output_tensor_meta(0);
+  if (meta->num_outputs() < 1 || !logits.ok() || logits->sizes().empty()) {
+    throw unsupported("`forward` returns no tensor");
+  }
+  vocab_ = logits->sizes()[logits->sizes().size() - 1];
+  if (max_seq_ < 1 || vocab_ < 1) throw unsupported("a shape of its is empty");
+}
+
+void Model::read_metadata() {
+  const auto names = module_->method_names();
+  if (!names.ok()) return;
+  std::vector<std::string> sorted(names->begin(), names->end());
+  std::sort(sorted.begin(), sorted.end());
+  for (const std::string& name : sorted) {
+    const auto meta = module_->method_meta(name);
+    if (name == kForward || !meta.ok() || meta->num_inputs() > 0) continue;
+    const auto values = module_->execute(name);
+    if (values.ok() && values->size() == 1) {
+      metadata_.set(name, constant((*values)[0]));
+    } else if (values.ok()) {
+      json::Value list = json::Value::array();
+      for (const EValue& value : *values) list.push(constant(value));
+      metadata_.set(name, list);
+    }
+  }
+  forget_errors();
+  const auto number = [&](const char* name, int64_t otherwise) {
+    const json::Value* found = metadata_.find(name);
+    return found && found->is(json::Value::Kind::Int) && found->as_int() > 0 ? found->as_int()
+                                                                             : otherwise;
+  };
+  const json::Value* cached = metadata_.find("use_kv_cache");
+  if (cached && cached->as_int() == 0 && !cached->as_bool()) {
+    throw unsupported("it was exported without a KV cache");
+  }
+  const json::Value* dynamic = metadata_.find("enable_dynamic_shape");
+  fixed_length_ = dynamic && dynamic->as_int() == 0 && !dynamic->as_bool();
+  // ExecuTorch's upper bound of a dynamic length is one short of max_seq_len.
+  max_seq_ = std::min(max_seq_, number("get_max_seq_len", max_seq_));
+  max_context_ = number("get_max_context_len", number("get_max_seq_len", max_seq_));
+}
+
+const float* Model::feed(const int64_t* tokens, int64_t count, int64_t position) {
+  const float* logits = nullptr;
+  for (int64_t done = 0; done < count;) {
+    int64_t part = std::min(count - done, max_seq_);
+    if (fixed_length_ && part < max_seq_) {
+      throw Failure("unsupported_model", "the model takes exactly " + std::to_string(max_seq_) +
+                                             " tokens a call, so it can't take " +
+                                             std::to_string(count))
+          .with("where", "model");
+    }
+    logits = call(tokens + done, part, position + done);
+    done += part;
+  }
+  return logits;
+}
+
+const float* Model::call(const int64_t* tokens, int64_t count, int64_t position) {
+  using executorch::extension::from_blob;
+  const auto ids = from_blob(const_cast<int64_t*>(tokens), {1, static_cast<int>(count)},
+                             ScalarType::Long);
+  const auto at = from_blob(&position, {1}, ScalarType::Long);
+  const auto result = module_->execute(kForward, {EValue(ids), EValue(at)});
+  if (!result.ok()) throw failure_of(result.error(), "run_failed");
+  if (result->empty() || !(*result)[0].isTensor()) throw unsupported("`forward` returns no tensor");
+  const Tensor logits = (*result)[0].toTensor();
+  const int64_t rows = logits.numel() / vocab_;
+  if (rows < 1 || logits.numel() % vocab_ != 0) throw unsupported("the logits have an odd shape");
+  const int64_t last = (rows - 1) * vocab_;
+  if (logits.scalar_type() == ScalarType::Float) return logits.const_data_ptr<float>() + last;
+  widened_.resize(static_cast<size_t>(vocab_));
+  if (logits.scalar_type() == ScalarType::Half) {
+    const auto* from = logits.const_data_ptr<executorch::aten::Half>() + last;
+    std::copy(from, from + vocab_, widened_.begin());
+  } else if (logits.scalar_type() == ScalarType::BFloat16) {
+    const auto* from = logits.const_data_ptr<executorch::aten::BFloat16>() + last;
+    std::copy(from, from + vocab_, widened_.begin());
+  } else {
+    throw unsupported("the logits are no floating-point numbers");
+  }
+  return widened_.data();
+}
+
+void Model::check_tokens(const std::vector<int64_t>& tokens, const std::string& where) const {
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < vocab_) continue;
+    throw Failure("token_out_of_vocab", where + "[" + std::to_string(i) + "] is " +
+                                            std::to_string(tokens[i]) + ", but the model knows " +
+                                            std::to_string(vocab_) + " tokens")
+        .with("where", where);
+  }
+}
+
+void Model::check_length(int64_t length, const std::string& where) const {
+  if (length <= max_context_) return;
+  throw Failure("context_exceeded", where + " needs " + std::to_string(length) +
+                                        " positions, but the model was exported for " +
+                                        std::to_string(max_context_))
+      .with("where", where);
+}
+
+int64_t argmax(const float* logits, int64_t count) {
+  return std::max_element(logits, logits + count) - logits;
+}
+
+}  // namespace farm::runner

@@ -1,0 +1,183 @@
+#include "phases.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+
+#include "../common/posix.h"
+#include "../common/sha256.h"
+#include "output.h"
+
+namespace farm::runner {
+namespace {
+
+constexpr int64_t kProgressEveryNs = 500 * 1000 * 1000;
+
+// Tells how far a phase is, at most twice a second.
+class Progress {
+ public:
+  Progress(std::string phase, int64_t total) : phase_(std::move(phase)), total_(total) {}
+
+  void at(int64_t done) {
+    const int64_t now = monotonic_ns();
+    if (done < total_ && now - last_ < kProgressEveryNs) return;
+    last_ = now;
+    print_line("progress",
+               json::Value::object().set("phase", phase_).set("done", done).set("total", total_));
+  }
+
+ private:
+  std::string phase_;
+  int64_t total_;
+  int64_t last_ = 0;
+};
+
+// Token ids for timed work: the text of the request over and over, or a fixed sequence.
+std::vector<int64_t> workload(const Request& request, const Model& model, int64_t count) {
+  std::vector<int64_t> ids;
+  uint64_t state = 0x9E3779B97F4A7C15ULL;
+  for (int64_t i = 0; i < count; ++i) {
+    if (!request.tokens.empty()) {
+      ids.push_back(request.tokens[static_cast<size_t>(i) % request.tokens.size()]);
+      continue;
+    }
+    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+    ids.push_back(static_cast<int64_t>((state >> 33) % static_cast<uint64_t>(model.vocab_size())));
+  }
+  return ids;
+}
+
+struct Window {
+  int64_t start_ns = 0;
+  int64_t first_token_ns = 0;  // when the first token after a prefill was chosen
+  int64_t end_ns = 0;
+  std::vector<int64_t> token_ns;
+};
+
+// One window. `ids` holds depth and prefill; `window.token_ns` has room for the decoded tokens.
+void run_window(const Measure& m, const std::vector<int64_t>& ids, Model& model, Window& window) {
+  int64_t position = m.depth > 0 || m.prefill > 0 ? m.depth : 1;
+  int64_t next = ids[0];
+  if (position > 0) next = argmax(model.feed(ids.data(), position, 0), model.vocab_size());
+  window.start_ns = monotonic_ns();
+  window.first_token_ns = window.start_ns;
+  if (m.prefill > 0) {
+    next = argmax(model.feed(ids.data() + position, m.prefill, position), model.vocab_size());
+    position += m.prefill;
+    window.first_token_ns = monotonic_ns();
+  }
+  int64_t before = window.first_token_ns;
+  for (int64_t i = 0; i < m.decode; ++i, ++position) {
+    next = argmax(model.feed(&next, 1, position), model.vocab_size());
+    const int64_t now = monotonic_ns();
+    window.token_ns[static_cast<size_t>(i)] = now - before;
+    before = now;
+  }
+  window.end_ns = before;
+}
+
+int64_t positions(const Measure& m) {
+  return std::max<int64_t>(m.depth + m.prefill, 1) + m.decode;
+}
+
+}  // namespace
+
+void check_request(const Request& request, const Model& model) {
+  model.check_tokens(request.tokens, "tokens");
+  model.check_tokens(request.generate.prompt, "generate.prompt");
+  for (const LogitsPass& pass : request.logits) {
+    int64_t total = 0;
+    for (const int64_t chunk : pass.chunks) total += chunk;
+    model.check_length(total, "logits." + pass.name);
+  }
+  if (request.generate.wanted) {
+    const auto prompt = static_cast<int64_t>(request.generate.prompt.size());
+    model.check_length(prompt + 1, "generate.prompt");
+  }
+  for (const Measure& m : request.measure) model.check_length(positions(m), "measure." + m.name);
+}
+
+void run_logits(const Request& request, Model& model, const std::string& folder) {
+  for (const LogitsPass& pass : request.logits) {
+    const std::string name = "logits-" + pass.name + ".f32";
+    const std::string path = folder + "/" + name;
+    const Fd file = open_file(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW);
+    Progress progress("logits-" + pass.name, static_cast<int64_t>(pass.chunks.size()));
+    Sha256 sha;
+    int64_t position = 0;
+    int64_t rows = 0;
+    const size_t bytes = static_cast<size_t>(model.vocab_size()) * sizeof(float);
+    for (const int64_t chunk : pass.chunks) {
+      const float* logits = model.feed(request.tokens.data() + position, chunk, position);
+      position += chunk;
+      sha.update(logits, bytes);
+      write_all(file.get(), logits, bytes, path);
+      progress.at(++rows);
+    }
+    print_line("logits", json::Value::object()
+                             .set("name", pass.name)
+                             .set("file", name)
+                             .set("rows", rows)
+                             .set("cols", model.vocab_size())
+                             .set("dtype", "f32")
+                             .set("sha256", sha.hex()));
+  }
+}
+
+void run_generate(const Generate& generate, Model& model) {
+  std::vector<int64_t> ids;
+  std::string stopped_by = "length";
+  Progress progress("generate", generate.max_new_tokens);
+  auto position = static_cast<int64_t>(generate.prompt.size());
+  const float* logits = model.feed(generate.prompt.data(), position, 0);
+  while (true) {
+    const int64_t next = argmax(logits, model.vocab_size());
+    if (std::find(generate.stop.begin(), generate.stop.end(), next) != generate.stop.end()) {
+      stopped_by = "stop";
+      break;
+    }
+    ids.push_back(next);
+    progress.at(static_cast<int64_t>(ids.size()));
+    if (static_cast<int64_t>(ids.size()) == generate.max_new_tokens) break;
+    if (position == model.max_context()) {
+      stopped_by = "context";
+      break;
+    }
+    logits = model.feed(&next, 1, position++);
+  }
+  print_line("generated", json::Value::object()
+                              .set("ids", json::Value::array_of(ids))
+                              .set("stopped_by", stopped_by));
+}
+
+void run_measure(const Measure& m, const Request& request, Model& model) {
+  const int64_t count = std::max<int64_t>(m.depth + m.prefill, 1);
+  const std::vector<int64_t> ids = workload(request, model, count);
+  Window window;
+  window.token_ns.resize(static_cast<size_t>(m.decode));
+  const int64_t total = m.warmup + m.repetitions;
+  for (int64_t i = 0; i < total; ++i) {
+    const bool warmup = i < m.warmup;
+    run_window(m, ids, model, window);
+    const json::Value ttft =
+        m.prefill > 0 ? json::Value(window.first_token_ns - window.start_ns) : json::Value();
+    print_line("sample", json::Value::object()
+                             .set("metric", m.name)
+                             .set("rep", warmup ? i : i - m.warmup)
+                             .set("warmup", warmup)
+                             .set("tokens", m.prefill + m.decode)
+                             .set("prefill", m.prefill)
+                             .set("decode", m.decode)
+                             .set("depth", m.depth)
+                             .set("start_ns", window.start_ns)
+                             .set("end_ns", window.end_ns)
+                             .set("ttft_ns", ttft)
+                             .set("token_ns", json::Value::array_of(window.token_ns)));
+    print_line("progress", json::Value::object()
+                               .set("phase", "measure-" + m.name)
+                               .set("done", i + 1)
+                               .set("total", total));
+  }
+}
+
+}  // namespace farm::runner
