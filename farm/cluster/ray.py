@@ -199,11 +199,14 @@ class RaySite:
 
     async def handshake(self) -> Handshake:
         """See protocols.Site."""
-        return await self._call(self._actor.handshake.remote())
+        handshake: Handshake = await self._call(self._actor.handshake.remote())
+        return handshake
 
     async def inventory(self, entries: Sequence[DeviceEntry], *, adb_auto: bool) -> list[Device]:
         """See protocols.Site."""
-        return await self._call(self._actor.inventory.remote(tuple(entries), adb_auto))
+        call = self._actor.inventory.remote(tuple(entries), adb_auto)
+        devices: list[Device] = await self._call(call)
+        return devices
 
     async def submit(self, jobs: Sequence[DeviceJob]) -> None:
         """See protocols.Site."""
@@ -215,7 +218,8 @@ class RaySite:
 
     async def poll(self, after_seq: int, linger_s: float) -> list[Numbered]:
         """See protocols.Site."""
-        return await self._call(self._actor.poll.remote(after_seq, linger_s))
+        events: list[Numbered] = await self._call(self._actor.poll.remote(after_seq, linger_s))
+        return events
 
     async def ensure(self, refs: Sequence[ObjectRef], source: str) -> None:
         """See protocols.Site."""

@@ -1,0 +1,34 @@
+"""The command line: parses, calls, renders, sets the exit code. Nothing else.
+
+Heavy imports stand inside commands, so that `farm --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+def main() -> None:
+    """Entry point of `farm`. Errors of ours become one paragraph and their exit code."""
+    import typer
+
+    from farm.cli.commands import app
+    from farm.core.errors import FarmError
+
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        code = app(standalone_mode=False)
+    except FarmError as error:
+        sys.stderr.write(f"farm: {error}\n")
+        sys.exit(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.stderr.write("farm: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output went away (`farm ... | head`); nothing is left to say.
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

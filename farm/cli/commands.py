@@ -1,0 +1,37 @@
+"""The table of commands."""
+
+from __future__ import annotations
+
+import typer
+
+from farm.cli import devices, look, nightly, running
+
+app = typer.Typer(
+    name="farm",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help=(
+        "Export LLMs with ExecuTorch, run them on your own devices, and say whether they are "
+        "still right and how fast they are.\n\n"
+        "Start with `farm doctor`, then `farm run configs/tiny.yaml`. A RUN is an id, `latest` "
+        "or a folder. Exit codes: 0 all judged cells passed; 1 a gate failed; 2 bad config or "
+        "usage; 3 something could not be judged; 130 interrupted."
+    ),
+)
+
+app.command("run")(running.run)
+app.command("plan")(running.plan)
+app.command("export")(running.export)
+app.command("bench")(running.bench)
+app.command("nightly")(nightly.nightly)
+app.add_typer(nightly.baseline_app, name="baseline")
+app.add_typer(nightly.history_app, name="history")
+app.command("report")(look.report)
+app.add_typer(devices.app, name="devices")
+app.command("runners")(look.runners)
+app.command("models")(look.models)
+app.command("recipes")(look.recipes)
+app.command("doctor")(look.doctor)
+app.command("schema")(look.schema)

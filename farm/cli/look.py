@@ -1,0 +1,123 @@
+"""Commands that look: report, runners, models, recipes, doctor, schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farm.cli import options as o
+from farm.cli import show
+
+_RUNS = Path("runs")
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="Run id, `latest` or folder.")] = "latest",
+    format_: Annotated[
+        str, typer.Option("--format", help="table, json, junit, markdown, html or pytorch.")
+    ] = "table",
+    out: o.Out = _RUNS,
+) -> int:
+    """Print the report of a run.
+
+    Example: `farm report latest --format markdown`
+    """
+    from farm import rundir
+    from farm.reports import renderers
+    from farm.reports.json import load_report
+
+    loaded = load_report(rundir.find(run, out) / rundir.REPORT)
+    if format_ == "table":
+        from farm.ui import tables
+
+        show.print_table(tables.report(loaded))
+        show.print_text(loaded.verdict_line)
+    else:
+        show.print_text(renderers.render(loaded, format_))
+    return 0
+
+
+def runners(
+    action: Annotated[str, typer.Argument(help="`list`, or `build`.")] = "list",
+    abi: Annotated[
+        str, typer.Argument(help="For build: x86_64 or arm64-v8a; default: this machine's.")
+    ] = "",
+    as_json: o.Json = False,
+) -> int:
+    """List the runners, or build the native one ahead of its first use.
+
+    Example: `farm runners build arm64-v8a`
+    """
+    from farm import runnerbuild
+    from farm.home import farm_home
+    from farm.ui import tables
+
+    if action == "build":
+        built = runnerbuild.build(abi, farm_home(), show.print_text)
+        rows = [(built.name, built.abi, built.version, built.sha256[:12], str(len(built.files)))]
+    else:
+        rows = runnerbuild.listing(farm_home())
+    header = ("runner", "abi", "version", "sha256", "files")
+    if as_json:
+        show.print_json([dict(zip(header, row, strict=True)) for row in rows])
+    else:
+        show.print_table(tables.plain(header, rows))
+    return 0
+
+
+def models(as_json: o.Json = False) -> int:
+    """List the models that a config can name, and where each comes from."""
+    from farm import resolve
+    from farm.ui import tables
+
+    rows = resolve.model_rows()
+    header = ("model", "parameters", "source", "note")
+    if as_json:
+        show.print_json([dict(zip(header, row, strict=True)) for row in rows])
+    else:
+        show.print_table(tables.plain(header, rows))
+    return 0
+
+
+def recipes(as_json: o.Json = False) -> int:
+    """List the recipes that a config can name."""
+    from farm import codec, resolve
+    from farm.ui import tables
+
+    found = resolve.all_recipes()
+    if as_json:
+        show.print_json([codec.to_data(recipe) for recipe in found])
+    else:
+        show.print_table(tables.recipes(found))
+    return 0
+
+
+def doctor(as_json: o.Json = False) -> int:
+    """Check this machine for everything farm needs, with the remedy for what is missing."""
+    from farm import codec, doctor
+    from farm.home import farm_home
+    from farm.ui import tables
+
+    found = doctor.checks(farm_home())
+    if as_json:
+        show.print_json([codec.to_data(check) for check in found])
+    else:
+        show.print_table(tables.doctor(found))
+    return 3 if any(check.status == "error" for check in found) else 0
+
+
+def schema(
+    what: Annotated[str, typer.Argument(help="report, config or inventory.")] = "report",
+) -> int:
+    """Print the JSON Schema of report.json, run configs or inventories."""
+    from farm.config_schema import inventory_schema, run_schema
+    from farm.core.errors import ConfigError
+    from farm.reports.json import report_schema
+
+    schemas = {"report": report_schema, "config": run_schema, "inventory": inventory_schema}
+    if what not in schemas:
+        raise ConfigError(f"no schema {what!r}; there are: {', '.join(schemas)}")
+    show.print_json(schemas[what]())
+    return 0

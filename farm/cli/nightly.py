@@ -1,0 +1,153 @@
+"""Commands of release teams: nightly, baseline, history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farm.cli import options as o
+from farm.cli import show
+
+_RUNS = Path("runs")
+
+baseline_app = typer.Typer(
+    no_args_is_help=True, help="Named baselines that later runs are compared with."
+)
+history_app = typer.Typer(invoke_without_command=True, help="Past runs of this host.")
+
+
+def nightly(
+    config: o.Config,
+    inventory: o.InventoryFile = None,
+    select: o.Select = "",
+    set_: o.Set = None,
+    cluster: o.Cluster = "local",
+    out: o.Out = _RUNS,
+    baseline: Annotated[
+        str | None, typer.Option(help="Baseline to compare with; default: the config's name.")
+    ] = None,
+    allow_no_baseline: Annotated[
+        bool, typer.Option(help="Run although there is no baseline yet (the first night).")
+    ] = False,
+    live: o.Live = "auto",
+    as_json: o.Json = False,
+) -> int:
+    """Run a config and compare every gated metric with the baseline; one exit code.
+
+    First night: `farm nightly CONFIG --allow-no-baseline`, then
+    `farm baseline set latest NAME`.
+    """
+    from farm import app
+    from farm.cli.running import _print_finished
+    from farm.home import farm_home
+    from farm.nightly import nightly_options
+    from farm.prepare import RunOptions
+
+    options = RunOptions(
+        config=config,
+        inventory=inventory,
+        select=select,
+        overrides=tuple(set_ or ()),
+        cluster=cluster,
+        out=out,
+        baseline=baseline,
+    )
+    options = nightly_options(options, farm_home(), allow_no_baseline=allow_no_baseline)
+    with show.watching(live, as_json=as_json) as emit:
+        finished = app.run(options, farm_home(), emit)
+    _print_finished(finished, as_json=as_json)
+    return finished.report.exit_code
+
+
+@baseline_app.command("set")
+def baseline_set(
+    run: Annotated[str, typer.Argument(help="Run id, `latest` or folder.")],
+    name: Annotated[str, typer.Argument(help="Name, usually the config's.")],
+    out: o.Out = _RUNS,
+) -> int:
+    """Make a run the baseline of that name: its passed cells, without untrusted numbers."""
+    from farm import baselines, home, rundir
+    from farm.reports.json import load_report
+
+    report = load_report(rundir.find(run, out) / rundir.REPORT)
+    made = baselines.set_baseline(home.baselines(home.farm_home()), name, report)
+    show.print_text(
+        f"baseline {name}: {len(made.report.results)} cells of run {made.report.run_id}"
+    )
+    return 0
+
+
+@baseline_app.command("list")
+def baseline_list(as_json: o.Json = False) -> int:
+    """Show the baselines of this host."""
+    from farm import baselines, home
+    from farm.ui import tables
+
+    found = baselines.list_baselines(home.baselines(home.farm_home()))
+    rows = [
+        (b.name, b.report.run_id, b.report.started_at, str(len(b.report.results))) for b in found
+    ]
+    if as_json:
+        keys = ("name", "run_id", "started_at", "cells")
+        show.print_json([dict(zip(keys, row, strict=True)) for row in rows])
+    else:
+        show.print_table(tables.plain(("baseline", "run", "started", "cells"), rows))
+    return 0
+
+
+@baseline_app.command("show")
+def baseline_show(name: Annotated[str, typer.Argument(help="Name of the baseline.")]) -> int:
+    """Print a baseline's report as JSON."""
+    from farm import baselines, home
+    from farm.core.errors import ConfigError
+    from farm.reports import renderers
+
+    found = baselines.find_baseline(home.baselines(home.farm_home()), name)
+    if found is None:
+        raise ConfigError(f"no baseline {name!r}; `farm baseline list` shows those that exist")
+    show.print_text(renderers.render(found.report, "json"))
+    return 0
+
+
+@history_app.callback()
+def history(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Option(help="Only runs of this config name.")] = None,
+    limit: Annotated[int, typer.Option(help="Newest runs to show.")] = 30,
+    as_json: o.Json = False,
+) -> None:
+    """Show past runs of this host, newest first."""
+    if context.invoked_subcommand is not None:
+        return
+    from farm import codec, home
+    from farm.history import History
+    from farm.ui import tables
+
+    index = History(home.history_db(home.farm_home()))
+    runs = index.runs(name=name, limit=limit)
+    index.close()
+    if as_json:
+        show.print_json([codec.to_data(run) for run in runs])
+    else:
+        rows = [(r.started_at, r.name, r.run_id, str(r.exit_code), r.verdict) for r in runs]
+        show.print_table(tables.plain(("started", "config", "run", "exit", "verdict"), rows))
+
+
+@history_app.command("import")
+def history_import(
+    runs: Annotated[list[str], typer.Argument(help="Run ids or folders.")], out: o.Out = _RUNS
+) -> int:
+    """Add runs to the index, for example after it was lost."""
+    from farm import home, rundir
+    from farm.history import History
+    from farm.reports.json import load_report
+
+    index = History(home.history_db(home.farm_home()))
+    for run in runs:
+        folder = rundir.find(run, out)
+        index.add(load_report(folder / rundir.REPORT), folder, {})
+        show.print_text(f"added {folder.name}")
+    index.close()
+    return 0

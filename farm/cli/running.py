@@ -1,0 +1,167 @@
+"""Commands that work: run, plan, export, bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farm.cli import options as o
+from farm.cli import show
+
+_RUNS = Path("runs")
+
+
+def run(
+    config: o.Config,
+    inventory: o.InventoryFile = None,
+    select: o.Select = "",
+    set_: o.Set = None,
+    cluster: o.Cluster = "local",
+    out: o.Out = _RUNS,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with a run: only cells without a verdict run again.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Compare with a baseline: a name, or a report.json.")
+    ] = None,
+    live: o.Live = "auto",
+    quick: o.Quick = False,
+    as_json: o.Json = False,
+) -> int:
+    """Export, deploy, check, measure and judge every cell of a config.
+
+    Example: `farm run configs/tiny.yaml --inventory lab.yaml --select 'transport=adb'`
+    """
+    from farm import app, rundir
+    from farm.home import farm_home
+    from farm.prepare import RunOptions
+
+    options = RunOptions(
+        config=config,
+        inventory=inventory,
+        select=select,
+        overrides=tuple(set_ or ()),
+        cluster=cluster,
+        out=out,
+        resume=None if resume is None else rundir.find(resume, out),
+        baseline=baseline,
+        quick=quick,
+    )
+    with show.watching(live, as_json=as_json) as emit:
+        finished = app.run(options, farm_home(), emit)
+    _print_finished(finished, as_json=as_json)
+    return finished.report.exit_code
+
+
+def _print_finished(finished: object, *, as_json: bool) -> None:
+    from farm.app import Finished
+    from farm.reports import renderers
+    from farm.ui import tables
+
+    assert isinstance(finished, Finished)
+    if as_json:
+        show.print_text(renderers.render(finished.report, "json"))
+        return
+    show.print_table(tables.report(finished.report))
+    show.print_text(f"Reports: {finished.folder}/report.html, report.json, report.md, junit.xml")
+    show.print_text(finished.report.verdict_line)
+
+
+def plan(
+    config: o.Config,
+    inventory: o.InventoryFile = None,
+    select: o.Select = "",
+    set_: o.Set = None,
+    as_json: o.Json = False,
+) -> int:
+    """Show what `farm run` would do, and why cells are left out. Runs nothing.
+
+    Example: `farm plan configs/llama_q4.yaml --set 'matrix.threads=[1, 2]'`
+    """
+    from farm import prepare
+    from farm.home import farm_home
+
+    options = prepare.RunOptions(
+        config=config, inventory=inventory, select=select, overrides=tuple(set_ or ())
+    )
+    prepared = prepare.plan(options, farm_home())
+    if as_json:
+        show.print_json(prepare.plan_data(prepared))
+    else:
+        from farm.ui import tables
+
+        show.print_table(tables.plan(prepared.spec, prepared.plan))
+    return 0
+
+
+def export(
+    config: o.Config,
+    set_: o.Set = None,
+    cluster: o.Cluster = "none",
+    copy: Annotated[
+        Path | None, typer.Option(help="Also copy each .pte and tokenizer into this folder.")
+    ] = None,
+    live: o.Live = "auto",
+    as_json: o.Json = False,
+) -> int:
+    """Export every artifact of a config into the content store; needs no device.
+
+    Example: `farm export configs/tiny.yaml --copy out/`
+    """
+    from farm import codec, exports
+    from farm.home import farm_home
+    from farm.prepare import RunOptions
+
+    options = RunOptions(config=config, overrides=tuple(set_ or ()), cluster=cluster)
+    with show.watching(live, as_json=as_json) as emit:
+        made = exports.export(options, farm_home(), emit)
+    copied = exports.copy_out(made, farm_home(), copy) if copy is not None else []
+    if as_json:
+        show.print_json([codec.to_data(item.report) for item in made])
+    else:
+        from farm.ui import tables
+
+        show.print_table(tables.exports([item.report for item in made]))
+        for path in copied:
+            show.print_text(str(path))
+    return 3 if any(item.report.error is not None for item in made) else 0
+
+
+def bench(
+    pte: Annotated[Path, typer.Argument(help="A .pte with a KV cache, from any exporter.")],
+    on: Annotated[str, typer.Option(help="Device: a name of the inventory.")] = "local",
+    inventory: o.InventoryFile = None,
+    prefill: Annotated[int, typer.Option("-p", help="Prompt length, tokens.")] = 128,
+    decode: Annotated[int, typer.Option("-n", help="Tokens to generate.")] = 64,
+    threads: Annotated[int, typer.Option("-t", help="Threads; 0 chooses.")] = 0,
+    launches: Annotated[int, typer.Option("-l", help="Process starts.")] = 3,
+    live: o.Live = "auto",
+    as_json: o.Json = False,
+) -> int:
+    """Measure a .pte on one device: no config, no PyTorch, numbers in a minute.
+
+    Example: `farm bench model.pte --on pixel8 -p 128 -n 64 -t 4`
+    """
+    from farm import benching
+    from farm.home import farm_home
+
+    request = benching.BenchRequest(
+        pte=pte,
+        device=on,
+        inventory=inventory,
+        prefill=prefill,
+        decode=decode,
+        threads=threads,
+        launches=launches,
+    )
+    with show.watching(live, as_json=as_json) as emit:
+        result = benching.bench(request, farm_home(), emit)
+    if as_json:
+        show.print_json(benching.to_data(result))
+    else:
+        from farm.ui import tables
+
+        show.print_table(tables.bench(result.device, result.performance, result.peak_rss_bytes))
+    return 0
