@@ -5,12 +5,13 @@ Heavy imports stand inside commands, so that `farm --help` answers at once.
 
 from __future__ import annotations
 
-import logging
 import sys
 
 
 def main() -> None:
     """Entry point of `farm`. Errors of ours become one paragraph and their exit code."""
+    import logging
+
     import typer
 
     from farm.cli.commands import app

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import typer
 
 from farm.cli import options as o
@@ -27,6 +25,8 @@ def devices(
     """
     if context.invoked_subcommand is not None:
         return
+    import asyncio
+
     from farm import codec
     from farm.cluster.start import start
     from farm.config import load_inventory

@@ -6,10 +6,12 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from farm.core.errors import ConfigError
-from farm.core.view import ViewEvent
+
+if TYPE_CHECKING:  # every command imports this module, and `farm --help` has to be quick
+    from farm.core.view import ViewEvent
 
 
 def print_json(data: Any) -> None:
