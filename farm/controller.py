@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 POLL_LINGER_S = 2.0
 #: After this many failed polls in a row a site counts as lost.
 _POLL_FAILURES = 3
+_POLL_PAUSE_S = 0.5
 
 Emit = Callable[[ViewEvent], None]
 
@@ -245,7 +246,7 @@ class Controller:
                 if failures >= _POLL_FAILURES:
                     self._site_lost(site, error)
                     return
-                await asyncio.sleep(0.5 * failures)
+                await asyncio.sleep(_POLL_PAUSE_S * failures)
                 continue
             if events:
                 try:

@@ -1,0 +1,114 @@
+"""A pool and a site in memory: they answer as told, at once. For the controller's unit tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from farm.core.artifact import ObjectRef, StageEvent
+from farm.core.device import Device, DeviceEntry
+from farm.core.errors import FarmError, Interrupted
+from farm.core.events import Handshake, JobFinished, JobStarted, Numbered, SiteEvent
+from farm.core.runtime import DeviceJob, DeviceRunResult
+from farm.core.tasks import (
+    CompareTask,
+    ExportTask,
+    HostRunTask,
+    HostTask,
+    HostTaskResult,
+    ReferenceTask,
+)
+from farm.protocols import StageCallback
+from tests.unit.core import builders as b
+
+AT = "2026-01-01T00:00:00.000Z"
+
+
+class FakePool:
+    """Ends every task with a ready-made result; `hang` names tasks that never end."""
+
+    def __init__(self, *, hang: frozenset[str] = frozenset()) -> None:
+        self.hang = hang
+        self.started: list[str] = []
+        self.cancelled: list[str] = []
+
+    async def run(self, task: HostTask, on_stage: StageCallback) -> HostTaskResult:
+        self.started.append(task.task_id)
+        on_stage(StageEvent("work", 1, 1, 0.0))
+        if task.task_id in self.hang:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(task.task_id)
+                raise
+        results: dict[type[HostTask], Callable[[], HostTaskResult]] = {
+            ExportTask: b.export_result,
+            ReferenceTask: b.reference_result,
+            HostRunTask: b.host_result,
+            CompareTask: b.judgement,
+        }
+        return results[type(task)]()
+
+    async def close(self) -> None:
+        return None
+
+
+class FakeSite:
+    """Ends jobs by `answer`, which returns a result or an error; None leaves the job running."""
+
+    def __init__(self, answer: Callable[[DeviceJob], DeviceRunResult | FarmError | None]) -> None:
+        self.name = ""
+        self.answer = answer
+        self.jobs: list[DeviceJob] = []
+        self.cancelled: list[str] = []
+        self.fail_polls = 0
+        self.acknowledged = 0
+        self._events: list[Numbered] = []
+        self._news = asyncio.Event()
+
+    async def handshake(self) -> Handshake:
+        return Handshake(1, "tree", "3.11")
+
+    async def inventory(self, entries: Sequence[DeviceEntry], *, adb_auto: bool) -> list[Device]:
+        return [b.device(entry.name) for entry in entries]
+
+    async def submit(self, jobs: Sequence[DeviceJob]) -> None:
+        for job in jobs:
+            self.jobs.append(job)
+            self._say(JobStarted(job.job_id, job.attempt, job.device, AT))
+            answer = self.answer(job)
+            if isinstance(answer, FarmError):
+                self._finish(job, None, answer)
+            elif answer is not None:
+                self._finish(job, answer, None)
+
+    async def cancel(self, job_ids: Sequence[str]) -> None:
+        self.cancelled += job_ids
+        for job in self.jobs:
+            if job.job_id in job_ids:
+                self._finish(job, None, Interrupted("cancelled"))
+
+    async def poll(self, after_seq: int, linger_s: float) -> list[Numbered]:
+        if self.fail_polls:
+            self.fail_polls -= 1
+            raise FarmError("the agent does not answer")
+        self.acknowledged = after_seq
+        while not (found := [item for item in self._events if item.seq > after_seq]):
+            self._news.clear()
+            await self._news.wait()
+        return found
+
+    async def ensure(self, refs: Sequence[ObjectRef], source: str) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+    def _finish(
+        self, job: DeviceJob, result: DeviceRunResult | None, error: FarmError | None
+    ) -> None:
+        self._say(JobFinished(job.job_id, job.attempt, job.device, AT, result, error))
+
+    def _say(self, event: SiteEvent) -> None:
+        self._events.append(Numbered(len(self._events) + 1, event))
+        self._news.set()
