@@ -68,6 +68,13 @@ def quick(spec: RunSpec) -> RunSpec:
     )
 
 
+def with_local(inventory: Inventory) -> tuple[DeviceEntry, ...]:
+    """Return the entries, with this machine as `local` where the inventory wants that."""
+    if inventory.local and not any(e.transport == "local" for e in inventory.entries):
+        return (*inventory.entries, DeviceEntry(name="local", transport="local"))
+    return inventory.entries
+
+
 async def find_devices(
     runtime: Runtime, inventory: Inventory, select: str = ""
 ) -> tuple[Device, ...]:
@@ -77,15 +84,13 @@ async def find_devices(
         ConfigError: An entry names a site that the cluster doesn't have.
     """
     entries: dict[str, list[DeviceEntry]] = {site: [] for site in runtime.sites}
-    for entry in inventory.entries:
+    for entry in with_local(inventory):
         if entry.site not in entries:
             known = ", ".join(name or "(this host)" for name in entries)
             raise ConfigError(
                 f"{entry.origin}.site: no site {entry.site!r} in this cluster; there are: {known}"
             )
         entries[entry.site].append(entry)
-    if inventory.local and not any(e.transport == "local" for e in inventory.entries):
-        entries[""].append(DeviceEntry(name="local", transport="local"))
     found = await asyncio.gather(
         *(
             site.inventory(entries[name], adb_auto=inventory.adb_auto)

@@ -51,15 +51,19 @@ def runners(
     Example: `farm runners build arm64-v8a`
     """
     from farm import runnerbuild
+    from farm.core.errors import ConfigError
     from farm.home import farm_home
     from farm.ui import tables
 
     if action == "build":
-        built = runnerbuild.build(abi, farm_home(), show.print_text)
-        rows = [(built.name, built.abi, built.version, built.sha256[:12], str(len(built.files)))]
+        built = runnerbuild.build(abi, farm_home(), show.say)
+        header: tuple[str, ...] = ("runner", "abi", "version", "sha256")
+        rows: list[tuple[str, ...]] = [(built.name, built.abi, built.version, built.sha256)]
+    elif action == "list":
+        header = ("runner", "abis")
+        rows = [*runnerbuild.listing()]
     else:
-        rows = runnerbuild.listing(farm_home())
-    header = ("runner", "abi", "version", "sha256", "files")
+        raise ConfigError(f"farm runners {action}: write list or build")
     if as_json:
         show.print_json([dict(zip(header, row, strict=True)) for row in rows])
     else:

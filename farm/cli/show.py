@@ -24,6 +24,11 @@ def print_text(text: str) -> None:
     sys.stdout.write(text.rstrip("\n") + "\n")
 
 
+def say(text: str) -> None:
+    """Write a line of progress to stderr."""
+    sys.stderr.write(text + "\n")
+
+
 def print_table(renderable: Any) -> None:
     """Write a rich renderable to stdout, coloured only on a terminal."""
     from rich.console import Console
