@@ -11,8 +11,10 @@ from farm.core.artifact import ModelSource, Recipe
 from farm.core.errors import ConfigError, UnknownName
 from farm.core.plan import Catalog
 from farm.core.spec import RunSpec
-from models.recipes import RECIPES, find_recipe
-from models.registry import MODELS, find_model
+from models.recipes import RECIPES
+from models.recipes import get as find_recipe
+from models.registry import MODELS
+from models.registry import get as find_model
 
 T = TypeVar("T")
 

@@ -95,4 +95,3 @@ async def _shake_hands(sites: Mapping[str, Site], ours: Handshake) -> None:
                     f"site {name or 'local'} runs another farm: {what} is {there} there and"
                     f" {here} here. Install the same version on both."
                 )
-

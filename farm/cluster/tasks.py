@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import runners
 from farm import home as layout
 from farm import transports
 from farm.cluster import worker_process
 from farm.codec import digest
 from farm.core.artifact import LogitsRef, StageEvent
 from farm.core.device import DeviceEntry
-from farm.core.errors import FarmError, Interrupted, RunnerError
+from farm.core.errors import Interrupted, RunnerError
 from farm.core.events import JobProgress
 from farm.core.result import Judgement
 from farm.core.runtime import (
@@ -38,12 +39,14 @@ from farm.core.tasks import (
     ReferenceTask,
 )
 from farm.judge.cell import judge_cell, stage_logits
-from farm.judge.logits import Matrix, open_logits
-from farm.judge.metrics import compare_logits
+from farm.judge.logits import Logits, Matrix, open_logits
+from farm.judge.metrics import compare as compare_logits
 from farm.site.actions import ActionCache
+from farm.site.connection import Connection
 from farm.site.context import SiteContext
 from farm.site.job import JobRun
 from farm.site.store import ContentStore
+from models.tokenizer import decode_with
 
 Emit = Callable[[StageEvent], None]
 
@@ -81,8 +84,6 @@ def compare(task: CompareTask, home: Path) -> Judgement:
         StoreError: Logits are missing or damaged.
         BadOutput: Logits have another shape than the runner said.
     """
-    from models import recipes, tokenizer
-
     store = ContentStore(layout.store_root(home))
 
     def opened(ref: LogitsRef) -> Matrix:
@@ -94,11 +95,11 @@ def compare(task: CompareTask, home: Path) -> Judgement:
     text = None
     if generated is not None and task.export.bundle.tokenizer is not None:
         path = store.path(task.export.bundle.tokenizer)
-        text = tokenizer.decode(path, generated)
+        text = decode_with(path, generated)
     return judge_cell(
         task,
         stage_logits(task, opened),
-        recipe=recipes.get(task.export.bundle.recipe),
+        recipe=task.recipe,
         generated_text=text,
     )
 
@@ -109,18 +110,13 @@ def host_run(task: HostRunTask, home: Path, emit: Emit, stop: threading.Event) -
     Raises:
         FarmError: As farm.site.job.JobRun.run, and Interrupted after `stop`.
     """
-    from runners import registry
-
     store = ContentStore(layout.store_root(home))
     cache = ActionCache(store)
     context = SiteContext(
-        home=home, store=store, open_transport=transports.open, find_runner=registry.get
+        home=home, store=store, open_transport=transports.open, find_runner=runners.find
     )
-    runner = registry.get(task.runner)
     entry = DeviceEntry(name="host", transport="local", root=str(home / "host"))
-    key = "host-run-" + digest(
-        task.bundle, runner.fingerprint(), task.tokens, task.passes, task.executorch, PERTURBATIONS
-    )
+    key = _host_run_key(task, entry, context)
 
     def work() -> HostRunResult:
         run = _run_here(task, entry, context, emit, stop)
@@ -130,8 +126,22 @@ def host_run(task: HostRunTask, home: Path, emit: Emit, stop: threading.Event) -
             runner=run.runner, hello=normal.hello, logits=normal.logits, noise_floor=floor
         )
 
-    result, hit = cache.cached(key, HostRunResult, work, _waiting(emit, stop, "host run"))
+    result, hit = cache.cached(key, HostRunResult, work, worker_process.waiting(emit, stop))
     return replace(result, cache_hit=hit)
+
+
+def _host_run_key(task: HostRunTask, entry: DeviceEntry, context: SiteContext) -> str:
+    """Everything that a host run's logits depend on: artifact, binary, vector ISA, tokens."""
+    connection = Connection(entry, context.home, context.open_transport)
+    try:
+        facts = connection.snapshot().facts
+    finally:
+        connection.close()
+    runner = context.find_runner(task.runner)
+    build = runner.build(facts.abi, facts, context.home, task.executorch)
+    files = [task.bundle.pte.sha256, task.bundle.data and task.bundle.data.sha256]
+    parts = (files, build.sha256, facts.features, task.tokens, task.passes, PERTURBATIONS)
+    return "host-run-" + digest(*parts)
 
 
 def _run_here(
@@ -199,28 +209,16 @@ def _cancel_when(stop: threading.Event, job: JobRun, done: threading.Event) -> N
 def _noise_floor(run: DeviceRunResult, task: HostRunTask, store: ContentStore) -> NoiseFloor | None:
     """Largest mean KL of the perturbed launches to the normal one, for each pass."""
     normal = dict(run.launches[0].logits)
+    positions = {one.name: one.positions for one in task.passes}
+
+    def opened(ref: LogitsRef, name: str) -> Logits:
+        return Logits(open_logits(store.path(ref.object), ref), positions[name])
+
     floors: dict[str, float] = {}
     for launch in run.launches[1:]:
         for name, ref in launch.logits:
-            metrics = compare_logits(
-                open_logits(store.path(normal[name].object), normal[name]),
-                open_logits(store.path(ref.object), ref),
-            )
+            metrics = compare_logits(opened(normal[name], name), opened(ref, name), task.tokens)
             if metrics.kl_mean is None:
                 raise RunnerError(f"{task.task_id}: logits of pass {name} are not finite numbers")
             floors[name] = max(floors.get(name, 0.0), metrics.kl_mean)
     return NoiseFloor(tuple(floors.items()), len(PERTURBATIONS)) if floors else None
-
-
-def _waiting(emit: Emit, stop: threading.Event, what: str) -> Callable[[float], None]:
-    """Show, and allow to end, the wait for another process that works on the same key."""
-
-    def waiting(seconds: float) -> None:
-        if stop.is_set():
-            raise Interrupted(f"{what}: cancelled while another process works on it")
-        emit(StageEvent("waiting", 0, 0, seconds, "another process works on it"))
-
-    return waiting
-
-
-__all__ = ["FarmError", "compare", "host_run", "run_task"]

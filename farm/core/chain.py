@@ -17,7 +17,7 @@ class ArtifactChain:
     def __init__(self, target: ArtifactId, spec: RunSpec, catalog: Catalog) -> None:
         self._target, self._spec = target, spec
         self._model = catalog.models[target.model]
-        self._recipe = catalog.recipes[target.recipe]
+        self.recipe = catalog.recipes[target.recipe]
         self.toolchain = catalog.toolchains[target.toolchain]
         self.export: ExportResult | None = None
         self.reference: ReferenceResult | None = None
@@ -26,7 +26,7 @@ class ArtifactChain:
 
     def first_task(self) -> HostTask:
         """Return the export: everything begins with it."""
-        request = ExportRequest(self._model, self._recipe, self.toolchain)
+        request = ExportRequest(self._model, self.recipe, self.toolchain)
         return ExportTask(f"export:{self._target}", request)
 
     def ended(
@@ -73,7 +73,7 @@ class ArtifactChain:
     def _reference_task(self, export: ExportResult) -> HostTask:
         request = ReferenceRequest(
             model=self._model,
-            recipe=self._recipe,
+            recipe=self.recipe,
             toolchain=self.toolchain,
             bundle=export.bundle,
             text=self._spec.correctness.text,

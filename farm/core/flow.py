@@ -228,6 +228,7 @@ class RunFlow:
                 device=self._device(state),
                 threads=state.cell.threads,
                 runner=state.cell.runner,
+                recipe=chain.recipe,
                 export=chain.export,
                 reference=chain.reference,
                 host=host if isinstance(host, HostRunResult) else None,

@@ -12,6 +12,7 @@ from farm.core.artifact import (
     ExportRequest,
     ExportResult,
     LogitsPass,
+    Recipe,
     ReferenceRequest,
     ReferenceResult,
 )
@@ -58,6 +59,7 @@ class CompareTask:
     device: Device
     threads: int
     runner: str
+    recipe: Recipe
     export: ExportResult
     reference: ReferenceResult
     #: None where no export host can run the artifact (another runner or backend).

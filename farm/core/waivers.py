@@ -16,6 +16,7 @@ def failing_gates(result: CellResult) -> tuple[GateResult, ...]:
     gates: list[GateResult] = []
     if result.correctness is not None:
         gates += result.correctness.gates
+    gates += result.memory.gates
     for measured in result.performance:
         gates += measured.gates
     if result.baseline is not None and result.baseline.verdict == "REGRESSED":
