@@ -50,6 +50,30 @@ def shell_line(command: Command) -> bytes:
     return os.fsencode(" ".join(parts))
 
 
+def write_line(remote: str, *, mode: int, append: bool) -> bytes:
+    """Line for `sh -c` that writes its input to a file and sets the mode; reports its id too."""
+    name = file_word(remote)
+    arrow = ">>" if append else ">"
+    line = f"echo {_MARK.decode()}$$; export LC_ALL=C; umask 077; "
+    return os.fsencode(line + f"cat {arrow} {name} && chmod {mode:o} {name}")
+
+
+def mode_line(remote: str, mode: int) -> bytes:
+    """Line for `sh -c` that sets a file's mode."""
+    return os.fsencode(f"echo {_MARK.decode()}$$; exec chmod {mode:o} {file_word(remote)}")
+
+
+def file_word(remote: str) -> str:
+    """A path as one word of a shell line that no program takes for an option.
+
+    Raises:
+        ConfigError: It is empty or holds a NUL byte.
+    """
+    if not remote or "\0" in remote:
+        raise ConfigError(f"{remote!r} can't be the path of a file")
+    return shlex.quote(f"./{remote}" if remote.startswith("-") else remote)
+
+
 def kill_line(pid: int) -> bytes:
     """Line for `sh -c` that ends a program by its group, or alone where it leads none."""
     return f"kill -9 -{pid} 2>/dev/null || kill -9 {pid} 2>/dev/null".encode()

@@ -1,4 +1,4 @@
-"""The host's side of a copy: local files opened and written with errors in farm's words."""
+"""Both ends of a copy in farm's words: files of this host, and a device's refusals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from farm.core.errors import StoreError, TransferError
+from farm.core.errors import StorageFull, StoreError, TransferError
 
 
 @contextmanager
@@ -92,3 +92,9 @@ class LocalSink:
 
     def _host_error(self, error: OSError) -> StoreError:
         return StoreError(f"can't write {self._local}: {error.strerror or error}")
+
+
+def storage_error(text: str, device: str) -> TransferError | StorageFull:
+    """Tell a full disk, which only the device's wording shows, from any other refusal."""
+    full = any(mark in text for mark in ("No space left", "Disk quota exceeded", "ENOSPC"))
+    return (StorageFull if full else TransferError)(f"{device}: {text}", device=device)

@@ -1,0 +1,354 @@
+"""Android devices through an adb server: USB, TCP, or a server on another machine.
+
+Own streams on the server's socket, because a frozen device must be noticed and a blocked
+call must be stoppable. Devices need nothing but `sh`, `cat` and `chmod`.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import re
+import stat as stat_bits
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from farm.clock import Deadline
+from farm.core.command import Command, Completed, FileStat
+from farm.core.device import DeviceEntry
+from farm.core.errors import (
+    ConfigError,
+    ConnectError,
+    DeviceLost,
+    TransferError,
+    TransportError,
+)
+from farm.protocols import ByteProgress
+from farm.transports import command_line
+from farm.transports.adb_devices import connect_tcp, ensure_server, server_address, unusable
+from farm.transports.adb_devices import state_of as listed_state
+from farm.transports.adb_shell import STDIN_BYTES, ShellSession, Source, bytes_source
+from farm.transports.adb_sync import SyncSession
+from farm.transports.adb_wire import Patience, ServerRefused, Stream
+from farm.transports.files import LocalSink, reading, storage_error
+from farm.transports.output import Meter, Output
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_ROOT = "/data/local/tmp/farm"
+_CONNECT_S = 10.0
+#: Limit of one question to a device that should answer at once.
+_ANSWER_S = 8.0
+#: What ending a remote program may take: after a timeout, and when the user closes.
+_KILL_S, _KILL_CLOSING_S = 3.0, 0.5
+_TCP_SERIAL = re.compile(r"(\[[0-9A-Fa-f:]+\]|[\w.-]+):\d+\Z")
+
+
+def open_adb(entry: DeviceEntry) -> AdbTransport:
+    """Make the transport of an adb device.
+
+    Raises:
+        ConfigError: The entry has no serial, or its server isn't `host:port`.
+    """
+    if not entry.serial:
+        raise ConfigError(f"device '{entry.name}' needs `serial`, as `adb devices` prints it")
+    return AdbTransport(
+        entry.name,
+        entry.serial,
+        server=server_address(entry.adb_server),
+        root=entry.root or DEFAULT_ROOT,
+    )
+
+
+class AdbTransport:
+    """One device of an adb server.
+
+    Args:
+        device: Name of the device, for errors.
+        serial: As the server lists it; `host:port` is connected when it isn't there.
+        server: Address of the adb server.
+        root: farm's folder on the device.
+    """
+
+    name = "adb"
+
+    def __init__(self, device: str, serial: str, *, server: tuple[str, int], root: str) -> None:
+        self._device = device
+        self._serial = serial
+        self._server = server
+        self._root = root
+        # Protects _closed and _streams: close() comes from another thread.
+        self._lock = threading.Lock()
+        self._closed = False
+        self._streams: set[Stream] = set()
+
+    def run(self, command: Command, on_stdout: Callable[[bytes], None] | None = None) -> Completed:
+        """Run a program to its end; see `farm.protocols.Transport.run`."""
+        line = command_line.shell_line(command)
+        deadline = Deadline(command.timeout_s)
+        output = Output(command, self._device, on_stdout)
+        patience = Patience(
+            self._device, f"'{command.argv[0]}'", deadline=deadline, probe=self._probe
+        )
+        code = self._shell(line, bytes_source(command.stdin), output, patience)
+        return output.completed(code)
+
+    def push(
+        self,
+        local: Path,
+        remote: str,
+        *,
+        mode: int = 0o600,
+        offset: int = 0,
+        progress: ByteProgress | None = None,
+        stall_s: float = 15.0,
+    ) -> None:
+        """Write a file to the device; see `farm.protocols.Transport.push`."""
+        meter = Meter(progress, offset)
+        patience = self._copying(f"the push of {remote}", stall_s)
+        with reading(local, offset) as source:
+            if offset:
+                self._append(source, remote, mode, meter, patience)
+            else:
+                with self._sync() as sync:
+                    self._check_parent(sync, remote)
+                    sync.send(source, remote, meter, patience)
+                self._set_mode(remote, mode)
+        meter.finish()
+
+    def pull(
+        self,
+        remote: str,
+        local: Path,
+        *,
+        max_bytes: int,
+        progress: ByteProgress | None = None,
+        stall_s: float = 15.0,
+    ) -> None:
+        """Read a file of the device; see `farm.protocols.Transport.pull`."""
+        meter = Meter(progress)
+        patience = self._copying(f"the pull of {remote}", stall_s)
+        with (
+            self._sync() as sync,
+            LocalSink(local, remote, max_bytes=max_bytes, device=self._device) as sink,
+        ):
+            found = sync.stat(remote, self._answering())
+            if found is None:
+                raise self._error(f"{remote}: No such file or directory")
+            if not stat_bits.S_ISREG(found[1]):
+                raise self._error(f"{remote} isn't a regular file")
+            sink.check_size(found[0].size_bytes)
+            sync.receive(remote, sink, meter, patience)
+        meter.finish()
+
+    def stat(self, remote: str) -> FileStat | None:
+        """Look at a file; see `farm.protocols.Transport.stat`."""
+        with self._sync() as sync:
+            found = sync.stat(remote, self._answering())
+        return None if found is None else found[0]
+
+    def default_root(self) -> str:
+        """`/data/local/tmp/farm`, or the inventory's `root`."""
+        return self._root
+
+    def close(self) -> None:
+        """End every stream; a blocked call raises DeviceLost."""
+        with self._lock:
+            self._closed = True
+            for stream in self._streams:
+                stream.interrupt()
+
+    def _shell(self, line: bytes, source: Source, output: Output, patience: Patience) -> int:
+        """Run a line that reports its process id; end that process when we stop waiting."""
+        pids = command_line.PidFilter()
+        try:
+            with self._stream(b"shell,v2,raw:" + line, patience.deadline) as stream:
+                session = ShellSession(stream, self._device)
+                code = session.communicate(
+                    source,
+                    lambda piece: output.add_stdout(pids.feed(piece)),
+                    output.add_stderr,
+                    patience,
+                )
+        except BaseException:
+            if pids.pid is not None:
+                self._end_remote(pids.pid)
+            raise
+        output.add_stdout(pids.rest())
+        return code
+
+    def _append(
+        self, source: BinaryIO, remote: str, mode: int, meter: Meter, patience: Patience
+    ) -> None:
+        """Write the rest of a file through a shell, because the file service can't append."""
+        found = self.stat(remote)
+        if found is None or found.size_bytes != meter.done:
+            size = "is missing" if found is None else f"has {found.size_bytes} bytes"
+            raise self._error(f"{remote} {size}, so a push can't go on at {meter.done}")
+
+        def take() -> bytes:
+            piece = source.read(STDIN_BYTES)
+            meter.add(len(piece))
+            return piece
+
+        line = command_line.write_line(remote, mode=mode, append=True)
+        self._require(line, take, remote, patience)
+
+    def _set_mode(self, remote: str, mode: int) -> None:
+        self._require(
+            command_line.mode_line(remote, mode), bytes_source(b""), remote, self._answering()
+        )
+
+    def _require(self, line: bytes, source: Source, remote: str, patience: Patience) -> None:
+        output = Output(Command(("sh",)), self._device)
+        code = self._shell(line, source, output, patience)
+        done = output.completed(code)
+        if not done.ok:
+            raise storage_error(f"{remote}: {done.error_text or f'exit {code}'}", self._device)
+
+    def _check_parent(self, sync: SyncSession, remote: str) -> None:
+        """Refuse a missing folder: adbd would make it, readable for all."""
+        parent = posixpath.dirname(remote) or "."
+        found = sync.stat(parent, self._answering())
+        if found is None or not stat_bits.S_ISDIR(found[1]):
+            raise self._error(f"{remote}: there is no folder {parent}")
+
+    @contextmanager
+    def _sync(self) -> Iterator[SyncSession]:
+        with self._stream(b"sync:", Deadline(_CONNECT_S)) as stream:
+            yield SyncSession(stream, self._device)
+
+    @contextmanager
+    def _stream(
+        self, service: bytes, deadline: Deadline | None, *, closing: bool = False
+    ) -> Iterator[Stream]:
+        """Open a service of the device; the stream is closed at the end.
+
+        Raises:
+            ConnectError: The device isn't usable; the message names state and remedy.
+            DeviceLost: It doesn't answer, or `close` was called.
+            TransportTimeout: The deadline passed.
+        """
+        left = _CONNECT_S if deadline is None else min(_CONNECT_S, deadline.remaining_s)
+        limit = Deadline(left)
+        try:
+            stream = self._open(service, limit, closing=closing)
+        except ServerRefused as refused:
+            self._make_usable(str(refused), limit)
+            try:
+                stream = self._open(service, limit, closing=closing)
+            except ServerRefused as again:
+                raise self._unreachable(f"adb device {self._serial}: {again}") from again
+        try:
+            yield stream
+        except DeviceLost as error:
+            if self._closed and not closing:
+                raise self._lost() from error
+            raise
+        finally:
+            self._release(stream)
+
+    def _open(self, service: bytes, limit: Deadline, *, closing: bool) -> Stream:
+        stream = self._connect(limit)
+        try:
+            self._admit(stream, closing=closing)
+            patience = Patience(self._device, "connecting", deadline=limit)
+            stream.request(b"host:transport:" + self._serial.encode(), patience)
+            try:
+                stream.request(service, patience)
+            except TransportError as error:
+                raise DeviceLost(
+                    f"{self._device} is attached but doesn't answer: {error}", device=self._device
+                ) from error
+        except BaseException:
+            self._release(stream)
+            raise
+        return stream
+
+    def _connect(self, limit: Deadline) -> Stream:
+        try:
+            return Stream.connect(self._server, self._device, max(0.1, limit.remaining_s))
+        except OSError:
+            _log.debug("no adb server at %s:%d", *self._server)
+        try:
+            ensure_server(self._server)
+            return Stream.connect(self._server, self._device, max(0.1, limit.remaining_s))
+        except ConnectError as error:
+            raise self._unreachable(error.message) from error
+        except OSError as error:
+            raise self._unreachable(f"the adb server can't be reached: {error}") from error
+
+    def _make_usable(self, refusal: str, limit: Deadline) -> None:
+        """Connect a TCP device that is absent or offline; name the remedy otherwise."""
+        try:
+            state = listed_state(self._server, self._serial)
+            if state in ("absent", "offline") and _TCP_SERIAL.match(self._serial):
+                connect_tcp(
+                    self._server,
+                    self._serial,
+                    again=state == "offline",
+                    timeout_s=limit.remaining_s,
+                )
+                return
+        except ConnectError as error:
+            raise self._unreachable(error.message) from error
+        if state != "device":
+            raise self._unreachable(unusable(self._serial, state))
+        _log.debug("%s: refused (%s) but usable now", self._device, refusal)
+
+    def _probe(self) -> None:
+        """Ask the device anything; it answers from adbd itself, without starting a program."""
+        try:
+            with self._stream(b"sync:", Deadline(_ANSWER_S)) as stream:
+                patience = Patience(self._device, "a question", deadline=Deadline(_ANSWER_S))
+                SyncSession(stream, self._device).stat("/", patience)
+        except TransportError as error:
+            raise DeviceLost(
+                f"{self._device} doesn't answer any more: {error}", device=self._device
+            ) from error
+
+    def _end_remote(self, pid: int) -> None:
+        """End a program that we no longer wait for; a lost device keeps it."""
+        limit = Deadline(_KILL_CLOSING_S if self._closed else _KILL_S)
+        patience = Patience(self._device, "ending a program", deadline=limit)
+        service = b"shell,v2,raw:" + command_line.kill_line(pid)
+        try:
+            with self._stream(service, limit, closing=True) as stream:
+                session = ShellSession(stream, self._device)
+                session.communicate(bytes_source(b""), _ignore, _ignore, patience)
+        except TransportError as error:
+            _log.warning("%s: process %d may still run there: %s", self._device, pid, error)
+
+    def _copying(self, what: str, stall_s: float) -> Patience:
+        return Patience(self._device, what, stall_s=stall_s, probe=self._probe)
+
+    def _answering(self) -> Patience:
+        return Patience(self._device, "a question", deadline=Deadline(_ANSWER_S))
+
+    def _admit(self, stream: Stream, *, closing: bool) -> None:
+        """Let `close` reach the stream, or refuse it when `close` came before."""
+        with self._lock:
+            if self._closed and not closing:
+                raise self._lost()
+            self._streams.add(stream)
+
+    def _release(self, stream: Stream) -> None:
+        with self._lock:
+            self._streams.discard(stream)
+            stream.close()
+
+    def _error(self, text: str) -> TransferError:
+        return TransferError(text, device=self._device)
+
+    def _unreachable(self, text: str) -> ConnectError:
+        return ConnectError(f"{self._device}: {text}", device=self._device)
+
+    def _lost(self) -> DeviceLost:
+        return DeviceLost(f"the connection to {self._device} was closed", device=self._device)
+
+
+def _ignore(_: bytes) -> None:
+    """Output of ending a program says nothing."""

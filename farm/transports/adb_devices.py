@@ -1,0 +1,230 @@
+"""What an adb server says of its devices: the list, each state's remedy, connecting.
+
+Parsing is pure. The server is reached through adbutils, which also carries an `adb` program
+for machines that have none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+
+import adbutils
+
+from farm.clock import Deadline
+from farm.core.errors import ConfigError, ConnectError
+
+_log = logging.getLogger(__name__)
+
+_DEFAULT_PORT = 5037
+_START_S = 20.0
+_LIST_S = 5.0
+#: States whose name is one word; `no permissions` goes on with a free text.
+_REMEDIES = {
+    "unauthorized": "unlock it and accept the USB debugging question, then try again",
+    "authorizing": "unlock it and accept the USB debugging question, then try again",
+    "offline": "unplug and replug it, or restart its adbd",
+    "recovery": "it is in recovery mode: restart it (adb reboot)",
+    "rescue": "it is in rescue mode: restart it (adb reboot)",
+    "sideload": "it waits for a sideload: restart it (adb reboot)",
+    "bootloader": "it is in its bootloader: restart it (fastboot reboot)",
+    "fastbootd": "it is in fastboot mode: restart it (fastboot reboot)",
+    "connecting": "it is still connecting: wait some seconds",
+    "detached": "another adb server has it: run adb attach, or stop that server",
+    "host": "it is an adb host, not a device",
+    "no permissions": "add a udev rule for it and your user to the group plugdev, then replug it",
+    "absent": "plug it in, turn on USB debugging, and look at `adb devices`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedDevice:
+    """One row of the server's list."""
+
+    serial: str
+    #: `device` when it is usable.
+    state: str
+    model: str | None = None
+    product: str | None = None
+    #: USB port; None over TCP or where the server doesn't tell.
+    usb: str | None = None
+
+    @property
+    def remedy(self) -> str:
+        """What a person has to do; empty when it is usable."""
+        if self.state == "device":
+            return ""
+        return _REMEDIES.get(self.state, "look at `adb devices -l`")
+
+
+def parse_devices(text: str) -> tuple[AttachedDevice, ...]:
+    """Read the list of `host:devices-l`, or of `adb devices -l` with its chatter.
+
+    Lines that are no rows are skipped; a row that is cut off keeps what it has.
+    """
+    rows = (_row(line) for line in text.splitlines())
+    return tuple(row for row in rows if row is not None)
+
+
+def _row(line: str) -> AttachedDevice | None:
+    if line.startswith(("*", "List of devices", "error:", "adb:")):
+        return None
+    serial, _, rest = line.strip().partition("\t" if "\t" in line else " ")
+    words = rest.split()
+    if not serial or not words:
+        return None
+    state = "no permissions" if words[:2] == ["no", "permissions"] else words[0]
+    if state not in _REMEDIES and state != "device":
+        return None
+    tags = dict(word.split(":", 1) for word in words if ":" in word)
+    return AttachedDevice(
+        serial=serial,
+        state=state,
+        model=tags.get("model"),
+        product=tags.get("product"),
+        usb=tags.get("usb"),
+    )
+
+
+def server_address(setting: str | None) -> tuple[str, int]:
+    """Address of the adb server: the inventory's, else adb's own environment variables.
+
+    Raises:
+        ConfigError: It isn't `host:port`.
+    """
+    text = setting or os.environ.get("ADB_SERVER_SOCKET", "").removeprefix("tcp:")
+    if not text:
+        host = os.environ.get("ANDROID_ADB_SERVER_ADDRESS", "127.0.0.1")
+        text = f"{host}:{os.environ.get('ANDROID_ADB_SERVER_PORT', _DEFAULT_PORT)}"
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ConfigError(f"adb server '{text}' isn't host:port, for example 127.0.0.1:5037")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def attached(server: str | None = None, *, start: bool = True) -> tuple[AttachedDevice, ...]:
+    """List what hangs on an adb server, usable or not.
+
+    Args:
+        server: `host:port`; None is the default server.
+        start: Start a server on this machine where none runs.
+
+    Raises:
+        ConnectError: There is no server, or it doesn't answer.
+        ConfigError: The address is malformed.
+    """
+    address = server_address(server)
+    if start:
+        ensure_server(address)
+    client = adbutils.AdbClient(*address, socket_timeout=_LIST_S)
+    try:
+        with client.make_connection() as connection:
+            connection.send_command("host:devices-l")
+            connection.check_okay()
+            return parse_devices(connection.read_string_block())
+    except (adbutils.AdbError, OSError, ValueError) as error:
+        raise ConnectError(
+            f"the adb server at {_spell(address)} doesn't answer: {error}"
+        ) from error
+
+
+def ensure_server(address: tuple[str, int]) -> None:
+    """Start an adb server of this machine where none runs.
+
+    Raises:
+        ConnectError: It can't be started, or it belongs to another machine.
+    """
+    if listens(address):
+        return
+    if address[0] not in ("127.0.0.1", "localhost", "::1"):
+        raise ConnectError(
+            f"no adb server answers at {_spell(address)}: start one there (adb -a server)"
+        )
+    try:
+        program = adbutils.adb_path()
+    except adbutils.AdbError as error:
+        raise ConnectError("there is no adb program: install Android's platform-tools") from error
+    _log.info("starting an adb server at %s with %s", _spell(address), program)
+    # The server lives on and would keep a pipe open: a file takes what it says.
+    with tempfile.TemporaryFile() as said:
+        try:
+            done = subprocess.run(
+                [program, "-P", str(address[1]), "start-server"],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                timeout=_START_S,
+                check=False,
+                start_new_session=True,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConnectError(f"{program} start-server: {error}") from error
+        said.seek(0)
+        text = said.read().decode("utf-8", "replace").strip()
+    if done.returncode != 0 or not listens(address):
+        raise ConnectError(f"{program} start-server failed: {text}")
+
+
+def listens(address: tuple[str, int]) -> bool:
+    """Whether something accepts connections there."""
+    try:
+        with socket.create_connection(address, timeout=3):
+            return True
+    except OSError:
+        return False
+
+
+def connect_tcp(address: tuple[str, int], serial: str, *, again: bool, timeout_s: float) -> None:
+    """Let the server connect to a device at `host:port`, and wait until it is usable.
+
+    Args:
+        address: The adb server.
+        serial: `host:port` of the device.
+        again: Disconnect first, which ends an `offline` left by a restart of the device.
+        timeout_s: Limit for all of it.
+
+    Raises:
+        ConnectError: The device can't be reached there or isn't usable.
+    """
+    deadline = Deadline(timeout_s)
+    client = adbutils.AdbClient(*address)
+    try:
+        if again:
+            client.disconnect(serial)
+        said = client.connect(serial, timeout=max(0.1, deadline.remaining_s))
+    except (adbutils.AdbError, OSError, ValueError) as error:
+        raise ConnectError(f"adb connect {serial}: no answer ({error})") from error
+    # It calls a failure a success: only the text tells.
+    if not said.startswith(("connected to", "already connected to")):
+        raise ConnectError(f"adb connect {serial}: {said.strip()}")
+    while True:
+        state = state_of(address, serial)
+        if state == "device":
+            return
+        if state == "unauthorized" or deadline.passed:
+            raise ConnectError(unusable(serial, state))
+        time.sleep(0.05)
+
+
+def state_of(address: tuple[str, int], serial: str) -> str:
+    """State of a device in the server's list; `absent` when it isn't there.
+
+    Raises:
+        ConnectError: The server doesn't answer.
+    """
+    rows = attached(_spell(address), start=False)
+    return next((row.state for row in rows if row.serial == serial), "absent")
+
+
+def unusable(serial: str, state: str) -> str:
+    """One sentence: what is wrong with a device in this state, and the remedy."""
+    return f"adb device {serial} is {state}: {AttachedDevice(serial, state).remedy}"
+
+
+def _spell(address: tuple[str, int]) -> str:
+    return f"{address[0]}:{address[1]}"

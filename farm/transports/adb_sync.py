@@ -1,0 +1,141 @@
+"""adb's file service: stat, send and receive over one stream, 64 KiB at a time.
+
+Knows nothing of connecting. Paths are bytes on the wire, whatever they hold.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as stat_bits
+import struct
+from typing import BinaryIO
+
+from farm.core.command import FileStat
+from farm.core.errors import DeviceLost, StorageFull, TransferError
+from farm.transports.adb_wire import Patience, Stream
+from farm.transports.files import LocalSink, storage_error
+from farm.transports.output import Meter
+
+#: Most that a DATA message may carry.
+DATA_BYTES = 1 << 16
+#: Longest path that adbd takes.
+_PATH_BYTES = 1024
+_STAT = struct.Struct("<4sIQQIIIIQqqq")
+_NO_ENTRY, _NOT_A_FOLDER = 2, 20
+
+
+class SyncSession:
+    """A stream on which the device speaks the file service.
+
+    Args:
+        stream: Opened on service `sync:`; the session owns it.
+        device: Name of the device, for errors.
+    """
+
+    def __init__(self, stream: Stream, device: str) -> None:
+        self.stream = stream
+        self._device = device
+
+    def stat(self, remote: str, patience: Patience) -> tuple[FileStat, int] | None:
+        """Look at what a path leads to: its values and full mode; None when nothing is there.
+
+        Raises:
+            TransferError: It can't be looked at.
+            DeviceLost, TransportTimeout: As `Patience.wait`.
+        """
+        self._request(b"STA2", self._path(remote), patience)
+        answer = self.stream.read_exactly(_STAT.size, patience)
+        kind, error, _, _, mode, _, _, _, size, _, mtime, _ = _STAT.unpack(answer)
+        if kind != b"STA2":
+            raise DeviceLost(f"{self._device} answered {kind!r} to a stat", device=self._device)
+        if error in (_NO_ENTRY, _NOT_A_FOLDER):
+            return None
+        if error:
+            raise self._error(f"{remote}: {os.strerror(error)}")
+        return FileStat(size, stat_bits.S_IMODE(mode), mtime), mode
+
+    def send(self, source: BinaryIO, remote: str, meter: Meter, patience: Patience) -> None:
+        """Write a file from its start. adbd makes it readable for all: set its mode after.
+
+        Raises:
+            StorageFull: No space left on the device.
+            TransferError: The device refused it.
+            DeviceLost, TransportTimeout: As `Patience.wait`.
+        """
+        self._request(b"SEND", self._path(remote) + b",%d" % (stat_bits.S_IFREG | 0o600), patience)
+        message = bytearray(8 + DATA_BYTES)
+        view = memoryview(message)
+        try:
+            while size := source.readinto(view[8:]):  # type: ignore[attr-defined]
+                struct.pack_into("<4sI", message, 0, b"DATA", size)
+                self._send_watching(view[: 8 + size], remote, patience)
+                meter.add(size)
+            mtime = int(os.fstat(source.fileno()).st_mtime) & 0xFFFFFFFF
+            self.stream.send_all(struct.pack("<4sI", b"DONE", mtime), patience)
+        except DeviceLost:
+            # adbd closes the stream after it said why.
+            self._raise_pending(remote, patience)
+            raise
+        self._expect_okay(remote, patience)
+
+    def receive(self, remote: str, sink: LocalSink, meter: Meter, patience: Patience) -> None:
+        """Read a file.
+
+        Raises:
+            TransferError: The device can't read it, or it is larger than the sink takes.
+            DeviceLost, TransportTimeout: As `Patience.wait`.
+        """
+        self._request(b"RECV", self._path(remote), patience)
+        while True:
+            kind, size = struct.unpack("<4sI", self.stream.read_exactly(8, patience))
+            if kind == b"DONE":
+                return
+            if kind == b"FAIL":
+                raise self._failure(remote, size, patience)
+            if kind != b"DATA":
+                raise DeviceLost(f"{self._device} sent {kind!r} in a file", device=self._device)
+            while size:
+                piece = self.stream.read_some(size, patience)
+                if not piece:
+                    raise DeviceLost(f"{self._device} ended within a file", device=self._device)
+                sink.write(piece)
+                meter.add(len(piece))
+                size -= len(piece)
+
+    def _send_watching(self, data: memoryview, remote: str, patience: Patience) -> None:
+        """Send a message, and stop at once when the device has something to say against it."""
+        rest = data
+        while rest:
+            readable, _ = patience.wait(self.stream, read=True, write=True)
+            if readable:
+                self._expect_okay(remote, patience)
+                raise self._error(f"{remote}: the device ended the transfer early")
+            rest = rest[self.stream.send(rest) :]
+
+    def _expect_okay(self, remote: str, patience: Patience) -> None:
+        kind, size = struct.unpack("<4sI", self.stream.read_exactly(8, patience))
+        if kind == b"FAIL":
+            raise self._failure(remote, size, patience)
+        if kind != b"OKAY":
+            raise DeviceLost(f"{self._device} answered {kind!r} to a file", device=self._device)
+
+    def _raise_pending(self, remote: str, patience: Patience) -> None:
+        readable, _ = self.stream.poll(read=True, write=False, timeout_s=0.2)
+        if readable:
+            self._expect_okay(remote, patience)
+
+    def _failure(self, remote: str, size: int, patience: Patience) -> TransferError | StorageFull:
+        text = self.stream.read_exactly(min(size, 4096), patience).decode("utf-8", "replace")
+        return storage_error(f"{remote}: {text}", self._device)
+
+    def _request(self, kind: bytes, path: bytes, patience: Patience) -> None:
+        self.stream.send_all(struct.pack("<4sI", kind, len(path)) + path, patience)
+
+    def _path(self, remote: str) -> bytes:
+        path = os.fsencode(remote)
+        if len(path) > _PATH_BYTES or b"\0" in path:
+            raise self._error(f"'{remote[:80]}' can't be a path on the device")
+        return path
+
+    def _error(self, text: str) -> TransferError:
+        return TransferError(text, device=self._device)
