@@ -152,7 +152,7 @@ def test_a_stale_heartbeat_ends_everything(helper: Helper, work: Path, start: St
 
 def test_polls_keep_a_job_alive(helper: Helper, work: Path, start: Start) -> None:
     start("sleep 2.5", stale=1.0)
-    header = {}
+    header: dict[str, Any] = {}
     for _ in range(8):
         header, _body = _poll(helper, work, 0, wait=0.5)
     assert (header["state"], header["exit_code"]) == ("exited", 0)

@@ -95,10 +95,10 @@ def test_a_stale_epoch_writes_nothing(helper: Helper, tmp_path: Path) -> None:
 
 
 def test_of_many_processes_at_once_one_wins(helper_path: Path, tmp_path: Path) -> None:
+    words = ("--run", "r", "--epoch", "1", "--ttl-s", "60")
     racers = [
         subprocess.Popen(
-            [helper_path, "lease", tmp_path, "take", "--owner", f"o{i}", "--run", f"r{i}"]
-            + ["--epoch", "1", "--ttl-s", "60"],
+            [str(helper_path), "lease", str(tmp_path), "take", "--owner", f"owner{i}", *words],
             stdout=subprocess.PIPE,
         )
         for i in range(12)

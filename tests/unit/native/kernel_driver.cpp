@@ -1,0 +1,73 @@
+// Reads attention problems from stdin and writes their results to stdout, until stdin ends.
+// A problem is ten int64 (batch tokens heads kv_heads width cache start causal order masked), a float
+// scale, then query, key, value and, when masked, the mask. FARM_TEST_THREADS sets the threads.
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/isa.h"
+
+namespace {
+
+size_t threads() {
+  const char* text = std::getenv("FARM_TEST_THREADS");
+  return text ? static_cast<size_t>(std::atoi(text)) : 1;
+}
+
+void on_threads(void* context, void (*task)(void*, size_t), size_t count) {
+  std::atomic<size_t> next{0};
+  std::vector<std::thread> workers;
+  for (size_t t = 0; t < threads(); ++t) {
+    workers.emplace_back([&] {
+      for (size_t i = next++; i < count; i = next++) task(context, i);
+    });
+  }
+  for (std::thread& worker : workers) worker.join();
+}
+
+template <class T>
+bool read_items(std::vector<T>& items) {
+  return std::fread(items.data(), sizeof(T), items.size(), stdin) == items.size();
+}
+
+std::vector<float> floats(int64_t count) { return std::vector<float>(static_cast<size_t>(count)); }
+
+}  // namespace
+
+int main() {
+  std::fprintf(stderr, "%s\n", farm::kernels::isa_name(farm::kernels::isa()));
+  std::fflush(stderr);
+  std::vector<int64_t> head(10);
+  std::vector<float> scale(1);
+  while (read_items(head) && read_items(scale)) {
+    farm::kernels::Attention p;
+    p.batch = head[0];
+    p.tokens = head[1];
+    p.heads = head[2];
+    p.kv_heads = head[3];
+    p.width = head[4];
+    p.cache = head[5];
+    p.start = head[6];
+    p.causal = head[7] != 0;
+    p.order = static_cast<int>(head[8]);
+    p.scale = scale[0];
+    std::vector<float> query = floats(p.batch * p.tokens * p.heads * p.width);
+    std::vector<float> key = floats(p.batch * p.cache * p.kv_heads * p.width);
+    std::vector<float> value = key;
+    std::vector<float> mask = floats(head[9] != 0 ? p.tokens * p.cache : 0);
+    std::vector<float> out = floats(static_cast<int64_t>(query.size()));
+    if (!read_items(query) || !read_items(key) || !read_items(value) || !read_items(mask)) return 1;
+    p.query = query.data();
+    p.key = key.data();
+    p.value = value.data();
+    p.mask = mask.empty() ? nullptr : mask.data();
+    p.out = out.data();
+    farm::kernels::attend(p, on_threads);
+    std::fwrite(out.data(), sizeof(float), out.size(), stdout);
+    std::fflush(stdout);
+  }
+  return 0;
+}
