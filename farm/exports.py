@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from farm import home as layout
 from farm.cluster import start as cluster_start
 from farm.core.artifact import ExportRequest, ExportResult, StageEvent, ToolchainVersions
-from farm.core.errors import FarmError
+from farm.core.errors import FarmError, StoreError
 from farm.core.plan import ArtifactId, Catalog
 from farm.core.report import export_report
 from farm.core.result import ExportReport
@@ -18,8 +20,18 @@ from farm.core.tasks import ExportTask
 from farm.core.view import TaskFinished, TaskProgress, TaskStarted, ViewEvent
 from farm.history import History
 from farm.prepare import RunOptions, load
+from farm.site.store import ContentStore
 
 Emit = Callable[[ViewEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One export of the export command."""
+
+    report: ExportReport
+    #: None when it failed.
+    result: ExportResult | None
 
 
 class ExportLog:
@@ -55,7 +67,7 @@ class ExportLog:
         }
 
 
-def export(options: RunOptions, home: Path, emit: Emit) -> list[ExportReport]:
+def export(options: RunOptions, home: Path, emit: Emit) -> list[Made]:
     """Export every artifact of a config, without devices.
 
     Raises:
@@ -73,13 +85,13 @@ def export(options: RunOptions, home: Path, emit: Emit) -> list[ExportReport]:
 
 async def _export(
     options: RunOptions, home: Path, emit: Emit, catalog: Catalog, wanted: Sequence[ArtifactId]
-) -> list[ExportReport]:
+) -> list[Made]:
     history = History(layout.history_db(home))
     estimates = history.durations_s()
     history.close()
     runtime = await cluster_start.start(options.cluster, home)
 
-    async def one(artifact: ArtifactId) -> ExportReport:
+    async def one(artifact: ArtifactId) -> Made:
         task = ExportTask(
             f"export:{artifact}",
             ExportRequest(
@@ -112,11 +124,45 @@ async def _export(
             assert isinstance(result, ExportResult)
         except FarmError as error:
             emit(TaskFinished("export", name, time.monotonic() - started, False, str(error)))
-            return export_report(artifact, None, error)
+            return Made(export_report(artifact, None, error), None)
         emit(TaskFinished("export", name, time.monotonic() - started, result.cache_hit))
-        return export_report(artifact, result, None)
+        return Made(export_report(artifact, result, None), result)
 
     try:
         return list(await asyncio.gather(*(one(artifact) for artifact in wanted)))
     finally:
         await runtime.close()
+
+
+def copy_out(made: Sequence[Made], home: Path, folder: Path) -> list[Path]:
+    """Copy programs, external weights and tokenizers out of the store, for other tools.
+
+    Returns:
+        The files, named `MODEL-RECIPE.pte`, `MODEL-RECIPE.ptd` and `MODEL-tokenizer.json`.
+
+    Raises:
+        StoreError: The folder can't be written, or an object is damaged.
+    """
+    store = ContentStore(layout.store_root(home))
+    copied = []
+    for item in made:
+        if item.result is None:
+            continue
+        bundle = item.result.bundle
+        names = {
+            f"{bundle.model}-{bundle.recipe}.pte": bundle.pte,
+            f"{bundle.model}-{bundle.recipe}.ptd": bundle.data,
+            f"{bundle.model}-tokenizer.json": bundle.tokenizer,
+        }
+        for name, ref in names.items():
+            if ref is None:
+                continue
+            target = folder / name
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)
+                shutil.copyfile(store.path(ref), target)
+            except OSError as error:
+                raise StoreError(f"can't copy to {target}: {error.strerror}") from error
+            copied.append(target)
+    return copied

@@ -30,11 +30,12 @@ def devices(
     from farm import codec
     from farm.cluster.start import start
     from farm.config import load_inventory
+    from farm.core.device import Device
     from farm.home import farm_home
     from farm.prepare import find_devices
     from farm.ui import tables
 
-    async def look() -> tuple[object, ...]:
+    async def look() -> tuple[Device, ...]:
         runtime = await start("none", farm_home())
         try:
             return await find_devices(runtime, load_inventory(inventory), select)

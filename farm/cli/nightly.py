@@ -40,7 +40,7 @@ def nightly(
     `farm baseline set latest NAME`.
     """
     from farm import app
-    from farm.cli.running import _print_finished
+    from farm.cli.running import print_finished
     from farm.home import farm_home
     from farm.nightly import nightly_options
     from farm.prepare import RunOptions
@@ -57,7 +57,7 @@ def nightly(
     options = nightly_options(options, farm_home(), allow_no_baseline=allow_no_baseline)
     with show.watching(live, as_json=as_json) as emit:
         finished = app.run(options, farm_home(), emit)
-    _print_finished(finished, as_json=as_json)
+    print_finished(finished, as_json=as_json)
     return finished.report.exit_code
 
 

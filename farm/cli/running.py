@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from farm.cli import options as o
 from farm.cli import show
+
+if TYPE_CHECKING:  # keeps `farm --help` quick
+    from farm.app import Finished
 
 _RUNS = Path("runs")
 
@@ -51,16 +54,15 @@ def run(
     )
     with show.watching(live, as_json=as_json) as emit:
         finished = app.run(options, farm_home(), emit)
-    _print_finished(finished, as_json=as_json)
+    print_finished(finished, as_json=as_json)
     return finished.report.exit_code
 
 
-def _print_finished(finished: object, *, as_json: bool) -> None:
-    from farm.app import Finished
+def print_finished(finished: Finished, *, as_json: bool) -> None:
+    """Write what a run found: its report as JSON, or the table, the files and the last line."""
     from farm.reports import renderers
     from farm.ui import tables
 
-    assert isinstance(finished, Finished)
     if as_json:
         show.print_text(renderers.render(finished.report, "json"))
         return
@@ -163,5 +165,7 @@ def bench(
     else:
         from farm.ui import tables
 
-        show.print_table(tables.bench(result.device, result.performance, result.peak_rss_bytes))
+        show.print_table(
+            tables.bench(result.device.name, result.performance, result.peak_rss_bytes)
+        )
     return 0

@@ -70,7 +70,6 @@ def alarms(devices: Iterable[Device], exports: Iterable[ExportReport]) -> tuple[
                     f"device {device.name}: {key} is {actual or 'unknown'}, expected {wanted}"
                 )
     for export in exports:
-        found += [f"export {export.model}/{export.recipe}: {text}" for text in export.warnings]
         if export.unquantised:
             names = ", ".join(export.unquantised[:3])
             more = f" and {len(export.unquantised) - 3} more" if len(export.unquantised) > 3 else ""
