@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -62,6 +63,33 @@ class Tokenizer:
         text = render_chat(self.data, [{"role": "user", "content": user}])
         starts = bool(self.data.bos_token) and text.startswith(self.data.bos_token)
         return self.encode(text, bos=False if starts else None)
+
+
+def decode(path: Path, ids: Sequence[int]) -> str:
+    """Return the text of token ids by a `tokenizer.json`, special tokens left out.
+
+    Raises:
+        ExportError: The file can't be read or isn't a tokenizer.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"can't read the tokenizer {path}: {error}") from error
+    data = TokenizerData(content, None, add_bos=False, stop_ids=(), chat_template=None)
+    return Tokenizer(data).decode(ids)
+
+
+def decode_with(tokenizer: Path, ids: Sequence[int]) -> str:
+    """Return the text of token ids with a `tokenizer.json`, special tokens left out.
+
+    Raises:
+        ExportError: The file can't be read.
+    """
+    try:
+        inner = RustTokenizer.from_file(str(tokenizer))
+    except Exception as error:  # the library raises bare Exception for a bad file
+        raise ExportError(f"the tokenizer {tokenizer} can't be read: {error}") from error
+    return str(inner.decode(list(ids), skip_special_tokens=True))
 
 
 def render_chat(data: TokenizerData, messages: list[dict[str, str]]) -> str:

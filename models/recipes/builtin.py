@@ -1,0 +1,27 @@
+"""The table of built-in recipes. A new one is one more entry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from farm.core.artifact import Recipe
+
+_FP32 = Recipe(name="xnnpack-fp32")
+_8DA4W = replace(
+    _FP32, name="xnnpack-8da4w", linear="8da4w", group_size=32, embedding_bits=8
+)
+
+BUILTIN: tuple[Recipe, ...] = (
+    _FP32,
+    _8DA4W,
+    replace(_8DA4W, name="xnnpack-8da4w-g64", group_size=64),
+    replace(_8DA4W, name="xnnpack-8da4w-g128", group_size=128),
+    replace(_8DA4W, name="xnnpack-8da4w-emb4", embedding_bits=4, embedding_group=32),
+    replace(_8DA4W, name="xnnpack-8da4w-kv8", quantised_kv_cache=True),
+    replace(_8DA4W, name="xnnpack-8da4w-plain-sdpa", custom_sdpa=False),
+    replace(_8DA4W, name="xnnpack-8da4w-ctx2048", max_context=2048, max_seq=2048),
+    replace(_8DA4W, name="xnnpack-8da4w-static", dynamic_shape=False, max_seq=1),
+    replace(_FP32, name="xnnpack-4w", linear="4w", group_size=32, embedding_bits=8),
+    replace(_FP32, name="xnnpack-int8", linear="int8", embedding_bits=8),
+    replace(_FP32, name="portable-fp32", backend="portable"),
+)
