@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from farm.core.artifact import LogitsRef, Recipe
+from farm.core.artifact import LogitsRef
 from farm.core.launches import logits_passes, measures
 from farm.core.result import (
     CorrectnessReport,
@@ -91,19 +91,16 @@ def stage_logits(task: CompareTask, open_ref: Callable[[LogitsRef], Matrix]) -> 
     return stages
 
 
-def judge_cell(
-    task: CompareTask, logits: StageLogits, *, recipe: Recipe, generated_text: str | None
-) -> Judgement:
+def judge_cell(task: CompareTask, logits: StageLogits, *, generated_text: str | None) -> Judgement:
     """Judge a finished device run.
 
     Args:
         task: The run, and the results it is judged by.
         logits: Opened matrices by stage and path, as stage_logits gives them.
-        recipe: How the artifact was quantised: bounds depend on it.
         generated_text: The device's answer to the prompt, decoded; None when it gave none.
     """
     spec, entry = task.spec, task.device.entry
-    correctness = _judge_correctness(task, logits, recipe, generated_text)
+    correctness = _judge_correctness(task, logits, generated_text)
     guards: list[Guard] = []
     if task.device.facts is not None:
         kind = device_class(task.device.facts, entry.labels)
@@ -165,13 +162,13 @@ def same_code(host: HostRunResult | None, launches: Sequence[LaunchResult], sha2
 
 
 def _judge_correctness(
-    task: CompareTask, logits: StageLogits, recipe: Recipe, generated_text: str | None
+    task: CompareTask, logits: StageLogits, generated_text: str | None
 ) -> _Correctness:
     spec = task.spec
     chain = compare_chain(logits, task.reference.tokens, wanted_pairs(spec.gates))
     floor = task.host.noise_floor if task.host is not None else None
     context = RuleContext(
-        linear=recipe.linear,
+        linear=task.recipe.linear,
         noise_floor=dict(floor.kl_mean) if floor is not None else {},
         same_code=same_code(task.host, task.run.launches, task.run.runner.sha256),
     )
@@ -304,10 +301,6 @@ def _conditions(task: CompareTask) -> dict[str, str]:
     conditions = dict(task.run.conditions)
     facts = task.device.facts
     if facts is not None:
-        if facts.virtualised:
-            conditions.setdefault("virtualised", "yes")
-        if facts.governor is not None:
-            conditions.setdefault("governor", facts.governor)
         conditions.setdefault("device_class", device_class(facts, task.device.entry.labels))
     return conditions
 

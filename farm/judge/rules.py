@@ -211,17 +211,23 @@ def _perplexity(pair: Pair, allowed: float, *, both_ways: bool) -> GateResult | 
     if change is None or change.positions < MIN_ROWS:
         return None
     excess = excess_change(change, math.log1p(allowed), both_ways=both_ways)
+    passed = excess <= 0 or not significant(change, excess)
+    moved = math.expm1(change.log_ratio)
     note = ""
-    if excess > 0 and not significant(change, excess):
-        note = f"{math.expm1(change.log_ratio):+.1%}: within what {change.positions} tokens tell"
-    sign = "within" if both_ways else "at most +"
+    if excess > 0:
+        old, new = pair.comparison.perplexity_from, pair.comparison.perplexity_to
+        note = (
+            f"perplexity {old:.4g} -> {new:.4g}, allowed {'±' if both_ways else '+'}{allowed:.0%}"
+        )
+        if passed:
+            note += f"; {change.positions} tokens can't tell this from the bound"
     return GateResult(
-        metric="perplexity",
+        metric="perplexity_change",
         op="<=",
         threshold=allowed,
-        value=abs(math.expm1(change.log_ratio)) if both_ways else math.expm1(change.log_ratio),
-        passed=excess <= 0 or not significant(change, excess),
-        text=f"{pair.title}: {sign}{'' if sign.endswith('+') else ' '}{allowed:.0%}",
+        value=abs(moved) if both_ways else moved,
+        passed=passed,
+        text=pair.title,
         reason=note,
     )
 

@@ -159,6 +159,7 @@ class Case:
             device=Device(self.entry, self.device_facts),
             threads=0,
             runner="executorch",
+            recipe=RECIPE,
             export=export,
             reference=ReferenceResult(self.tokens, (), (2,), None, None),
             host=host if self.has_host else None,

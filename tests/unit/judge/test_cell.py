@@ -14,11 +14,11 @@ from farm.core.spec import Gate
 from farm.judge.cell import judge_cell, stage_logits
 from farm.judge.logits import Matrix
 from tests.unit.judge import builders
-from tests.unit.judge.builders import RECIPE, TEXT, Case, check_launch, disturbed, facts, launch
+from tests.unit.judge.builders import TEXT, Case, check_launch, disturbed, facts, launch
 
 
 def judge(case: Case, text: str | None = TEXT) -> Judgement:
-    return judge_cell(case.task(), case.logits(), recipe=RECIPE, generated_text=text)
+    return judge_cell(case.task(), case.logits(), generated_text=text)
 
 
 def metric(judgement: Judgement, name: str, regime: str = "warm") -> PerformanceReport:
@@ -35,7 +35,6 @@ def test_a_healthy_cell_passes_and_is_trusted() -> None:
         ("eager_quantised", "host_pte", "decode"),
         ("host_pte", "device_pte", "decode"),
         ("eager_fp32", "device_pte", "decode"),
-        ("eager_fp32", "eager_quantised", "prefill"),
         ("eager_quantised", "host_pte", "prefill"),
         ("host_pte", "device_pte", "prefill"),
     ]
@@ -244,7 +243,7 @@ def test_two_launches_with_other_logits_are_not_repeatable() -> None:
 
 def test_nothing_to_judge_by_is_inconclusive() -> None:
     case = Case(launches=(launch(1), launch(2)))
-    judgement = judge_cell(case.task(), {}, recipe=RECIPE, generated_text=None)
+    judgement = judge_cell(case.task(), {}, generated_text=None)
     assert judgement.outcome == "inconclusive"
     assert judgement.reason.startswith("nothing to judge by")
 

@@ -1,0 +1,274 @@
+"""A cell against the same cell of a baseline run: better, worse, the same, or not to be told.
+
+The two runs happened in different sittings, so their difference holds drift that repetitions
+don't show; the interval of every speed is widened by what a device of that class drifts between
+sittings. What the widened interval can't decide is INSUFFICIENT (or NOISY), never PASS.
+
+| verdict      | when, with "allowed" the largest loss that the config accepts                  |
+|--------------|--------------------------------------------------------------------------------|
+| PASS         | the whole interval is better than the allowed loss                             |
+| REGRESSED    | the whole interval is worse than the allowed loss                              |
+| IMPROVED     | the whole interval is better than a gain of the same size                      |
+| NOISY        | undecided, and one of the sides scatters by more than 5 %                      |
+| INSUFFICIENT | undecided, or too few launches for an interval                                 |
+| INCOMPARABLE | device, OS build, workload, threads, regime, definition or runner differ       |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from farm.core.result import (
+    BaselineReport,
+    BaselineVerdict,
+    CellResult,
+    MetricComparison,
+    Outcome,
+    PerformanceReport,
+)
+from farm.judge.performance import by_launch
+from farm.judge.statistics import ByLaunch, ratio_interval
+
+#: How far a rate of one device moves between sittings although nothing changed. Phones:
+#: 16-25 % measured. Others have no such record; what the spread guard calls quiet is taken.
+DRIFT = {"phone": 0.25, "board": 0.05, "server": 0.05}
+#: Losses below these are nothing a user notices, whatever their ratio: times of small models are
+#: a few milliseconds, and the kernel counts memory in steps.
+LEAST_LOSS = {"ttft": 0.010, "load": 0.050, "peak_rss_bytes": 4 * 2**20}
+#: Two fp32 references of one model and text agree to this share whatever the host.
+_SAME_TEXT = 1e-3
+
+#: Verdicts from the one that decides a cell to the one that decides least.
+_ORDER: tuple[BaselineVerdict, ...] = (
+    "REGRESSED",
+    "INCOMPARABLE",
+    "NOISY",
+    "INSUFFICIENT",
+    "PASS",
+    "IMPROVED",
+)
+_OUTCOME: dict[BaselineVerdict, tuple[Outcome, str]] = {
+    "REGRESSED": ("failed", "regressed"),
+    "INCOMPARABLE": ("inconclusive", "incomparable"),
+    "NOISY": ("inconclusive", "noisy"),
+    "INSUFFICIENT": ("inconclusive", "insufficient"),
+}
+_SEVERITY: tuple[Outcome, ...] = ("passed", "inconclusive", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Allowed:
+    """How much a metric may lose, and which direction is a loss."""
+
+    #: Ratio new / old at which the loss is as large as allowed.
+    worst: float
+    #: Ratio at which the gain is as large.
+    best: float
+
+
+def compare_with_baseline(
+    result: CellResult, baseline: CellResult | None, *, run_id: str, regress: float
+) -> CellResult:
+    """Compare a judged cell with the baseline's and adjust its outcome.
+
+    Args:
+        result: The cell now. One that never ran (errored, skipped) comes back unchanged.
+        baseline: The same cell in the baseline run; None when it has none.
+        run_id: Run of the baseline.
+        regress: Largest loss that is accepted, as a fraction.
+    """
+    if result.outcome in ("errored", "skipped"):
+        return result
+    if baseline is None:
+        reason = "the baseline has no such cell"
+        report = BaselineReport(run_id, "INSUFFICIENT", None, None, (), reason)
+        return _adjusted(result, report, "no_baseline")
+    differing = _differences(result, baseline)
+    if differing:
+        reason = "; ".join(differing)
+        return _adjusted(
+            result, BaselineReport(run_id, "INCOMPARABLE", None, None, (), reason), "incomparable"
+        )
+    metrics = tuple(_metrics(result, baseline, regress))
+    if not metrics:
+        reason = "no metric can be compared"
+        report = BaselineReport(run_id, "INSUFFICIENT", None, None, (), reason)
+        return _adjusted(result, report, "insufficient")
+    worst = min(metrics, key=lambda m: _ORDER.index(m.verdict))
+    report = BaselineReport(
+        run_id, worst.verdict, worst.ratio, worst.ci95, metrics, _why(metrics, worst.verdict)
+    )
+    return _adjusted(result, report, _OUTCOME.get(worst.verdict, ("passed", ""))[1])
+
+
+def _adjusted(result: CellResult, report: BaselineReport, flag: str) -> CellResult:
+    """Attach the comparison; the outcome can only become worse by it."""
+    outcome = _OUTCOME.get(report.verdict, ("passed", ""))[0]
+    flags = result.flags if not flag or flag in result.flags else (*result.flags, flag)
+    if _SEVERITY.index(outcome) <= _SEVERITY.index(result.outcome):
+        return replace(result, baseline=report, flags=flags)
+    reason = f"{report.verdict} against {report.run_id}: {report.reason}"
+    if result.reason:
+        reason = f"{reason}; {result.reason}"
+    return replace(result, baseline=report, flags=flags, outcome=outcome, reason=reason)
+
+
+def _differences(new: CellResult, old: CellResult) -> list[str]:
+    """What makes the whole cells incomparable, in words."""
+    pairs = (
+        ("device", new.device.identity, old.device.identity),
+        ("OS build", new.device.os_build, old.device.os_build),
+        ("OS", new.device.os, old.device.os),
+        ("runner", new.runner.name, old.runner.name),
+        ("instruction set", new.runner.isa, old.runner.isa),
+        ("backend", new.runner.backend_effective, old.runner.backend_effective),
+        ("threads asked for", new.threads, old.threads),
+    )
+    return [
+        f"{name} is {now}, was {then}"
+        for name, now, then in pairs
+        if now != then and now is not None and then is not None
+    ]
+
+
+def _metrics(new: CellResult, old: CellResult, regress: float) -> Iterable[MetricComparison]:
+    drift = DRIFT.get(new.conditions.get("device_class", ""), DRIFT["phone"])
+    emulated = bool(new.device.emulated)
+    before = {(p.metric, p.regime): p for p in old.performance}
+    for report in new.performance:
+        if report.regime != "warm" or not _is_gated(report.metric) or emulated:
+            continue
+        yield _speed(report, before.get((report.metric, "warm")), regress, drift)
+    missing = {p.metric for p in old.performance if p.regime == "warm" and _is_gated(p.metric)} - {
+        p.metric for p in new.performance
+    }
+    for metric in () if emulated else sorted(missing):
+        yield MetricComparison(metric, "INCOMPARABLE", None, None, "no longer measured")
+    memory = _memory(new, old, regress)
+    perplexity = _perplexity(new, old, regress)
+    yield from (found for found in (memory, perplexity) if found is not None)
+
+
+def _is_gated(metric: str) -> bool:
+    name = metric.split("@")[0]
+    return name in ("ttft", "load") or (name[:2] in ("pp", "tg") and name[2:].isdigit())
+
+
+def _speed(
+    new: PerformanceReport, old: PerformanceReport | None, regress: float, drift: float
+) -> MetricComparison:
+    if old is None:
+        return MetricComparison(new.metric, "INCOMPARABLE", None, None, "the baseline has none")
+    for name in ("unit", "threads", "affinity", "definition"):
+        now, then = getattr(new, name), getattr(old, name)
+        if now != then:
+            reason = f"{name} is {now}, was {then}"
+            return MetricComparison(new.metric, "INCOMPARABLE", None, None, reason)
+    if "invalid" in (new.trust, old.trust) or new.median is None or old.median is None:
+        side = "this" if new.trust == "invalid" or new.median is None else "the baseline's"
+        reason = f"{side} number is invalid or missing"
+        return MetricComparison(new.metric, "INSUFFICIENT", None, None, reason)
+    higher = new.unit == "tok/s"
+    allowed = _allowed(new.metric, old.median, regress, higher_is_better=higher)
+    noisy = "noisy" in (new.trust, old.trust)
+    samples = by_launch(new.samples), by_launch(old.samples)
+    return _decide(new.metric, *samples, allowed, drift, noisy=noisy)
+
+
+def _memory(new: CellResult, old: CellResult, regress: float) -> MetricComparison | None:
+    """Peak RSS. It doesn't drift with heat or load, so only its own scatter counts."""
+    now, then = new.memory, old.memory
+    if not now.launches_bytes or not then.launches_bytes or then.peak_rss_bytes is None:
+        return None
+    allowed = _allowed("peak_rss_bytes", then.peak_rss_bytes, regress, higher_is_better=False)
+    return _decide(
+        "peak_rss_bytes",
+        {n: [float(value)] for n, value in enumerate(now.launches_bytes)},
+        {n: [float(value)] for n, value in enumerate(then.launches_bytes)},
+        allowed,
+        0.0,
+        noisy=False,
+    )
+
+
+def _perplexity(new: CellResult, old: CellResult, regress: float) -> MetricComparison | None:
+    """Perplexity of the device: the same text through a deterministic program has no scatter."""
+    now, then = _device_perplexity(new), _device_perplexity(old)
+    if now is None or then is None:
+        return None
+    (tokens, reference, value), (old_tokens, old_reference, old_value) = now, then
+    same_text = (
+        reference is None
+        or old_reference is None
+        or abs(reference / old_reference - 1) <= _SAME_TEXT
+    )
+    if tokens != old_tokens or not same_text:
+        reason = (
+            f"{tokens} tokens, were {old_tokens}"
+            if tokens != old_tokens
+            else "eager_fp32 has another perplexity: the text or the model changed"
+        )
+        return MetricComparison("perplexity", "INCOMPARABLE", None, None, reason)
+    ratio = value / old_value
+    if ratio > 1 + regress:
+        reason = f"perplexity {value:.4g}, was {old_value:.4g}"
+        return MetricComparison("perplexity", "REGRESSED", ratio, None, reason)
+    verdict: BaselineVerdict = "IMPROVED" if ratio < 1 / (1 + regress) else "PASS"
+    return MetricComparison("perplexity", verdict, ratio, None)
+
+
+def _device_perplexity(result: CellResult) -> tuple[int, float | None, float] | None:
+    """Rows, perplexity of eager_fp32 where known, and perplexity of the device."""
+    stages = result.correctness.stages if result.correctness else ()
+    decode = [s for s in stages if s.path == "decode"]
+    device = next((s for s in decode if s.to == "device_pte" and s.perplexity_to), None)
+    if device is None or device.perplexity_to is None:
+        return None
+    reference = next((s.perplexity_from for s in decode if s.from_ == "eager_fp32"), None)
+    return device.tokens, reference, device.perplexity_to
+
+
+def _allowed(metric: str, old: float, regress: float, *, higher_is_better: bool) -> _Allowed:
+    if higher_is_better:
+        return _Allowed(worst=1 - regress, best=1 / (1 - regress) if regress < 1 else float("inf"))
+    least = LEAST_LOSS.get(metric.split("@")[0], 0.0)
+    worst = 1 + max(regress, least / old)
+    return _Allowed(worst=worst, best=1 / worst)
+
+
+def _decide(
+    metric: str, new: ByLaunch, old: ByLaunch, allowed: _Allowed, drift: float, *, noisy: bool
+) -> MetricComparison:
+    found = ratio_interval(new, old, drift=drift)
+    if found.ci95 is None:
+        launches = min(found.launches)
+        reason = f"{launches} launch has no interval"
+        return MetricComparison(metric, "INSUFFICIENT", found.ratio, None, reason)
+    low, high = found.ci95
+    # Written for a rate; a time is the same with its sides exchanged.
+    rate = allowed.worst < allowed.best
+    worse = high < allowed.worst if rate else low > allowed.worst
+    better = low > allowed.best if rate else high < allowed.best
+    holds = low >= allowed.worst if rate else high <= allowed.worst
+    verdict: BaselineVerdict
+    if worse:
+        verdict = "REGRESSED"
+    elif better:
+        verdict = "IMPROVED"
+    elif holds:
+        verdict = "PASS"
+    else:
+        verdict = "NOISY" if noisy else "INSUFFICIENT"
+    reason = ""
+    if verdict in ("REGRESSED", "NOISY", "INSUFFICIENT"):
+        bound = f"at {'least' if rate else 'most'} {allowed.worst:.3g}x"
+        reason = f"{found.ratio:.3g}x the baseline ({low:.3g} to {high:.3g}), wanted {bound}"
+    return MetricComparison(metric, verdict, found.ratio, found.ci95, reason)
+
+
+def _why(metrics: Iterable[MetricComparison], verdict: BaselineVerdict) -> str:
+    """The reasons of the metrics that decided."""
+    return "; ".join(
+        f"{m.metric}: {m.reason}" for m in metrics if m.verdict == verdict and m.reason
+    )

@@ -1,0 +1,198 @@
+"""The state behind the live view and the plain lines: a pure function of view events.
+
+Knows no terminal and reads no clock: the moment of an event comes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeVar
+
+from farm.core.events import JobFinished, JobProgress, JobStarted
+from farm.core.view import (
+    CellDone,
+    RunEnded,
+    RunStarted,
+    TaskFinished,
+    TaskProgress,
+    TaskStarted,
+    ViewEvent,
+)
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """One host task."""
+
+    kind: str
+    name: str
+    #: Moment it started, seconds on the caller's clock.
+    started: float
+    estimate_s: float | None = None
+    stage: str = ""
+    index: int = 0
+    count: int = 0
+    detail: str = ""
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+    #: Seconds it took; None while it runs.
+    took_s: float | None = None
+    cache_hit: bool = False
+    error: str | None = None
+
+    @property
+    def running(self) -> bool:
+        """True until it ended."""
+        return self.took_s is None
+
+    def share(self, now: float) -> float | None:
+        """How far it is, 0..1: by bytes of a download, else by the estimate, else by stages."""
+        if self.done_bytes is not None and self.total_bytes:
+            return min(1.0, self.done_bytes / self.total_bytes)
+        if self.estimate_s:
+            # Never full before it ends: an estimate is no promise.
+            return min(0.99, max(0.0, now - self.started) / self.estimate_s)
+        return min(1.0, self.index / self.count) if self.count else None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """One device that has had a job."""
+
+    name: str
+    #: Cell at work; None when idle.
+    cell: str | None
+    attempt: int
+    #: Moment of the latest change of stage.
+    since: float
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    detail: str = ""
+    #: Latest rate of each metric in tok/s, in order of appearance.
+    rates: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    #: Why the latest attempt ended badly; empty when it didn't.
+    error: str = ""
+
+    @property
+    def share(self) -> float | None:
+        """How far the stage is, 0..1; None when its end isn't known."""
+        return min(1.0, self.done / self.total) if self.total else None
+
+
+@dataclass(frozen=True, slots=True)
+class CellView:
+    """A cell that ended."""
+
+    cell_id: str
+    device: str
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as people see it. Mappings are never changed in place."""
+
+    run_id: str = ""
+    name: str = ""
+    folder: str = ""
+    started: float = 0.0
+    #: Cell id to the place it is planned on.
+    cells: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    tasks: Mapping[tuple[str, str], TaskView] = field(default_factory=lambda: MappingProxyType({}))
+    devices: Mapping[str, DeviceView] = field(default_factory=lambda: MappingProxyType({}))
+    done: Mapping[str, CellView] = field(default_factory=lambda: MappingProxyType({}))
+    #: The last line; None while the run goes on.
+    line: str | None = None
+
+    def outcomes(self) -> dict[str, int]:
+        """Number of ended cells by outcome, in the order of the truth table."""
+        counts = dict.fromkeys(("passed", "failed", "inconclusive", "errored", "skipped"), 0)
+        for cell in self.done.values():
+            counts[cell.outcome] = counts.get(cell.outcome, 0) + 1
+        return {outcome: count for outcome, count in counts.items() if count}
+
+
+def update(view: RunView, event: ViewEvent, now: float) -> RunView:
+    """Return the view after an event that arrived at `now` (seconds on a monotonic clock)."""
+    match event:
+        case RunStarted():
+            return RunView(event.run_id, event.name, event.folder, now, dict(event.cells))
+        case TaskStarted() | TaskProgress() | TaskFinished():
+            key = (event.kind, event.name)
+            return replace(view, tasks=_with(view.tasks, key, _task(view, event, now)))
+        case JobStarted():
+            device = DeviceView(event.device, event.job_id, event.attempt, now, stage="start")
+            return replace(view, devices=_with(view.devices, event.device, device))
+        case JobProgress():
+            return replace(
+                view, devices=_with(view.devices, event.device, _progress(view, event, now))
+            )
+        case JobFinished():
+            ended = DeviceView(
+                event.device,
+                None,
+                event.attempt,
+                now,
+                rates=view.devices[event.device].rates if event.device in view.devices else {},
+                error="" if event.error is None else event.error.message,
+            )
+            return replace(view, devices=_with(view.devices, event.device, ended))
+        case CellDone():
+            r = event.result
+            cell = CellView(r.cell_id, r.device.name, r.outcome, r.reason)
+            return replace(view, done=_with(view.done, r.cell_id, cell))
+        case RunEnded():
+            return replace(view, line=event.line)
+
+
+def _with(mapping: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
+    return {**mapping, key: value}
+
+
+def _task(view: RunView, event: TaskStarted | TaskProgress | TaskFinished, now: float) -> TaskView:
+    known = view.tasks.get((event.kind, event.name))
+    match event:
+        case TaskStarted():
+            return TaskView(event.kind, event.name, now, event.estimate_s)
+        case TaskProgress():
+            task = known or TaskView(event.kind, event.name, now - event.elapsed_s)
+            return replace(
+                task,
+                stage=event.stage,
+                index=event.index,
+                count=event.count,
+                detail=event.detail,
+                done_bytes=event.done_bytes,
+                total_bytes=event.total_bytes,
+            )
+        case TaskFinished():
+            task = known or TaskView(event.kind, event.name, now - event.elapsed_s)
+            return replace(
+                task, took_s=event.elapsed_s, cache_hit=event.cache_hit, error=event.error
+            )
+
+
+def _progress(view: RunView, event: JobProgress, now: float) -> DeviceView:
+    known = view.devices.get(event.device)
+    if known is None or known.cell != event.job_id:
+        known = DeviceView(event.device, event.job_id, event.attempt, now)
+    rates = known.rates if event.rate is None else _with(known.rates, *event.rate)
+    return replace(
+        known,
+        attempt=event.attempt,
+        since=known.since if known.stage == event.stage else now,
+        stage=event.stage,
+        done=event.done,
+        total=event.total,
+        unit=event.unit,
+        detail=event.detail,
+        rates=rates,
+    )

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from farm.core.errors import UnknownName
+from farm.core.result import Report
+from farm.reports import junit, markdown, renderers, table
+from farm.reports.summary import rows, unreadable
+from tests.unit.reports.builders import report
+
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+FORMATS = ("json", "junit", "markdown", "html", "table", "pytorch")
+
+
+@pytest.fixture(scope="module")
+def full() -> Report:
+    return report()
+
+
+def test_the_report_has_every_outcome(full: Report) -> None:
+    outcomes = [result.outcome for result in full.results]
+    assert outcomes == ["passed", "passed", "failed", "inconclusive", "errored", "skipped"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_renders_and_is_pure(full: Report, name: str) -> None:
+    text = renderers.render(full, name)
+    assert text
+    assert text == renderers.render(full, name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_empty_run_renders(name: str) -> None:
+    assert renderers.render(report(()), name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_control_character_of_a_device_reaches_a_file(full: Report, name: str) -> None:
+    assert not CONTROLS.search(renderers.render(full, name))
+
+
+def test_an_unknown_format_names_those_that_exist(full: Report) -> None:
+    with pytest.raises(UnknownName, match="junit"):
+        renderers.render(full, "pdf")
+
+
+# JUnit: the rules of the schema that Jenkins publishes and pytest tests itself against.
+ALLOWED = {
+    "testsuites": {"name", "tests", "failures", "errors", "disabled", "time"},
+    "testsuite": {"name", "tests", "failures", "errors", "skipped", "disabled", "time",
+                  "timestamp", "hostname", "id", "package"},
+    "testcase": {"name", "classname", "time", "status", "assertions", "file", "line"},
+    "failure": {"message", "type"},
+    "error": {"message", "type"},
+    "skipped": {"message", "type"},
+    "properties": set(),
+    "property": {"name", "value"},
+    "system-out": set(),
+    "system-err": set(),
+}  # fmt: skip
+CHILDREN = {
+    "testsuites": ["testsuite"],
+    "testsuite": ["properties", "testcase", "system-out", "system-err"],
+    "testcase": ["skipped", "error", "failure", "system-out", "system-err"],
+    "properties": ["property"],
+}
+
+
+def assert_junit(element: ET.Element) -> None:
+    assert element.tag in ALLOWED, element.tag
+    assert set(element.attrib) <= ALLOWED[element.tag], element.attrib
+    order = CHILDREN.get(element.tag, [])
+    positions = [order.index(child.tag) for child in element]
+    assert positions == sorted(positions)
+    for child in element:
+        assert_junit(child)
+
+
+def test_junit_follows_the_usual_schema(full: Report) -> None:
+    root = ET.fromstring(junit.render(full))
+    assert root.tag == "testsuites"
+    assert_junit(root)
+    for suite in root:
+        cases = suite.findall("testcase")
+        assert suite.get("tests") == str(len(cases))
+        for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+            assert suite.get(name) == str(sum(case.find(tag) is not None for case in cases))
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.get("timestamp") or "")
+
+
+def test_junit_tells_wrong_from_broken_from_not_judged(full: Report) -> None:
+    root = ET.fromstring(junit.render(full))
+    found = {}
+    for case in root.iter("testcase"):
+        place = (case.get("name") or "").rsplit(":", 1)[1]
+        tags = [c.tag for c in case if c.tag in ("failure", "error", "skipped")]
+        found[place] = tags
+    assert found == {
+        "local": [],
+        "s24": [],
+        "s23": ["failure"],
+        "s22": ["skipped"],
+        "pixel8": ["error"],
+        "tablet": ["skipped"],
+    }
+    error = root.find(".//error")
+    assert error is not None
+    assert error.get("type") == "DeviceLost"
+
+
+def test_a_waived_failure_is_skipped_in_junit(full: Report) -> None:
+    waived = tuple(replace(r, waived=True) if r.outcome == "failed" else r for r in full.results)
+    root = ET.fromstring(junit.render(replace(full, results=waived)))
+    assert root.find(".//failure") is None
+    assert any((s.get("message") or "").startswith("waived") for s in root.iter("skipped"))
+
+
+def test_markdown_holds_device_text_as_text(full: Report) -> None:
+    text = markdown.render(full)
+    assert "<script>" not in re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", text)
+    for line in text.splitlines():
+        if line.startswith("| ") and "eager" not in line:
+            assert len(re.findall(r"(?<!\\)\|", line)) in (11, 10, 4), line
+
+
+def test_markdown_says_verdict_alarms_and_reasons(full: Report) -> None:
+    text = markdown.render(full)
+    assert "2 passed, 1 failed" in text
+    assert "tied weights are stored twice" in text
+    assert "could not be read" in text
+
+
+def test_the_plain_table_is_aligned(full: Report) -> None:
+    text = table.render(full)
+    lines = text.splitlines()
+    outcome = lines[0].index("outcome")
+    assert all(line[outcome - 2 : outcome].strip() == "" for line in lines[:8])
+    assert lines[-1] == full.verdict_line
+    assert not [line for line in lines if line != line.rstrip()]
+
+
+def test_wide_characters_take_two_columns() -> None:
+    lines = table.columns(("a", "b"), [("日本", "x"), ("abcd", "y")])
+    assert lines[2] == "日本  x"
+    assert lines[3] == "abcd  y"
+
+
+def test_rows_say_what_was_found(full: Report) -> None:
+    local, s24, s23, s22, pixel, tablet = rows(full)
+    assert local.correctness.startswith("bit-equal, ppl ")
+    assert re.fullmatch(r"\d+ ±[\d.]+ %", local.prefill), local.prefill
+    assert local.peak_rss == "134 MiB"
+    assert s24.correctness.startswith("KL 0.")
+    assert "retried" in s24.trust
+    assert s23.correctness.startswith("4 failed: KL 10.")
+    assert s22.trust.startswith("noisy")
+    assert (pixel.correctness, pixel.decode, pixel.trust) == ("", "", "device_lost")
+    assert tablet.outcome == "skipped"
+    assert unreadable(full.results[1]) == ["clock_cap", "hidden_cap"]
+
+
+def test_axes_are_named_only_where_they_differ(full: Report) -> None:
+    assert {row.recipe for row in rows(full)} == {"xnnpack-8da4w"}
+    first, *rest = full.results
+    mixed = replace(full, results=(replace(first, threads=4), *rest))
+    assert {row.recipe for row in rows(mixed)} == {"xnnpack-8da4w t4", "xnnpack-8da4w auto"}
