@@ -16,6 +16,7 @@ from farm import transports
 from farm.core.command import Command
 from farm.core.device import DeviceEntry, DeviceFacts
 from farm.core.errors import BadOutput, DeviceError, DeviceUnfit, FarmError, TransferError
+from farm.home import native_cache
 from farm.protocols import Transport
 from farm.site.facts import LOADERS, RawFacts, parse_facts, temperatures
 from farm.site.helper import DeviceHelper
@@ -61,6 +62,8 @@ class Connection:
         self._helper: DeviceHelper | None = None
         self._getprop: str | None = None
         self._loaders: frozenset[str] | None = None
+        #: True while a helper is compiled: time that isn't the device's.
+        self.building = False
 
     @property
     def helper(self) -> DeviceHelper:
@@ -130,7 +133,7 @@ class Connection:
         abi = self._abi()
         failures: list[str] = []
         for candidate in (abi,) if abi in KNOWN_ABIS else KNOWN_ABIS if abi is None else ():
-            program = build_helper(candidate, self._home).files[0]
+            program = self._program(candidate)
             helper = DeviceHelper(
                 self.transport, self.entry.name, f"{folder}/farm-helper-{program.sha256}", root
             )
@@ -142,6 +145,13 @@ class Connection:
             + ("; ".join(failures) or f"farm has helpers for {', '.join(KNOWN_ABIS)}"),
             device=self.entry.name,
         )
+
+    def _program(self, abi: str) -> NativeFile:
+        self.building = True
+        try:
+            return build_helper(abi, native_cache(self._home)).files[0]
+        finally:
+            self.building = False
 
     def _install(self, helper: DeviceHelper, program: NativeFile) -> None:
         """Push the helper unless a file of its size is there; a damaged one is replaced once."""

@@ -29,7 +29,7 @@ RAW_BYTES = 4096
 #: Slowest hashing expected of a device, bytes a second: sets the deadline of verbs that hash.
 HASH_BYTES_S = 20e6
 #: Answers a verb may need where nothing is hashed, seconds.
-SHORT_S = 15.0
+SHORT_S = 8.0
 
 _ERRORS: dict[str, type[DeviceError]] = {
     "held": LeaseError,
@@ -90,7 +90,6 @@ class Polled:
     signal: int | None
     #: Why it was killed, as the helper names it.
     reason: str | None
-    boot_id: str
     stdout_size: int
     stderr_size: int
     output: bytes
@@ -212,7 +211,6 @@ class DeviceHelper:
             exit_code=value["exit_code"],
             signal=value["signal"],
             reason=value["reason"],
-            boot_id=str(value["boot_id"]),
             stdout_size=int(value["stdout_size"]),
             stderr_size=int(value["stderr_size"]),
             output=output,

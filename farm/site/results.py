@@ -1,0 +1,116 @@
+"""Small files to a work folder, and what a launch left there back into the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from farm.core.artifact import LogitsRef, ObjectRef
+from farm.core.errors import BadOutput, TransferError
+from farm.core.runtime import LaunchResult
+from farm.site.helper import DeviceHelper
+from farm.site.store import ContentStore
+from farm.site.supervised import MAX_OUTPUT_BYTES, Ended, Link, persevere
+
+#: A file name of a device goes into a path of the device only when it is this plain.
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,120}")
+#: Largest file of logits: 8,192 rows of a vocabulary of 256,000.
+MAX_LOGITS_BYTES = 8192 * 256_000 * 4
+
+
+def push_files(
+    helper: DeviceHelper, work: str, files: Mapping[str, bytes], store: ContentStore
+) -> None:
+    """Write a launch's small files into its work folder.
+
+    Raises:
+        TransportError: The connection broke.
+        StorageFull: The device has no space left.
+    """
+    with store.scratch() as folder:
+        for index, (name, content) in enumerate(files.items()):
+            local = folder / str(index)
+            local.write_bytes(content)
+            helper.transport.push(local, f"{work}/{name}")
+
+
+def fetch_logs(
+    link: Link, index: int, work: str, ended: Ended, store: ContentStore
+) -> tuple[bytes, list[ObjectRef]]:
+    """Keep a launch's output; return its standard error and the objects.
+
+    Raises:
+        DeviceLost: The device is gone.
+        TransferError: Its standard error can't be read.
+    """
+    stderr = b""
+    if ended.status.stderr_size:
+        with store.scratch() as folder:
+            local = folder / "stderr"
+
+            def pull(helper: DeviceHelper) -> None:
+                helper.transport.pull(f"{work}/stderr", local, max_bytes=MAX_OUTPUT_BYTES)
+
+            persevere(link, pull)
+            stderr = local.read_bytes()
+    texts = {f"launch-{index}.stdout": ended.stdout, f"launch-{index}.stderr": stderr}
+    return stderr, [store.put_bytes(text, name) for name, text in texts.items() if text]
+
+
+def fetch_logits(link: Link, out: str, result: LaunchResult, store: ContentStore) -> LaunchResult:
+    """Pull logits that the store doesn't have yet, and verify them.
+
+    Args:
+        link: The job's connection.
+        out: Output folder of the launch on the device.
+        result: What the runner said; its logits refer to files of that folder.
+        store: Where they go.
+
+    Raises:
+        BadOutput: The runner named an impossible file or size.
+        TransferError: What arrived isn't what the runner hashed.
+        DeviceLost: The device is gone.
+    """
+    pulled = []
+    for name, ref in result.logits:
+        _check_logits(ref, link.helper.device)
+        found = ref.object
+        if not (store.has(found.sha256, found.size_bytes) and store.verify(found.sha256)):
+            _pull_object(link, out, found, store)
+        object_ref = ObjectRef(found.sha256, found.size_bytes, f"{name}.f32")
+        pulled.append((name, dataclasses.replace(ref, object=object_ref)))
+    return dataclasses.replace(result, logits=tuple(pulled))
+
+
+def _pull_object(link: Link, out: str, ref: ObjectRef, store: ContentStore) -> None:
+    with store.scratch() as folder:
+        local = folder / "logits"
+
+        def pull(helper: DeviceHelper) -> None:
+            helper.transport.pull(f"{out}/{ref.name}", local, max_bytes=ref.size_bytes)
+
+        persevere(link, pull)
+        arrived = store.adopt(local)
+    if (arrived.sha256, arrived.size_bytes) != (ref.sha256, ref.size_bytes):
+        store.remove(arrived.sha256)
+        device = link.helper.device
+        raise TransferError(
+            f"{device}: {ref.name} arrived damaged ({arrived.size_bytes} bytes of sha256"
+            f" {arrived.sha256[:12]}, the runner said {ref.size_bytes} of {ref.sha256[:12]})",
+            device=device,
+        )
+
+
+def _check_logits(ref: LogitsRef, device: str) -> None:
+    found = ref.object
+    expected = ref.rows * ref.cols * 4
+    plain = _PLAIN.fullmatch(found.name)
+    if plain and found.size_bytes == expected and 0 < expected <= MAX_LOGITS_BYTES:
+        return
+    raise BadOutput(
+        f"{device}: the runner named logits {found.name[:80]!r} of {found.size_bytes} bytes for"
+        f" {ref.rows} x {ref.cols} values",
+        device=device,
+        raw=repr(ref)[:4096],
+    )

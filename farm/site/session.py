@@ -1,0 +1,133 @@
+"""The session of one device: its jobs one after another, in a thread of its own.
+
+The thread exists only while there is work. Whatever happens to a job, exactly one JobFinished
+leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from farm.clock import utc_now
+from farm.core.artifact import ObjectRef
+from farm.core.device import DeviceEntry
+from farm.core.errors import FarmError
+from farm.core.events import JobFinished, JobStarted, SiteEvent
+from farm.core.runtime import DeviceJob, DeviceRunResult
+from farm.site.context import SiteContext
+from farm.site.job import JobRun
+
+log = logging.getLogger(__name__)
+
+
+class DeviceSession:
+    """Queue and thread of one device.
+
+    Args:
+        entry: The device.
+        context: Folders and factories of this host.
+        emit: Takes events; called from the session's thread.
+    """
+
+    def __init__(
+        self, entry: DeviceEntry, context: SiteContext, emit: Callable[[SiteEvent], None]
+    ) -> None:
+        self.entry = entry
+        self._context = context
+        self._emit = emit
+        # Protects everything below: submit and cancel come from the agent's loop.
+        self._lock = threading.Lock()
+        self._queue: deque[DeviceJob] = deque()
+        self._running: JobRun | None = None
+        self._thread: threading.Thread | None = None
+
+    def submit(self, job: DeviceJob) -> None:
+        """Queue a job."""
+        with self._lock:
+            self._queue.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name=f"farm-{self.entry.name}", daemon=True
+                )
+                self._thread.start()
+
+    def cancel(self, job_id: str | None, error: FarmError) -> None:
+        """End a job, running or queued; None ends all. Returns at once."""
+        with self._lock:
+            gone = [job for job in self._queue if job_id in (None, job.job_id)]
+            for job in gone:
+                self._queue.remove(job)
+            running = self._running
+        for job in gone:
+            self._finish(job, None, error, ())
+        if running is not None and job_id in (None, running.job.job_id):
+            running.cancel(error)
+
+    @property
+    def busy(self) -> bool:
+        """True while the thread works or jobs wait."""
+        with self._lock:
+            return self._thread is not None
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end; False when it still works."""
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
+            return not thread.is_alive()
+        return True
+
+    def abandon(self, error: FarmError) -> None:
+        """Report the running job as ended although its thread still hangs."""
+        with self._lock:
+            running = self._running
+            self._running = None
+        if running is not None:
+            self._finish(running.job, None, error, running.logs)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue:
+                    self._thread = None
+                    return
+                job = self._queue.popleft()
+                run = JobRun(job, self.entry, self._context, self._emit)
+                self._running = run
+            self._emit(JobStarted(job.job_id, job.attempt, job.device, utc_now()))
+            result, error = self._fenced(run)
+            with self._lock:
+                abandoned = self._running is not run
+                self._running = None
+            if not abandoned:
+                self._finish(job, result, error, run.logs)
+
+    def _fenced(self, run: JobRun) -> tuple[DeviceRunResult | None, FarmError | None]:
+        """Fence one job from all others: a defect of ours ends it, not the session."""
+        try:
+            return run.run(), None
+        except FarmError as error:
+            return None, error
+        except Exception as error:
+            log.exception("%s: job %s", self.entry.name, run.job.job_id)
+            return None, FarmError(
+                f"{self.entry.name}: farm itself failed: {type(error).__name__}: {error}",
+                device=self.entry.name,
+            )
+
+    def _finish(
+        self,
+        job: DeviceJob,
+        result: DeviceRunResult | None,
+        error: FarmError | None,
+        logs: list[ObjectRef] | tuple[ObjectRef, ...],
+    ) -> None:
+        self._emit(
+            JobFinished(
+                job.job_id, job.attempt, job.device, utc_now(), result, error, logs=tuple(logs)
+            )
+        )

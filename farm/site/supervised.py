@@ -1,0 +1,137 @@
+"""One launch on a device: started detached, followed by long polls, through broken connections.
+
+The job on the device outlives a lost connection; within a bounded time we come back to it. A
+device that restarted meanwhile doesn't know the job any more and is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
+
+from farm.clock import Deadline
+from farm.core.errors import (
+    ConnectError,
+    DeviceError,
+    DeviceLost,
+    RunnerTimeout,
+    TransportError,
+    TransportTimeout,
+)
+from farm.site.helper import DeviceHelper, Polled
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Without a poll for this long the device ends the job by itself, seconds.
+STALE_S = 45.0
+#: One long poll; its connection has to answer soon after.
+POLL_S = 5.0
+#: How long a lost device is looked for, seconds. Less than STALE_S, or nothing would be there.
+RECONNECT_S = 30.0
+RECONNECT_PAUSE_S = 0.5
+#: Largest output of one launch, each of stdout and stderr.
+MAX_OUTPUT_BYTES = 16 << 20
+POLL_BYTES = 1 << 20
+
+
+class Link(Protocol):
+    """What a supervised launch needs of its job."""
+
+    @property
+    def helper(self) -> DeviceHelper:
+        """The helper through the present connection."""
+
+    def reconnect(self, error: TransportError, waited_s: float) -> None:
+        """Replace the connection.
+
+        Raises:
+            FarmError: The job was cancelled.
+        """
+
+    def beat(self) -> None:
+        """Do what has to be done every few seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A launch that is over."""
+
+    status: Polled
+    stdout: bytes
+
+
+def persevere(link: Link, call: Callable[[DeviceHelper], T], limit_s: float = RECONNECT_S) -> T:
+    """Make a repeatable call; come back to a device whose connection broke.
+
+    Raises:
+        DeviceLost: It didn't come back within `limit_s`, or lost its memory.
+        FarmError: Whatever else the call raises.
+    """
+    lost_at: float | None = None
+    while True:
+        try:
+            return call(link.helper)
+        except (ConnectError, DeviceLost, TransportTimeout) as error:
+            if "code" in error.context:
+                raise  # the device itself says that the job is gone
+            lost_at = lost_at or time.monotonic()
+            waited = time.monotonic() - lost_at
+            if waited >= limit_s:
+                raise DeviceLost(
+                    f"{link.helper.device} didn't come back within {limit_s:.0f} s: {error}",
+                    device=link.helper.device,
+                ) from error
+            link.reconnect(error, waited)
+            time.sleep(RECONNECT_PAUSE_S)
+        except DeviceError as error:
+            if error.context.get("exit_code") in (126, 127):
+                raise DeviceLost(
+                    f"{link.helper.device} forgot farm-helper: it was restarted or wiped",
+                    device=link.helper.device,
+                ) from error
+            raise
+
+
+def follow(link: Link, work: str, limit_s: float, on_line: Callable[[bytes], None]) -> Ended:
+    """Poll a started launch until it ends.
+
+    Args:
+        link: The job's connection.
+        work: Work folder on the device.
+        limit_s: Time for the whole launch, seconds.
+        on_line: Called with each complete line that may be a JSON object.
+
+    Raises:
+        RunnerTimeout: It didn't end in time; it is still running.
+        DeviceLost: The device is gone, or was restarted.
+        LeaseError: The device was taken from us.
+    """
+    deadline = Deadline(limit_s)
+    stdout = bytearray()
+    rest = b""
+    while True:
+        wait_s = min(POLL_S, deadline.remaining_s)
+
+        poll = partial(
+            DeviceHelper.poll, work=work, offset=len(stdout), wait_s=wait_s, max_bytes=POLL_BYTES
+        )
+        polled = persevere(link, poll)
+        stdout += polled.output
+        *lines, rest = (rest + polled.output).split(b"\n")
+        for line in lines:
+            if line.startswith(b"{"):  # what isn't an object is no news, and may be endless
+                on_line(line)
+        if polled.state != "running" and len(stdout) >= polled.stdout_size:
+            return Ended(polled, bytes(stdout))
+        if deadline.passed:
+            device = link.helper.device
+            raise RunnerTimeout(
+                f"{device}: the runner didn't end within {limit_s:.0f} s", device=device
+            )
+        link.beat()

@@ -1,0 +1,135 @@
+"""An agent with the toy runner, and what tests ask of it again and again."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from farm.core.device import DeviceEntry
+from farm.core.events import JobFinished, JobStarted, SiteEvent
+from farm.core.runtime import DeployFile, DeviceJob, LaunchRequest
+from farm.home import store_root
+from farm.site.agent import SiteAgent
+from farm.site.store import ContentStore
+from tests.contract.toy_runner import ToyRunner
+
+#: Builds of native programs are shared between test runs.
+NATIVE = Path(__file__).parents[2] / "build" / "native-tests"
+
+
+def make_home(folder: Path) -> Path:
+    """A FARM_HOME with nothing in it but builds."""
+    home = folder / "home"
+    home.mkdir()
+    NATIVE.mkdir(parents=True, exist_ok=True)
+    (home / "native").symlink_to(NATIVE)
+    (folder / "toy").mkdir()
+    return home
+
+
+@dataclass
+class SiteBench:
+    """One agent, one store, jobs by what their toy model does."""
+
+    folder: Path
+    orphan_grace_s: float = 60.0
+    home: Path = field(init=False)
+    agent: SiteAgent = field(init=False)
+    seq: int = 0
+
+    def __post_init__(self) -> None:
+        self.home = make_home(self.folder)
+        self.agent = SiteAgent(
+            self.home,
+            orphan_grace_s=self.orphan_grace_s,
+            find_runner=lambda _name: ToyRunner(self.folder / "toy"),
+            discover=lambda _named, _site: [],
+        )
+        self.store = ContentStore(store_root(self.home))
+
+    @property
+    def local(self) -> DeviceEntry:
+        return DeviceEntry("here", "local", root=str(self.folder / "device"))
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "device"
+
+    def job(
+        self, model: str, *, name: str = "cell:a", device: str = "here", **changes: object
+    ) -> DeviceJob:
+        ref = self.store.put_bytes(model.encode(), "model.pte")
+        values: dict[str, object] = {
+            "job_id": name,
+            "attempt": 1,
+            "epoch": 1,
+            "run_id": "run-1",
+            "cell_id": name,
+            "device": device,
+            "runner": "toy",
+            "artifact": (DeployFile(ref, "model.pte"),),
+            "launches": (LaunchRequest(1, timeout_s=60.0),),
+        }
+        return DeviceJob(**(values | changes))  # type: ignore[arg-type]
+
+    async def start(self, *jobs: DeviceJob) -> None:
+        if not self.agent._entries:
+            await self.agent.inventory([self.local], adb_auto=False)
+        await self.agent.submit(jobs)
+
+    async def events(self, *, until: int = 1, limit_s: float = 60.0) -> list[SiteEvent]:
+        """Events up to the `until`-th JobFinished, each acknowledged."""
+        found: list[SiteEvent] = []
+        end = time.monotonic() + limit_s
+        while sum(isinstance(event, JobFinished) for event in found) < until:
+            assert time.monotonic() < end, found
+            for item in await self.agent.poll(self.seq, 0.5):
+                assert item.seq == self.seq + 1
+                self.seq = item.seq
+                found.append(item.event)
+        return found
+
+    async def run(self, job: DeviceJob, *, limit_s: float = 60.0) -> JobFinished:
+        """Run one job to its end."""
+        await self.start(job)
+        events = await self.events(limit_s=limit_s)
+        assert isinstance(events[0], JobStarted)
+        last = events[-1]
+        assert isinstance(last, JobFinished)
+        return last
+
+    async def until_stage(self, stage: str, limit_s: float = 30.0) -> None:
+        """Wait for a job to get to a stage."""
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            for item in await self.agent.poll(self.seq, 0.5):
+                self.seq = item.seq
+                if getattr(item.event, "stage", None) == stage:
+                    return
+        raise AssertionError(f"no job came to {stage}")
+
+    def left_behind(self) -> list[str]:
+        """Work folders and processes of jobs on the local device, and a lease in force."""
+        found = [str(path) for path in (self.root / "work").glob("*")]
+        lease = self.root / "lease"
+        if lease.exists() and '"released":true' not in lease.read_text():
+            found.append(f"lease {lease.read_text()}")
+        return found + processes_under(self.root)
+
+
+def processes_under(folder: Path) -> list[str]:
+    """Processes that stand in a folder or run a program of it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            places = [os.readlink(entry / "cwd"), os.readlink(entry / "exe")]
+            words = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+        except OSError:
+            continue  # it ended while we looked
+        if any(place.startswith(str(folder)) for place in places) or f"{folder}/" in words:
+            found.append(f"process {entry.name}: {words!r}")
+    return found
