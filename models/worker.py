@@ -66,8 +66,8 @@ class Reporter:
         context = {key: str(value) for key, value in error.context.items()}
         self._line("error", kind=type(error).__name__, message=str(error), context=context)
 
-    def _line(self, kind: str, **fields: Any) -> None:
-        self._out.write(json.dumps({"type": kind, **fields}, separators=(",", ":")) + "\n")
+    def _line(self, line_type: str, **fields: Any) -> None:
+        self._out.write(json.dumps({"type": line_type, **fields}, separators=(",", ":")) + "\n")
         self._out.flush()
 
 

@@ -17,6 +17,8 @@ def main() -> None:
     from farm.cli.commands import app
     from farm.core.errors import FarmError
 
+    # Wrong usage, as click raises it; typer has no name for it.
+    usage_error: type[BaseException] = typer.BadParameter.__mro__[2]
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
     )
@@ -25,6 +27,11 @@ def main() -> None:
     except FarmError as error:
         sys.stderr.write(f"farm: {error}\n")
         sys.exit(error.exit_code)
+    except usage_error as error:
+        text = str(error)
+        is_help = text.startswith("Usage:")
+        sys.stderr.write(text if is_help else f"farm: {text.rstrip('.')}. See `farm --help`.\n")
+        sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("farm: interrupted\n")
         sys.exit(130)

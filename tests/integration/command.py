@@ -1,0 +1,68 @@
+"""The farm command as a user starts it: a process of its own, with a FARM_HOME of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SOURCES = Path(__file__).parents[2]
+CONFIGS = SOURCES / "configs"
+
+
+@dataclass(frozen=True, slots=True)
+class Farm:
+    """Starts farm commands with one FARM_HOME and one working directory."""
+
+    home: Path
+    cwd: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "FARM_HOME": str(self.home), "PYTHONPATH": str(SOURCES)}
+
+    def __call__(self, *arguments: str, limit_s: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "farm", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            cwd=self.cwd,
+            env=self.environment,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "farm", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.cwd,
+            env=self.environment,
+        )
+
+    def report(self, run: str = "latest") -> dict[str, Any]:
+        text = (self.cwd / "runs" / run / "report.json").read_text()
+        data: dict[str, Any] = json.loads(text)
+        return data
+
+    def processes(self) -> list[str]:
+        """Command lines of live processes that were started with this FARM_HOME."""
+        mark = f"FARM_HOME={self.home}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if mark in environment and line:
+                found.append(line)
+        return found
