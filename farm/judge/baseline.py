@@ -264,6 +264,8 @@ def _decide(
     if verdict in ("REGRESSED", "NOISY", "INSUFFICIENT"):
         bound = f"at {'least' if rate else 'most'} {allowed.worst:.3g}x"
         reason = f"{found.ratio:.3g}x the baseline ({low:.3g} to {high:.3g}), wanted {bound}"
+        if verdict != "REGRESSED":
+            reason += f"; these two runs can prove {high / found.ratio - 1:.0%} or more"
     return MetricComparison(metric, verdict, found.ratio, found.ci95, reason)
 
 

@@ -113,8 +113,8 @@ def describe(gate: GateResult) -> str:
     """One clause for people, for example `decode_tok_s 4.2, wanted >= 5`."""
     if gate.reason:
         # The user's own text is a bound (`>= 5`); that of a built-in rule names its subject.
-        bound = gate.text[:1] in "<>=" if gate.text else True
-        subject = f"{gate.metric} {gate.text}".rstrip() if bound else gate.text
+        is_bound = not gate.text or gate.text[0] in "<>="
+        subject = f"{gate.metric} {gate.text}".rstrip() if is_bound else gate.text
         return f"{subject}: {gate.reason}"
     value = "unknown" if gate.value is None else f"{gate.value:.6g}"
     bound = "" if gate.threshold is None else f", wanted {gate.op} {gate.threshold:.6g}"

@@ -156,7 +156,7 @@ def test_rows_say_what_was_found(full: Report) -> None:
     assert local.peak_rss == "134 MiB"
     assert s24.correctness.startswith("KL 0.")
     assert "retried" in s24.trust
-    assert s23.correctness.startswith("4 failed: KL 10.")
+    assert s23.correctness.startswith("4 failed: KL 11, ")
     assert s22.trust.startswith("noisy")
     assert (pixel.correctness, pixel.decode, pixel.trust) == ("", "", "device_lost")
     assert tablet.outcome == "skipped"
