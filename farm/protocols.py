@@ -145,7 +145,10 @@ class Runner(Protocol):
     def arguments(
         self, request: LaunchRequest, *, model: str, data: Sequence[str], out: str
     ) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
-        """Arguments after `RunnerBuild.argv`, and small files to write to the work folder."""
+        """Arguments after `RunnerBuild.argv`, and small files to write to the work folder.
+
+        `out` is a folder that exists: `.` in a session.
+        """
 
     def parse(self, stdout: bytes, launch: int) -> LaunchResult:
         """Read a finished launch.

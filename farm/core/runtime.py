@@ -65,7 +65,7 @@ class Generate:
 class LaunchRequest:
     """What one process start of the runner has to do."""
 
-    #: Threads of the pool; 0 lets the session choose (performance cores).
+    #: Threads of the pool; 0 lets the runner choose (performance cores).
     threads: int
     tokens: tuple[int, ...] = ()
     passes: tuple[LogitsPass, ...] = ()
@@ -105,7 +105,8 @@ class Sample:
     ttft_s: float | None = None
     #: Per-token durations of a decode window, seconds.
     token_s: tuple[float, ...] = ()
-    #: Seconds since the job's first launch started.
+    #: Start on the device's monotonic clock while a runner's output is parsed; in a job's
+    #: result, seconds since its first timed window.
     t_s: float = 0.0
     arm: str = "candidate"
 
@@ -125,6 +126,8 @@ class LaunchResult:
     load_s: float | None
     threads: int
     affinity: str
+    #: Backends that the loaded model's delegates use; empty when the runner doesn't tell.
+    backends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ terminal event: it returns a result or raises.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 import re
@@ -39,11 +38,10 @@ from farm.site import deploy, fit
 from farm.site.conditions import conditions
 from farm.site.connection import Connection, Snapshot
 from farm.site.context import SiteContext
-from farm.site.cores import performance_cores
 from farm.site.helper import DeviceHelper
 from farm.site.launch import read_launch
 from farm.site.lease import LeaseKeeper, lease_owner
-from farm.site.results import fetch_logits, fetch_logs, push_files
+from farm.site.results import common_clock, fetch_logits, fetch_logs, push_files
 from farm.site.supervised import MAX_OUTPUT_BYTES, STALE_S, Ended, follow, persevere
 
 log = logging.getLogger(__name__)
@@ -161,14 +159,14 @@ class JobRun:
             log.info("%s: removed abandoned work folders %s", entry.name, ", ".join(stale))
         deployed = self._deploy((*job.artifact, *build.files), before)
         launches = tuple(
-            self._launch(index, self._with_threads(request, before), runner, build)
+            self._launch(index, request, runner, build)
             for index, request in enumerate(job.launches)
         )
         self._say("clean", force=True)
         persevere(self, lambda helper: deploy.check_intact(helper, self._deployed))
         after = persevere(self, lambda _helper: self._present().snapshot())
         self._clean(CLEAN_S)
-        return DeviceRunResult(build, launches, deployed, conditions(before, after))
+        return DeviceRunResult(build, common_clock(launches), deployed, conditions(before, after))
 
     def _build(self, runner: Runner, snapshot: Snapshot) -> RunnerBuild:
         facts = snapshot.facts
@@ -209,11 +207,6 @@ class JobRun:
         self._work = self.helper.assemble(self._work_name, files, self._lease.owner)
         return deployed
 
-    def _with_threads(self, request: LaunchRequest, snapshot: Snapshot) -> LaunchRequest:
-        if request.threads:
-            return request
-        return dataclasses.replace(request, threads=performance_cores(snapshot.facts))
-
     def _launch(
         self, index: int, request: LaunchRequest, runner: Runner, build: RunnerBuild
     ) -> LaunchResult:
@@ -221,8 +214,8 @@ class JobRun:
         self._say(stage, index, len(self.job.launches), "launches", force=True)
         work = self._work or ""
         model, *data = (file.path for file in self.job.artifact)
-        out = f"out-{index}"
-        words, files = runner.arguments(request, model=model, data=data, out=out)
+        # Each launch overwrites the last one's files: they were fetched and verified by then.
+        words, files = runner.arguments(request, model=model, data=data, out=".")
         push_files(self.helper, work, files, self._context.store)
         self._launch_running = True
         self.helper.supervise(
@@ -239,7 +232,7 @@ class JobRun:
         stderr = self._keep_logs(index, work, ended)
         result = read_launch(runner, ended.status, ended.stdout, stderr, index, self._entry.name)
         self._say("collect", index + 1, len(self.job.launches), "launches")
-        return fetch_logits(self, f"{work}/{out}", result, self._context.store)
+        return fetch_logits(self, work, result, self._context.store)
 
     def _keep_logs(self, index: int, work: str, ended: Ended) -> bytes:
         store = self._context.store

@@ -114,3 +114,18 @@ def _check_logits(ref: LogitsRef, device: str) -> None:
         device=device,
         raw=repr(ref)[:4096],
     )
+
+
+def common_clock(launches: tuple[LaunchResult, ...]) -> tuple[LaunchResult, ...]:
+    """Count the time of samples from the job's first timed window; a load counts from 0."""
+    windows = [s.t_s for launch in launches for s in launch.samples if s.t_s > 0]
+    base = min(windows, default=0.0)
+    return tuple(
+        dataclasses.replace(
+            launch,
+            samples=tuple(
+                dataclasses.replace(s, t_s=max(0.0, s.t_s - base)) for s in launch.samples
+            ),
+        )
+        for launch in launches
+    )

@@ -1,0 +1,286 @@
+"""farm-runner: our own native program on ExecuTorch's C++ SDK, and how its output is read.
+
+The protocol is described in runners/native/PROTOCOL.md. Pure but for `build`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from farm.core.artifact import LogitsRef, ObjectRef
+from farm.core.device import DeviceFacts
+from farm.core.errors import BadOutput, DeviceUnfit, RunnerCrashed, RunnerError
+from farm.core.runtime import (
+    DeployFile,
+    Hello,
+    LaunchRequest,
+    LaunchResult,
+    RunnerBuild,
+    Sample,
+)
+from farm.home import native_cache
+from runners.build import NativeBuild, build_runner
+from runners.compiler import TARGETS
+from runners.sdk import installed_sdk
+
+PROTOCOL = 1
+REQUEST = "request.json"
+#: Bytes of output that an error carries.
+RAW_BYTES = 4096
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class ExecutorchRunner:
+    """See the module."""
+
+    name = "executorch"
+
+    def __init__(self) -> None:
+        self._files: dict[str, Path] = {}
+
+    def build(
+        self,
+        abi: str,
+        facts: DeviceFacts,
+        home: Path,
+        executorch: str,
+        progress: Callable[[str], None] | None = None,
+    ) -> RunnerBuild:
+        """Compile farm-runner, or take it from the cache; see `farm.protocols.Runner`.
+
+        Whatever exported a program, farm's own SDK runs it: the runtime reads the programs of
+        older exporters. `RunnerBuild.version` names that SDK.
+        """
+        del executorch
+        if abi not in TARGETS:
+            raise DeviceUnfit(
+                f"no runner for {abi}: farm builds for {', '.join(sorted(TARGETS))}", abi=abi
+            )
+        native = build_runner(
+            abi,
+            installed_sdk(),
+            native_cache(home),
+            # Where a program's loader isn't at its usual place, loader and libc go along.
+            bundle_libc=not facts.system_loader,
+            progress=progress,
+        )
+        self._files |= {file.sha256: file.path for file in native.files}
+        return _described(native)
+
+    def files(self, build: RunnerBuild) -> Mapping[str, Path]:
+        """Places of a build's files; see `farm.protocols.Runner`."""
+        places = {
+            file.object.sha256: self._files[file.object.sha256]
+            for file in build.files
+            if file.object.sha256 in self._files
+        }
+        for file in build.files:
+            if file.object.sha256 not in places or not places[file.object.sha256].is_file():
+                raise RunnerError(
+                    f"{file.path} of {build.name} {build.version} isn't here any more"
+                )
+        return places
+
+    def arguments(
+        self, request: LaunchRequest, *, model: str, data: Sequence[str], out: str
+    ) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
+        """Arguments and request.json; see `farm.protocols.Runner`."""
+        words = ["--model", model]
+        for path in data:
+            words += ["--data", path]
+        words += ["--request", REQUEST, "--out", out]
+        return tuple(words), {REQUEST: request_json(request)}
+
+    def parse(self, stdout: bytes, launch: int) -> LaunchResult:
+        """Read a finished launch; see `farm.protocols.Runner`."""
+        lines = _Lines(stdout)
+        for line in lines.of("error"):
+            raise RunnerCrashed(
+                _text(line, "message"), reason=line.get("code"), where=line.get("where")
+            )
+        hello, loaded, done = lines.only("hello"), lines.only("loaded"), lines.only("done")
+        generated = lines.of("generated")
+        try:
+            load_s = loaded["load_ns"] / 1e9
+            return LaunchResult(
+                hello=_hello(hello),
+                samples=(
+                    Sample("load", launch, 0, False, 0, load_s),
+                    *(_sample(line, launch) for line in lines.of("sample")),
+                ),
+                logits=tuple(_logits(line) for line in lines.of("logits")),
+                generated=tuple(map(int, generated[0]["ids"])) if generated else None,
+                stopped_by=str(generated[0]["stopped_by"]) if generated else None,
+                peak_rss_bytes=int(done["peak_rss_bytes"]) or None,
+                load_s=load_s,
+                threads=int(loaded["threads"]),
+                affinity=_affinity(loaded["affinity"]),
+                backends=tuple(map(str, loaded["backends"])),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadOutput(
+                f"farm-runner's output lacks or garbles {error}", raw=lines.raw
+            ) from error
+
+    def progress(self, line: bytes) -> tuple[str, int, int] | None:
+        """Read a progress line; see `farm.protocols.Runner`."""
+        match _value(line):
+            case {"type": "progress", "phase": str(phase), "done": int(done), "total": int(total)}:
+                return phase, done, total
+        return None
+
+    def rate(self, line: bytes) -> tuple[str, float] | None:
+        """Read the rate of a sample line; see `farm.protocols.Runner`."""
+        match _value(line):
+            case {
+                "type": "sample",
+                "metric": str(metric),
+                "tokens": int(tokens),
+                "start_ns": int(start),
+                "end_ns": int(end),
+            } if end > start:
+                return metric, tokens / ((end - start) / 1e9)
+        return None
+
+
+def request_json(request: LaunchRequest) -> bytes:
+    """Write the request of one launch. Threads 0 let the runner count performance cores."""
+    affinity: object = request.affinity
+    if request.affinity not in ("auto", "none"):
+        affinity = [int(core) for core in request.affinity.split(",")]
+    document: dict[str, object] = {
+        "protocol": PROTOCOL,
+        "threads": request.threads,
+        "affinity": affinity,
+        "sdpa_order": request.sdpa_order,
+        "tokens": list(request.tokens),
+        "logits": [{"name": item.name, "chunks": list(item.chunks)} for item in request.passes],
+        "measure": [
+            {
+                "name": item.name,
+                "prefill": item.prefill,
+                "decode": item.decode,
+                "depth": item.depth,
+                "repetitions": item.repetitions,
+                "warmup": item.warmup,
+            }
+            for item in request.measures
+        ],
+    }
+    if request.generate is not None:
+        document["generate"] = {
+            "prompt": list(request.generate.prompt),
+            "max_new_tokens": request.generate.max_new_tokens,
+            "stop": list(request.generate.stop_ids),
+        }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+class _Lines:
+    """JSON lines by their type. Other text is refused only where something is missing."""
+
+    def __init__(self, stdout: bytes) -> None:
+        self.raw = stdout[:RAW_BYTES].decode("utf-8", "replace")
+        self._by_type: dict[str, list[dict[str, Any]]] = {}
+        for raw in stdout.splitlines():
+            value = _value(raw)
+            if isinstance(value, dict) and isinstance(value.get("type"), str):
+                self._by_type.setdefault(value["type"], []).append(value)
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return self._by_type.get(kind, [])
+
+    def only(self, kind: str) -> dict[str, Any]:
+        found = self.of(kind)
+        if len(found) != 1:
+            raise BadOutput(
+                f"farm-runner printed {len(found)} lines of type {kind!r} instead of one",
+                raw=self.raw,
+            )
+        return found[0]
+
+
+def _value(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _text(line: Mapping[str, Any], key: str) -> str:
+    return str(line.get(key) or "the runner failed without a message")[:RAW_BYTES]
+
+
+def _hello(line: Mapping[str, Any]) -> Hello:
+    if line["protocol"] != PROTOCOL:
+        raise ValueError(f"protocol {line['protocol']}, expected {PROTOCOL}")
+    return Hello(
+        protocol=PROTOCOL,
+        version=str(line["version"]),
+        abi=str(line["abi"]),
+        isa=str(line["isa"]),
+        backends=tuple(map(str, line["backends"])),
+        kernels=tuple(map(str, line["kernels"])),
+    )
+
+
+def _sample(line: Mapping[str, Any], launch: int) -> Sample:
+    start, end = int(line["start_ns"]), int(line["end_ns"])
+    if end <= start:
+        raise ValueError(f"a window from {start} to {end} ns")
+    ttft = line["ttft_ns"]
+    return Sample(
+        metric=str(line["metric"]),
+        launch=launch,
+        rep=int(line["rep"]),
+        warmup=bool(line["warmup"]),
+        tokens=int(line["tokens"]),
+        duration_s=(end - start) / 1e9,
+        ttft_s=None if ttft is None else ttft / 1e9,
+        token_s=tuple(int(value) / 1e9 for value in line["token_ns"]),
+        t_s=start / 1e9,
+    )
+
+
+def _logits(line: Mapping[str, Any]) -> tuple[str, LogitsRef]:
+    rows, cols, sha256 = int(line["rows"]), int(line["cols"]), str(line["sha256"])
+    if line["dtype"] != "f32" or not _SHA256.fullmatch(sha256) or rows < 1 or cols < 1:
+        raise ValueError(f"logits of {rows} x {cols} {line['dtype']}")
+    ref = ObjectRef(sha256, rows * cols * 4, str(line["file"]))
+    return str(line["name"]), LogitsRef(ref, rows, cols)
+
+
+def _affinity(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(str(int(core)) for core in value)
+    return str(value)
+
+
+def _described(native: NativeBuild) -> RunnerBuild:
+    digest = hashlib.sha256()
+    for file in native.files:
+        digest.update(f"{file.name}\0{file.sha256}\0".encode())
+    return RunnerBuild(
+        name="executorch",
+        version=f"{native.version} (ExecuTorch {native.toolchain})",
+        abi=native.abi,
+        sha256=digest.hexdigest(),
+        files=tuple(
+            DeployFile(
+                ObjectRef(file.sha256, file.size, file.name.rpartition("/")[2]),
+                file.name,
+                executable=bool(file.mode & 0o100),
+            )
+            for file in native.files
+        ),
+        argv=native.argv,
+        env=native.env,
+        libc=native.libc,
+        isa=native.isa_baseline,
+    )
