@@ -7,7 +7,6 @@ nothing.
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
 import importlib.util
 import logging
@@ -27,12 +26,12 @@ from typing import Literal
 import psutil
 
 from farm.clock import Deadline
-from farm.core.errors import FarmError
-from farm.daemons import adb_devices, agent_keys
+from farm.core.errors import ConnectError, FarmError
 from farm.home import model_cache, native_cache, store_root
 from farm.hostlimits import Limits, read_limits
 from farm.journal import NETWORK_FILE_SYSTEMS, file_system_type
 from farm.site.store import ContentStore
+from farm.ssh_agent import agent_keys
 from runners.compiler import TARGETS, find_compiler, host_abi
 
 log = logging.getLogger(__name__)
@@ -164,29 +163,25 @@ def cross_compiler(_home: Path) -> Check:
 
 def adb(_home: Path) -> Check:
     """The adb program, its server and what that has attached. Starts no server."""
+    # adbutils costs a quarter of a second, and tables import this module for Check alone.
+    from farm.transports import adb_devices
+
     program = _adb_program()
-    try:
-        devices = adb_devices()
-    except OSError as error:
+    address = adb_devices.server_address(None)
+    if not adb_devices.listens(address):
         if program is None:
-            return Check(
-                "adb",
-                "warn",
-                "neither an adb program nor a server: Android devices can't be used",
-                "apt-get install adb, or install Android's platform-tools",
-            )
-        if error.errno == errno.ECONNREFUSED:
-            return Check("adb", "ok", f"{program}; no server yet, farm starts it when needed")
-        return Check(
-            "adb",
-            "error",
-            f"{program}; the server doesn't answer: {error}",
-            "adb kill-server, then repeat",
-        )
-    listed = ", ".join(f"{serial} ({state})" for serial, state in devices) or "none attached"
-    detail = f"{program or 'no program here, but a server'}; devices: {listed}"
-    if bad := [serial for serial, state in devices if state != "device"]:
-        remedy = f"{', '.join(bad)}: accept the dialog on its screen, or plug it in again"
+            detail = "neither an adb program nor a server: Android devices can't be used"
+            remedy = "apt-get install adb, or install Android's platform-tools"
+            return Check("adb", "warn", detail, remedy)
+        return Check("adb", "ok", f"{program}; no server yet, farm starts it when needed")
+    try:
+        devices = adb_devices.attached(start=False)
+    except ConnectError as error:
+        return Check("adb", "error", str(error), "adb kill-server, then repeat")
+    listed = ", ".join(f"{item.serial} ({item.state})" for item in devices) or "none attached"
+    detail = f"{program or 'a server'}; devices: {listed}"
+    if bad := [item for item in devices if item.remedy]:
+        remedy = "; ".join(f"{item.serial}: {item.remedy}" for item in bad)
         return Check("adb", "warn", detail, remedy)
     return Check("adb", "ok", detail)
 

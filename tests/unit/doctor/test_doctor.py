@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import importlib.metadata
 import shutil
+import socket
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from farm.doctor import Check, checks, judge_cores
 from farm.home import model_cache, native_cache, store_root
 from farm.hostlimits import Limits
 from farm.site.store import ContentStore
+from farm.transports import adb_devices
 
 Usage = collections.namedtuple("Usage", "total used free")
 
@@ -102,6 +104,50 @@ def test_a_compiler_that_can_not_compile_is_an_error(
     monkeypatch.setenv("CXX", str(fake))
     check = doctor.compiler(tmp_path)
     assert (check.status, "optional: No such file" in check.detail) == ("error", True)
+
+
+def adb_finds(monkeypatch: pytest.MonkeyPatch, text: str) -> Check:
+    monkeypatch.setattr(adb_devices, "listens", lambda _address: True)
+    rows = adb_devices.parse_devices(text)
+    monkeypatch.setattr(adb_devices, "attached", lambda *, start: () if start else rows)
+    return doctor.adb(Path())
+
+
+def test_adb_lists_what_is_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = adb_finds(monkeypatch, "R58N\tdevice\n")
+    assert (check.status, check.detail.endswith("devices: R58N (device)")) == ("ok", True)
+
+
+def test_adb_tells_what_to_do_with_an_unusable_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = adb_finds(monkeypatch, "R58N\tdevice\nR59X\tunauthorized\n")
+    assert check.status == "warn"
+    assert check.remedy.startswith("R59X: unlock it")
+
+
+def test_adb_server_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(2)
+        monkeypatch.setenv("ADB_SERVER_SOCKET", f"tcp:127.0.0.1:{listener.getsockname()[1]}")
+        serving = threading.Thread(target=hang_up_on, args=(listener, 2))
+        serving.start()
+        check = doctor.adb(Path())
+        serving.join(10)
+    assert check.status == "error"
+    assert "adb kill-server" in check.remedy
+
+
+def hang_up_on(listener: socket.socket, callers: int) -> None:
+    for _ in range(callers):
+        link, _address = listener.accept()
+        link.close()
+
+
+def test_no_adb_at_all_only_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adb_devices, "listens", lambda _address: False)
+    monkeypatch.setattr(doctor, "_adb_program", lambda: None)
+    check = doctor.adb(Path())
+    assert (check.status, "apt-get install adb" in check.remedy) == ("warn", True)
 
 
 def test_home_is_writable_and_left_as_it_was(tmp_path: Path) -> None:

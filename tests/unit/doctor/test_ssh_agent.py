@@ -1,17 +1,17 @@
-"""The adb server's and the ssh agent's answers, from far sides that speak a few bytes."""
+"""The ssh agent's answers, from far sides that speak a few bytes."""
 
 from __future__ import annotations
 
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from farm.daemons import adb_devices, agent_keys
+from farm.ssh_agent import agent_keys
 
 
 @contextmanager
@@ -35,36 +35,6 @@ def answering(listener: socket.socket, answer: bytes) -> Iterator[list[bytes]]:
         listener.close()
 
 
-@pytest.fixture
-def adb_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], socket.socket]]:
-    monkeypatch.delenv("ANDROID_ADB_SERVER_ADDRESS", raising=False)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(listener.getsockname()[1]))
-        yield lambda: listener
-
-
-def test_adb_lists_serial_and_state(adb_server: Callable[[], socket.socket]) -> None:
-    text = b"R58N\tdevice\n198.18.4.2:5555\tunauthorized\n"
-    with answering(adb_server(), b"OKAY" + b"%04x" % len(text) + text) as asked:
-        assert adb_devices() == [("R58N", "device"), ("198.18.4.2:5555", "unauthorized")]
-    assert asked == [b"000chost:devices"]
-
-
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"OKAY0010abc", b""])
-def test_adb_refuses_what_is_no_adb_server(
-    adb_server: Callable[[], socket.socket], answer: bytes
-) -> None:
-    with answering(adb_server(), answer), pytest.raises(OSError, match=r"adb server|ended early"):
-        adb_devices()
-
-
-def test_no_adb_server_is_a_refused_connection(adb_server: Callable[[], socket.socket]) -> None:
-    adb_server().close()
-    with pytest.raises(ConnectionRefusedError):
-        adb_devices()
-
-
 def test_agent_tells_its_number_of_keys(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "agent"))
@@ -81,6 +51,13 @@ def test_agent_failure_is_an_error(tmp_path: Path) -> None:
             answering(listener, struct.pack(">IBI", 5, 5, 0)),
             pytest.raises(OSError, match="not an ssh agent"),
         ):
+            agent_keys(str(tmp_path / "agent"))
+
+
+def test_an_agent_that_hangs_up_is_an_error(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent"))
+        with answering(listener, b"\0\0"), pytest.raises(OSError, match="hung up"):
             agent_keys(str(tmp_path / "agent"))
 
 
