@@ -33,6 +33,15 @@ class Tokenizer:
         """Number of ids, special ones included."""
         return int(self._inner.get_vocab_size(with_added_tokens=True))
 
+    def token_id(self, text: str) -> int | None:
+        """Id of a token by its text; None when there is none."""
+        found = self._inner.token_to_id(text) if text else None
+        return None if found is None else int(found)
+
+    def adds_first(self, token_id: int) -> bool:
+        """Whether the file itself puts this token before every text."""
+        return bool(self._inner.encode("a", add_special_tokens=True).ids[:1] == [token_id])
+
     def encode(self, text: str, *, bos: bool | None = None) -> list[int]:
         """Return token ids of a text.
 
