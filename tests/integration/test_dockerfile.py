@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import platformdirs
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,11 +38,12 @@ def instructions(text: str) -> list[tuple[str, str]]:
 
 @dataclass
 class Image:
-    """What the instructions so far left behind: an overlay over a root, and settings."""
+    """What the instructions so far left behind: files in a namespace, and settings."""
 
-    lower: Path
-    work: Path
-    binds: tuple[tuple[Path, str], ...]
+    merged: Path
+    """Where the image's files are mounted, seen from within the namespace."""
+    namespace: int
+    """Process that holds the mounts; they end with it."""
     passed: dict[str, str]
     env: dict[str, str] = field(
         default_factory=lambda: {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -50,10 +52,6 @@ class Image:
     user: str = "root"
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
-
-    @property
-    def merged(self) -> Path:
-        return self.work / "merged"
 
     def carry_out(self, name: str, rest: str) -> None:
         """Do what one instruction says.
@@ -111,33 +109,40 @@ class Image:
         return re.sub(r"\$\{?(\w+)\}?", lambda found: self.env.get(found[1], ""), value)
 
     def _outside(self, line: str) -> subprocess.CompletedProcess[str]:
-        """Run a line where the overlay is mounted; the mounts end with the line's processes."""
-        quoted = {name: shlex.quote(str(self.work / name)) for name in ("upper", "work", "merged")}
-        merged = quoted["merged"]
-        lines = [
-            "set -e",
-            f"mkdir -p {quoted['upper']} {quoted['work']} {merged}",
-            f"mount -t overlay overlay {merged} -o "
-            f"lowerdir={self.lower},upperdir={quoted['upper']},workdir={quoted['work']}",
-            f"mount -t proc proc {merged}/proc",
-            f"mount --rbind /dev {merged}/dev",
-        ]
-        for source, inside in self.binds:
-            place = f"{merged}{inside}"
-            make = f"mkdir -p {place}" if source.is_dir() else f"mkdir -p $(dirname {place})"
-            touch = "" if source.is_dir() else f"; [ -e {place} ] || : > {place}"
-            lines.append(f"{make}{touch}; mount --bind {source} {place}")
-        lines.append(line)
+        """Run a line in the namespace but not in the image; its children end with it."""
+        enter = ["nsenter", f"--mount=/proc/{self.namespace}/ns/mnt"]
         done = subprocess.run(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", "\n".join(lines)],
+            [*enter, "unshare", "--pid", "--fork", "--kill-child", "sh", "-c", line],
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=800,
             check=False,
             stdin=subprocess.DEVNULL,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done
+
+
+def mount_script(root: Path, work: Path, *, in_memory: bool) -> str:
+    """Lines that lay a writable layer over a root, with what this machine lends it."""
+    lines = ["set -e"]
+    if in_memory:
+        lines.append(f"mount -t tmpfs -o size=10g tmpfs {work}")
+    lines += [
+        f"cd {work}; mkdir upper work merged",
+        f"mount -t overlay overlay merged -o lowerdir={root},upperdir=upper,workdir=work",
+        "mount -t proc proc merged/proc",
+        "mount --rbind /dev merged/dev",
+    ]
+    for source, inside in machine_binds():
+        place = f"merged{inside}"
+        if source.is_dir():
+            lines.append(f"mkdir -p {place}")
+        else:
+            lines.append(f"mkdir -p $(dirname {place}); [ -e {place} ] || : > {place}")
+        lines.append(f"mount --bind {source} {place}")
+    # Longer than any test: what is left of a killed test run goes away by itself.
+    return "\n".join([*lines, "echo mounted; exec sleep 1800"])
 
 
 def test_only_what_exists_and_is_not_ignored_is_copied() -> None:
@@ -162,8 +167,7 @@ def test_the_image_is_parametrised_and_not_root() -> None:
 
 @pytest.mark.lab
 @pytest.mark.timeout(900)
-def test_the_image_builds_and_works(base_root: Path, overlay: Path) -> None:
-    image = Image(base_root, overlay, machine_binds(), machine_settings())
+def test_the_image_builds_and_works(image: Image) -> None:
     for name, rest in written():
         image.carry_out(name, rest)
 
@@ -210,10 +214,21 @@ def base_root() -> Path:
 
 
 @pytest.fixture
-def overlay(tmp_path: Path) -> Iterator[Path]:
-    """A folder for the image's layers; some GB, so it doesn't stay."""
-    yield tmp_path / "overlay"
-    shutil.rmtree(tmp_path / "overlay", ignore_errors=True)
+def image(base_root: Path, tmp_path: Path) -> Iterator[Image]:
+    """An image that is still the bare base."""
+    # 2 GB in many files: in memory they are written and removed in no time.
+    in_memory = psutil.virtual_memory().available > 12 << 30
+    script = mount_script(base_root, tmp_path, in_memory=in_memory)
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "mounted\n"
+            yield Image(tmp_path / "merged", holder.pid, machine_settings())
+        finally:
+            holder.kill()
+    shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 def unpack(temporary: Path, root: Path) -> None:
