@@ -15,7 +15,7 @@ from pathlib import Path
 from farm import transports
 from farm.core.command import Command
 from farm.core.device import DeviceEntry, DeviceFacts
-from farm.core.errors import BadOutput, DeviceError, DeviceUnfit, FarmError, TransferError
+from farm.core.errors import BadOutput, DeviceUnfit, FarmError, RunnerError, TransferError
 from farm.home import native_cache
 from farm.protocols import Transport
 from farm.site.facts import LOADERS, RawFacts, parse_facts, temperatures
@@ -30,8 +30,9 @@ OpenTransport = Callable[[DeviceEntry], Transport]
 
 #: Limit of one short command before the helper is there, seconds.
 SHELL_S = 10.0
-#: ABIs that a helper exists for, the likelier one first.
-KNOWN_ABIS = ("arm64-v8a", "x86_64")
+#: ABIs that a helper exists for. A machine that emulates another instruction set behind the
+#: scenes runs arm64 programs on x86-64, rarely the other way round: its own comes first.
+KNOWN_ABIS = ("x86_64", "arm64-v8a")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +134,10 @@ class Connection:
         abi = self._abi()
         failures: list[str] = []
         for candidate in (abi,) if abi in KNOWN_ABIS else KNOWN_ABIS if abi is None else ():
-            program = self._program(candidate)
-            helper = DeviceHelper(
-                self.transport, self.entry.name, f"{folder}/farm-helper-{program.sha256}", root
-            )
-            with _collected(failures):
+            with _collected(failures, also_builds=abi is None):
+                program = self._program(candidate)
+                path = f"{folder}/farm-helper-{program.sha256}"
+                helper = DeviceHelper(self.transport, self.entry.name, path, root)
                 self._install(helper, program)
                 return helper
         raise DeviceUnfit(
@@ -193,12 +193,17 @@ class Connection:
 
 
 @contextlib.contextmanager
-def _collected(failures: list[str]) -> Iterator[None]:
-    """Note why a helper didn't start; a broken connection still ends everything."""
+def _collected(failures: list[str], *, also_builds: bool = False) -> Iterator[None]:
+    """Note why a helper didn't start; a broken connection still ends everything.
+
+    With `also_builds`, a helper that can't be built is a failure like others: for a device of
+    unknown ABI another one may do.
+    """
     try:
         yield
-    except (DeviceError, BadOutput) as error:
-        if isinstance(error, FarmError) and error.retryable:
+    except FarmError as error:
+        build = isinstance(error, RunnerError) and not isinstance(error, BadOutput)
+        if error.retryable or (build and not also_builds):
             raise
         log.debug("helper not usable: %s", error)
         failures.append(error.message)

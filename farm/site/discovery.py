@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from farm.core.device import DeviceEntry
+from farm.core.errors import ConnectError, UnknownName
+from farm.transports import TRANSPORTS
 
 log = logging.getLogger(__name__)
 
 Discover = Callable[[Sequence[DeviceEntry], str], list[DeviceEntry]]
 
+#: Class, subclass and protocol of a USB interface that speaks adb.
+_ADB_INTERFACE = ("ff", "42", "01")
+
 
 def discover_adb(named: Sequence[DeviceEntry], site: str) -> list[DeviceEntry]:
-    """Entries for attached adb devices; none where this host has no adb server."""
-    adb = importlib.import_module("farm.transports.adb")  # optional on hosts without phones
+    """Entries for attached adb devices, usable or not; none where this host has no adb."""
+    try:
+        TRANSPORTS.get("adb")
+    except UnknownName as error:
+        log.info("adb devices are not looked for: %s", error)
+        return []
+    from farm.transports.adb_devices import attached  # its package is optional
 
+    try:
+        # A server is started only for a phone that waits for one: it would stay behind.
+        rows = attached(start=usb_phone_attached())
+    except ConnectError as error:
+        log.info("no attached adb devices: %s", error)
+        return []
     taken = {entry.serial for entry in named if entry.transport == "adb"}
     return [
-        DeviceEntry(name=serial, transport="adb", site=site, serial=serial)
-        for serial in adb.attached()
-        if serial not in taken
+        DeviceEntry(name=row.serial, transport="adb", site=site, serial=row.serial)
+        for row in rows
+        if row.serial not in taken
     ]
+
+
+def usb_phone_attached(usb: Path = Path("/sys/bus/usb/devices")) -> bool:
+    """Tell whether a USB device with an adb interface is plugged in."""
+    leaves = ("bInterfaceClass", "bInterfaceSubClass", "bInterfaceProtocol")
+    for interface in usb.glob("*:*"):
+        try:
+            found = tuple((interface / leaf).read_text().strip() for leaf in leaves)
+        except OSError:
+            continue  # unplugged while we looked
+        if found == _ADB_INTERFACE:
+            return True
+    return False

@@ -86,6 +86,7 @@ class JobRun:
         self._deployed: list[ObjectRef] = []
         self._launch_running = False
         self._last_report = 0.0
+        self._last_event: JobProgress | None = None
         self._stage = ""
         #: Standard output and error of launches so far.
         self.logs: list[ObjectRef] = []
@@ -188,7 +189,7 @@ class JobRun:
         self._say("deploy", unit="bytes", force=True)
 
         def progress(done: int, total: int) -> None:
-            self._say("deploy", done, total, "bytes")
+            self._say("deploy", done, total, "bytes", force=done == total)
             self._lease.renew_aside(lambda: self._present().reopen().helper)
 
         # What arrived before a break is a `.part` on the device: a repeat sends only the rest.

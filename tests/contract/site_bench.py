@@ -35,6 +35,8 @@ class SiteBench:
 
     folder: Path
     orphan_grace_s: float = 60.0
+    #: Devices of the inventory; this machine when there are none.
+    entries: tuple[DeviceEntry, ...] = ()
     home: Path = field(init=False)
     agent: SiteAgent = field(init=False)
     seq: int = 0
@@ -76,7 +78,8 @@ class SiteBench:
 
     async def start(self, *jobs: DeviceJob) -> None:
         if not self.agent._entries:
-            await self.agent.inventory([self.local], adb_auto=False)
+            devices = await self.agent.inventory(self.entries or [self.local], adb_auto=False)
+            assert all(device.facts is not None for device in devices), devices
         await self.agent.submit(jobs)
 
     async def events(self, *, until: int = 1, limit_s: float = 60.0) -> list[SiteEvent]:

@@ -23,7 +23,7 @@ from farm.core.runtime import (
     Sample,
 )
 
-PROGRAM = b'#!/bin/sh\nout=$1\nmkdir -p "$out"\n. ./model.pte\n'
+PROGRAM = b'#!/bin/sh\nout=$1\ntest -d "$out" || mkdir -p "$out"\n. ./model.pte\n'
 HELLO = Hello(1, "1", "any", "any", ("toy",), ())
 
 #: Model that prints a sample and logits of 2 x 3 zeros, then ends well.
@@ -86,7 +86,9 @@ class ToyRunner:
                 case {"done": True}:
                     done = True
         if not done:
-            raise BadOutput("the toy never said that it is done", raw=stdout[:200].decode("utf-8", "replace"))
+            raise BadOutput(
+                "the toy never said that it is done", raw=stdout[:200].decode("utf-8", "replace")
+            )
         return LaunchResult(
             HELLO, tuple(samples), tuple(logits), None, None, None, None, threads=1, affinity=""
         )

@@ -1,0 +1,239 @@
+"""Faults in the middle of a job, made for real: what is reported, when, and what stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from farm.core.errors import DeviceLost, DeviceUnfit, FarmError, StorageFull, TransportError
+from farm.core.events import JobFinished, JobProgress
+from farm.site.inventory import PROBE_LIMIT_S
+from tests.contract.site_bench import SiteBench
+from tests.contract.toy_runner import GOOD
+from tests.lab.machine import Machine
+from tests.lab.test_site_jobs import Factory, left_on
+
+pytestmark = pytest.mark.lab
+
+#: Runs for some seconds, saying so, then ends well.
+SLOW = 'for i in 1 2 3 4 5 6; do echo "{\\"progress\\": [\\"decode\\", $i, 6]}"; sleep 1; done\n'
+
+
+@pytest.fixture(params=["adb", "ssh"])
+def machine(request: pytest.FixtureRequest) -> Machine:
+    factory: Factory = request.getfixturevalue(f"{request.param}_device")
+    return factory()
+
+
+async def faulty_job(
+    bench: SiteBench, machine: Machine, model: str, fault: Callable[[], Awaitable[None]]
+) -> tuple[JobFinished, float]:
+    """Run a job, make the fault once it runs, and return its end and the seconds it took."""
+    await bench.start(bench.job(model, device=machine.name))
+    await bench.until_stage("check")
+    await asyncio.sleep(1.0)
+    started = time.monotonic()
+    await fault()
+    events = await bench.events(limit_s=120)
+    finished = events[-1]
+    assert isinstance(finished, JobFinished)
+    return finished, time.monotonic() - started
+
+
+async def in_thread(call: Callable[[], object]) -> None:
+    await asyncio.get_running_loop().run_in_executor(None, call)
+
+
+def test_power_cut_and_reboot_lose_the_job_but_nothing_stays(
+    machine: Machine, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        finished, seconds = await faulty_job(
+            bench, machine, SLOW + GOOD, lambda: in_thread(machine.restart)
+        )
+        assert isinstance(finished.error, DeviceLost), finished.error
+        assert finished.error.retryable
+        assert seconds < 45
+        # The next job clears what the power cut left.
+        again = await bench.run(bench.job(GOOD, name="cell:b", device=machine.name, attempt=2))
+        assert again.error is None, again.error
+        assert left_on(machine) == []
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_power_cut_for_good(machine: Machine, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        finished, seconds = await faulty_job(
+            bench, machine, SLOW + GOOD, lambda: in_thread(machine.kill)
+        )
+        assert isinstance(finished.error, TransportError), finished.error
+        assert seconds < 75
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_link_down_for_a_while_is_survived(machine: Machine, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = SiteBench(tmp_path, entries=(machine.entry,))
+
+        async def fault() -> None:
+            machine.network.unplug()
+            await asyncio.sleep(15)
+            machine.network.heal()
+
+        finished, _ = await faulty_job(bench, machine, SLOW * 2 + GOOD, fault)
+        assert finished.error is None, finished.error
+        assert left_on(machine) == []
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_daemon_restart_is_survived(machine: Machine, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        finished, _ = await faulty_job(
+            bench, machine, SLOW + GOOD, lambda: in_thread(machine.restart_daemon)
+        )
+        assert finished.error is None, finished.error
+        assert left_on(machine) == []
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_frozen_device_is_noticed_in_time_and_disturbs_nobody(
+    machine: Machine, adb_device: Factory, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        other = adb_device()
+        bench = SiteBench(tmp_path, entries=(machine.entry, other.entry))
+        await bench.start(bench.job("sleep 100", device=machine.name))
+        await bench.until_stage("check")
+        await asyncio.sleep(1.0)
+        machine.freeze()
+        started = time.monotonic()
+        noticed: float | None = None
+        await bench.agent.submit([bench.job(GOOD, name="cell:other", device=other.name)])
+        finished: dict[str, JobFinished] = {}
+        while len(finished) < 2:
+            assert time.monotonic() - started < 90
+            for item in await bench.agent.poll(bench.seq, 0.5):
+                bench.seq = item.seq
+                event = item.event
+                if isinstance(event, JobProgress) and "connection lost" in event.detail:
+                    noticed = noticed or time.monotonic() - started
+                if isinstance(event, JobFinished):
+                    finished[event.job_id] = event
+                    if event.job_id == "cell:other":
+                        assert time.monotonic() - started < 10
+        assert finished["cell:other"].error is None
+        assert noticed is not None
+        assert noticed < 15
+        assert isinstance(finished["cell:a"].error, TransportError)
+        machine.thaw()
+        again = await bench.run(bench.job(GOOD, name="cell:b", device=machine.name, attempt=2))
+        assert again.error is None, again.error
+        assert left_on(machine) == []
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_probe_of_a_frozen_device_is_bounded(machine: Machine, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        await bench.agent.inventory([machine.entry], adb_auto=False)
+        machine.freeze()
+        started = time.monotonic()
+        (device,) = await bench.agent.inventory([machine.entry], adb_auto=False)
+        assert time.monotonic() - started < PROBE_LIMIT_S + 1
+        assert (device.state, device.facts) == ("offline", None)
+        assert device.reason
+        machine.thaw()
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_cancel_of_a_job_on_a_frozen_device_takes_three_seconds(
+    machine: Machine, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        await bench.start(bench.job("sleep 100", device=machine.name))
+        await bench.until_stage("check")
+        await asyncio.sleep(1.0)
+        machine.freeze()
+        started = time.monotonic()
+        await bench.agent.close()
+        assert time.monotonic() - started < 4.0
+        machine.thaw()
+
+    asyncio.run(scenario())
+
+
+def test_device_without_space(machine: Machine, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        await bench.agent.inventory([machine.entry], adb_auto=False)
+        machine.fill(leave_bytes=8 << 20)
+        finished = await bench.run(bench.job(GOOD + "#" * (24 << 20), device=machine.name))
+        assert isinstance(finished.error, DeviceUnfit | StorageFull), finished.error
+        assert "MiB" in finished.error.message
+        machine.unfill()
+        again = await bench.run(bench.job(GOOD, name="cell:b", device=machine.name))
+        assert again.error is None, again.error
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_least_recently_used_objects_make_room(machine: Machine, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        first = bench.job(GOOD + "exit 0\n" + "a" * (40 << 20), device=machine.name)
+        assert (await bench.run(first)).error is None
+        machine.fill(leave_bytes=80 << 20)
+        second = bench.job(GOOD + "exit 0\n" + "b" * (40 << 20), name="cell:b", device=machine.name)
+        finished = await bench.run(second)
+        assert finished.error is None, finished.error
+        objects = {path.name for path in machine.disk.glob("**/farm/objects/*")}
+        assert first.artifact[0].object.sha256 not in objects
+        assert second.artifact[0].object.sha256 in objects
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_job_dies_with_a_lost_host(machine: Machine, tmp_path: Path) -> None:
+    """Nobody polls any more: the device ends the job by itself."""
+
+    async def scenario() -> None:
+        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        await bench.start(bench.job("sleep 200", device=machine.name))
+        await bench.until_stage("check")
+        await asyncio.sleep(1.0)
+        assert machine.runs("sleep 200")
+        machine.network.unplug()
+        started = time.monotonic()
+        while machine.runs("sleep 200"):
+            assert time.monotonic() - started < 60
+            await asyncio.sleep(0.5)
+        machine.network.heal()
+        events = await bench.events(limit_s=60)
+        finished = events[-1]
+        assert isinstance(finished, JobFinished)
+        assert isinstance(finished.error, FarmError)
+        await bench.agent.close()
+
+    asyncio.run(scenario())
