@@ -109,7 +109,8 @@ def _cells(report: Report, found: Sequence[Row]) -> str:
         columns[3] = _badge(row.outcome)
         columns[-1] = _trust(row.trust)
         body.append(columns)
-    return f"<section><h2>Cells</h2>{_table(HEADERS, body, numbers=(5, 6, 7, 8), wraps=(4, 9))}</section>"
+    table = _table(HEADERS, body, numbers=(5, 6, 7, 8), wraps=(4, 9))
+    return f"<section><h2>Cells</h2>{table}</section>"
 
 
 def _cell(result: CellResult, row: Row, n: int) -> str:
