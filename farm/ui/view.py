@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TypeVar
 
 from farm.core.events import JobFinished, JobProgress, JobStarted
@@ -76,7 +75,7 @@ class DeviceView:
     unit: str = ""
     detail: str = ""
     #: Latest rate of each metric in tok/s, in order of appearance.
-    rates: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    rates: Mapping[str, float] = field(default_factory=dict)
     #: Why the latest attempt ended badly; empty when it didn't.
     error: str = ""
 
@@ -105,10 +104,10 @@ class RunView:
     folder: str = ""
     started: float = 0.0
     #: Cell id to the place it is planned on.
-    cells: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    tasks: Mapping[tuple[str, str], TaskView] = field(default_factory=lambda: MappingProxyType({}))
-    devices: Mapping[str, DeviceView] = field(default_factory=lambda: MappingProxyType({}))
-    done: Mapping[str, CellView] = field(default_factory=lambda: MappingProxyType({}))
+    cells: Mapping[str, str] = field(default_factory=dict)
+    tasks: Mapping[tuple[str, str], TaskView] = field(default_factory=dict)
+    devices: Mapping[str, DeviceView] = field(default_factory=dict)
+    done: Mapping[str, CellView] = field(default_factory=dict)
     #: The last line; None while the run goes on.
     line: str | None = None
 

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from farm.core.events import JobStarted
+from farm.core.view import CellDone, RunEnded, TaskFinished, TaskProgress, TaskStarted
+from farm.ui.view import RunView, update
+from tests.unit.reports.builders import results
+from tests.unit.ui.scenes import EXPORT, cell_id, lost, progress, script, stage, started
+
+
+def fold(*events: object, view: RunView | None = None) -> RunView:
+    state = view or RunView()
+    for n, event in enumerate(events):
+        state = update(state, event, 100.0 + n)  # type: ignore[arg-type]
+    return state
+
+
+def test_a_whole_run() -> None:
+    view = fold(*script())
+    assert view.outcomes() == {"passed": 1, "failed": 1}
+    assert view.line is not None
+    assert not any(task.running for task in view.tasks.values())
+    assert all(device.cell is None for device in view.devices.values())
+
+
+def test_update_changes_nothing_in_place() -> None:
+    view = RunView()
+    for n, event in enumerate(script()):
+        before = copy.deepcopy(
+            (dict(view.tasks), dict(view.devices), dict(view.done), dict(view.cells))
+        )
+        following = update(view, event, float(n))
+        assert (view.tasks, view.devices, view.done, view.cells) == before
+        view = following
+
+
+def test_a_task_and_its_share() -> None:
+    view = fold(started(), TaskStarted("export", EXPORT, 50.0), stage("quantise", 3))
+    task = view.tasks["export", EXPORT]
+    assert (task.stage, task.index, task.started) == ("quantise", 3, 101.0)
+    assert task.share(126.0) == pytest.approx(0.5)
+    assert task.share(1000.0) == 0.99
+    ended = fold(TaskFinished("export", EXPORT, 42.0, cache_hit=True), view=view)
+    task = ended.tasks["export", EXPORT]
+    assert (task.running, task.took_s, task.cache_hit) == (False, 42.0, True)
+
+
+def test_the_share_of_a_download_is_its_bytes_and_without_an_estimate_its_stages() -> None:
+    event = TaskProgress("export", EXPORT, "download", 1, 6, 2.0, "", 30, 120)
+    assert fold(event).tasks["export", EXPORT].share(0.0) == 0.25
+    assert fold(stage("lower", 3)).tasks["export", EXPORT].share(0.0) == 0.5
+    assert fold(TaskStarted("export", EXPORT)).tasks["export", EXPORT].share(0.0) is None
+
+
+def test_progress_of_a_task_that_was_running_already_counts_from_its_start() -> None:
+    view = fold(stage("lower", 5, elapsed_s=60.0))
+    assert view.tasks["export", EXPORT].started == 40.0
+
+
+def test_a_device_keeps_its_rates_and_the_moment_of_its_stage() -> None:
+    view = fold(
+        JobStarted(cell_id("s24"), 1, "s24", "t"),
+        progress("s24", "measure", 1, 3, "launches", rate=("pp64", 300.0)),
+        progress("s24", "measure", 2, 3, "launches", rate=("tg32", 80.0)),
+        progress("s24", "measure", 3, 3, "launches", rate=("tg32", 81.0)),
+    )
+    device = view.devices["s24"]
+    assert dict(device.rates) == {"pp64": 300.0, "tg32": 81.0}
+    assert (device.since, device.share) == (101.0, 1.0)
+
+
+def test_the_next_job_starts_without_the_rates_of_the_last() -> None:
+    view = fold(
+        progress("s24", "measure", rate=("tg32", 80.0)),
+        JobStarted(cell_id("s24") + "x", 1, "s24", "t"),
+    )
+    assert dict(view.devices["s24"].rates) == {}
+
+
+def test_a_failed_attempt_shows_its_reason_until_the_next_one() -> None:
+    view = fold(progress("s24", "deploy"), lost("s24"))
+    assert view.devices["s24"].error == "s24: the cable was pulled"
+    again = fold(JobStarted(cell_id("s24"), 2, "s24", "t"), view=view)
+    assert (again.devices["s24"].error, again.devices["s24"].attempt) == ("", 2)
+
+
+def test_a_new_run_starts_from_nothing() -> None:
+    view = fold(*script(), started())
+    assert (view.tasks, view.devices, view.done, view.line) == ({}, {}, {}, None)
+
+
+def test_cells_count_once() -> None:
+    result = results()[0]
+    assert fold(CellDone(result), CellDone(result), RunEnded("", 0)).outcomes() == {"passed": 1}
