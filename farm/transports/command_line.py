@@ -36,42 +36,72 @@ def check_command(command: Command) -> None:
             raise ConfigError(f"'{key}' can't be the name of an environment variable")
 
 
-def shell_line(command: Command) -> bytes:
-    """Line for `sh -c` that reports its process id and becomes the program.
+def shell_line(command: Command, *, replace: bool = True) -> bytes:
+    """Line for `sh -c` that reports its process id and runs the program.
+
+    Args:
+        command: What to run.
+        replace: The shell becomes the program. Otherwise it waits and turns an end by a
+            signal into an exit code, for connections that would lose the signal.
 
     Raises:
         ConfigError: The command can't be passed to any program.
     """
     check_command(command)
-    parts = [f"echo {_MARK.decode()}$$;"]
-    parts += [f"export {key}={shlex.quote(value)};" for key, value in command.env]
-    parts.append("exec")
+    parts = [f"export {key}={shlex.quote(value)};" for key, value in command.env]
+    if replace:
+        parts.append("exec")
     parts += [shlex.quote(word) for word in command.argv]
-    return os.fsencode(" ".join(parts))
+    return _reporting(" ".join(parts) + ("" if replace else "; exit $?"))
 
 
 def write_line(remote: str, *, mode: int, append: bool) -> bytes:
-    """Line for `sh -c` that writes its input to a file and sets the mode; reports its id too."""
+    """Line that writes its input to a file and sets the mode."""
     name = file_word(remote)
     arrow = ">>" if append else ">"
-    line = f"echo {_MARK.decode()}$$; export LC_ALL=C; umask 077; "
-    return os.fsencode(line + f"cat {arrow} {name} && chmod {mode:o} {name}")
+    return _reporting(f"export LC_ALL=C; umask 077; cat {arrow} {name} && chmod {mode:o} {name}")
+
+
+def read_line(remote: str) -> bytes:
+    """Line that prints a file."""
+    return _reporting(f"export LC_ALL=C; exec cat {file_word(remote)}")
 
 
 def mode_line(remote: str, mode: int) -> bytes:
-    """Line for `sh -c` that sets a file's mode."""
-    return os.fsencode(f"echo {_MARK.decode()}$$; exec chmod {mode:o} {file_word(remote)}")
+    """Line that sets a file's mode."""
+    return _reporting(f"export LC_ALL=C; exec chmod {mode:o} {file_word(remote)}")
 
 
-def file_word(remote: str) -> str:
-    """A path as one word of a shell line that no program takes for an option.
+def stat_line(remote: str, absent: int) -> bytes:
+    """Line that prints size, mode in hexadecimal and mtime, or exits with code `absent`."""
+    name = file_word(remote)
+    return _reporting(
+        f"export LC_ALL=C; [ -e {name} ] || exit {absent}; stat -L -c '%s %f %Y' {name}"
+    )
+
+
+def _reporting(line: str) -> bytes:
+    return os.fsencode(f"echo {_MARK.decode()}$$; {line}")
+
+
+def file_path(remote: str) -> str:
+    """A path that no program takes for an option.
 
     Raises:
         ConfigError: It is empty or holds a NUL byte.
     """
     if not remote or "\0" in remote:
         raise ConfigError(f"{remote!r} can't be the path of a file")
-    return shlex.quote(f"./{remote}" if remote.startswith("-") else remote)
+    return f"./{remote}" if remote.startswith("-") else remote
+
+
+def file_word(remote: str) -> str:
+    """A path as one word of a shell line that no program takes for an option.
+
+    Raises:
+        ConfigError: As `file_path`.
+    """
+    return shlex.quote(file_path(remote))
 
 
 def kill_line(pid: int) -> bytes:

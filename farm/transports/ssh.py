@@ -1,0 +1,360 @@
+"""Devices with an sshd: boards, servers. One connection, a channel per call.
+
+Devices need nothing but `sh`, `cat` and `chmod`. Only `stat` wants more: the SFTP subsystem,
+which needs no program on the PATH, or else the program `stat`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import stat as stat_bits
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paramiko
+
+from farm.clock import Deadline
+from farm.core.command import Command, Completed, FileStat
+from farm.core.device import DeviceEntry
+from farm.core.errors import ConnectError, DeviceLost, TransferError, TransportError
+from farm.protocols import ByteProgress
+from farm.transports import command_line, ssh_keys, ssh_login
+from farm.transports.files import LocalSink, reading, storage_error
+from farm.transports.output import Meter, Output
+from farm.transports.ssh_channel import Source, Wait, execute, no_input, open_sftp, sftp_stat
+from farm.transports.ssh_config import Target, resolve
+from farm.transports.ssh_link import Link, Pulse
+
+_log = logging.getLogger(__name__)
+
+_DEFAULT_ROOT = ".cache/farm"
+_KEEPALIVE_S = 30
+_ANSWER_S = 8.0
+_KILL_S, _KILL_CLOSING_S = 3.0, 0.5
+_ABSENT = 44
+_STAT_OUTPUT = re.compile(r"(\d+) ([0-9a-fA-F]+) (\d+)\s*\Z")
+
+
+def open_ssh(entry: DeviceEntry) -> SshTransport:
+    """Make the transport of a device with an sshd.
+
+    Raises:
+        ConfigError: The entry has no host, or ~/.ssh/config can't be used.
+    """
+    return SshTransport(entry, resolve(entry))
+
+
+def fingerprint(entry: DeviceEntry) -> ssh_keys.HostKey:
+    """Ask a device for its host key, without logging in.
+
+    Raises:
+        ConnectError: It can't be reached.
+        ConfigError: As `open_ssh`.
+    """
+    return ssh_login.shown_key(entry, resolve(entry))
+
+
+def trust(entry: DeviceEntry, key: ssh_keys.HostKey | None = None) -> ssh_keys.HostKey:
+    """Record a host key in farm's known_hosts file, in place of older ones.
+
+    Args:
+        entry: The device.
+        key: The key that a person has seen and confirmed; None fetches it now.
+
+    Raises:
+        ConnectError: It can't be reached, or the file can't be written.
+    """
+    shown = key or fingerprint(entry)
+    ssh_keys.record(shown)
+    return shown
+
+
+class SshTransport:
+    """One device behind an sshd; connects at the first call and again after a loss.
+
+    Args:
+        entry: The device, for errors, known hosts and root.
+        target: Where it is.
+    """
+
+    name = "ssh"
+
+    def __init__(self, entry: DeviceEntry, target: Target) -> None:
+        self._entry = entry
+        self._device = entry.name
+        self._target = target
+        # Protects what close() touches from another thread: the fields below.
+        self._lock = threading.Lock()
+        self._closed = False
+        self._login: ssh_login.Login | None = None
+        self._link: Link | None = None
+        self._pid: int | None = None
+        self._pulse: Pulse | None = None
+        self._sftp: paramiko.SFTPClient | None = None
+        self._has_sftp = True
+        self._home: str | None = None
+
+    def run(self, command: Command, on_stdout: Callable[[bytes], None] | None = None) -> Completed:
+        """Run a program to its end; see `farm.protocols.Transport.run`."""
+        line = command_line.shell_line(command, replace=False)
+        output = Output(command, self._device, on_stdout)
+        wait = Wait(self._device, f"'{command.argv[0]}'", Deadline(command.timeout_s))
+        rest = memoryview(command.stdin)
+
+        def take(size: int) -> bytes:
+            nonlocal rest
+            piece, rest = rest[:size], rest[size:]
+            return bytes(piece)
+
+        return output.completed(self._execute(line, take, output, wait))
+
+    def push(
+        self,
+        local: Path,
+        remote: str,
+        *,
+        mode: int = 0o600,
+        offset: int = 0,
+        progress: ByteProgress | None = None,
+        stall_s: float = 15.0,
+    ) -> None:
+        """Write a file to the device; see `farm.protocols.Transport.push`."""
+        meter = Meter(progress, offset)
+        if offset:
+            self._check_offset(remote, offset)
+        line = command_line.write_line(remote, mode=mode, append=offset > 0)
+        output = Output(Command(("sh",)), self._device)
+        wait = Wait(self._device, f"the push of {remote}", stall_s=stall_s)
+        with reading(local, offset) as source:
+
+            def take(size: int) -> bytes:
+                piece = source.read(size)
+                meter.add(len(piece))
+                return piece
+
+            code = self._execute(line, take, output, wait)
+        self._require(output.completed(code), remote)
+        meter.finish()
+
+    def pull(
+        self,
+        remote: str,
+        local: Path,
+        *,
+        max_bytes: int,
+        progress: ByteProgress | None = None,
+        stall_s: float = 15.0,
+    ) -> None:
+        """Read a file of the device; see `farm.protocols.Transport.pull`."""
+        meter = Meter(progress)
+        found = self._look(remote)
+        if found is None:
+            raise self._error(f"{remote}: No such file or directory")
+        if not stat_bits.S_ISREG(found[1]):
+            raise self._error(f"{remote} isn't a regular file")
+        output = Output(Command(("cat",)), self._device)
+        wait = Wait(self._device, f"the pull of {remote}", stall_s=stall_s)
+        with LocalSink(local, remote, max_bytes=max_bytes, device=self._device) as sink:
+            sink.check_size(found[0].size_bytes)
+
+            def keep(piece: bytes) -> None:
+                sink.write(piece)
+                meter.add(len(piece))
+
+            line = command_line.read_line(remote)
+            code = self._execute(line, no_input, output, wait, on_stdout=keep)
+        self._require(output.completed(code), remote)
+        meter.finish()
+
+    def stat(self, remote: str) -> FileStat | None:
+        """Look at a file; see `farm.protocols.Transport.stat`."""
+        found = self._look(remote)
+        return None if found is None else found[0]
+
+    def default_root(self) -> str:
+        """`~/.cache/farm`, or the inventory's `root`, with the home folder written out."""
+        root = self._entry.root or f"~/{_DEFAULT_ROOT}"
+        if root != "~" and not root.startswith("~/"):
+            return root
+        if self._home is None:
+            done = self.run(Command(("sh", "-c", 'echo "$HOME"'), timeout_s=_ANSWER_S))
+            self._home = done.text.rstrip("\n")
+            if not done.ok or not self._home.startswith("/"):
+                raise ConnectError(f"{self._device}: its home folder can't be told: set `root`")
+        return self._home + root[1:]
+
+    def close(self) -> None:
+        """End what runs, then the connection; a blocked call raises DeviceLost."""
+        with self._lock:
+            already, self._closed = self._closed, True
+            login, link, pid = self._login, self._link, self._pid
+        if already:
+            return
+        if login is not None and pid is not None:
+            # A frozen device never answers, so this must not be waited for.
+            ending = threading.Thread(
+                target=self._end_remote, args=(login, pid, _KILL_CLOSING_S), daemon=True
+            )
+            ending.start()
+            ending.join(_KILL_CLOSING_S)
+        if link is not None:
+            link.close()
+        if login is not None:
+            self._drop(login)
+
+    def _execute(
+        self,
+        line: bytes,
+        source: Source,
+        output: Output,
+        wait: Wait,
+        *,
+        on_stdout: Callable[[bytes], None] | None = None,
+    ) -> int:
+        """Run a line that reports its process id; end that process when we stop waiting."""
+        pids = command_line.PidFilter()
+        take = on_stdout or output.add_stdout
+
+        def filtered(piece: bytes) -> None:
+            rest = pids.feed(piece)
+            self._pid = pids.pid
+            take(rest)
+
+        login = self._connected()
+        with self._calling(login):
+            try:
+                code = execute(login, line, source, filtered, output.add_stderr, wait)
+            except BaseException:
+                if pids.pid is not None and not self._closed:
+                    self._end_remote(login, pids.pid, _KILL_S)
+                raise
+            finally:
+                self._pid = None
+        take(pids.rest())
+        return code
+
+    @contextmanager
+    def _calling(self, login: ssh_login.Login) -> Iterator[None]:
+        """Keep asking the device whether it is there; give up a connection that broke."""
+        pulse = self._pulse
+        if pulse is not None:
+            pulse.calls += 1
+        try:
+            yield
+        except DeviceLost as error:
+            self._drop(login)
+            if self._closed:
+                raise self._lost() from error
+            raise
+        finally:
+            if pulse is not None:
+                pulse.calls -= 1
+
+    def _connected(self) -> ssh_login.Login:
+        """Return the connection, making a new one where there is none or it broke.
+
+        Raises:
+            ConnectError: The device can't be reached or refuses us.
+            DeviceLost: `close` was called.
+        """
+        with self._lock:
+            if self._closed:
+                raise self._lost()
+            login = self._login
+        if login is not None and login.transport.is_active():
+            return login
+        if login is not None:
+            self._drop(login)
+        try:
+            login = ssh_login.log_in(self._entry, self._target, self._admit)
+        except ConnectError as error:
+            if self._closed:
+                raise self._lost() from error
+            raise
+        login.transport.set_keepalive(_KEEPALIVE_S)
+        with self._lock:
+            self._login = login
+            self._pulse = Pulse(login.transport, login.link)
+        if self._closed:
+            self._drop(login)
+            raise self._lost()
+        return login
+
+    def _admit(self, link: Link) -> None:
+        """Let `close` reach a link from its first moment on."""
+        with self._lock:
+            self._link = link
+            closed = self._closed
+        if closed:
+            link.close()
+
+    def _drop(self, login: ssh_login.Login) -> None:
+        with self._lock:
+            if self._login is login:
+                self._login = self._sftp = None
+            pulse, self._pulse = self._pulse, None
+        if pulse is not None:
+            pulse.stop()
+        login.close()
+
+    def _end_remote(self, login: ssh_login.Login, pid: int, limit_s: float) -> None:
+        """End a program that we no longer wait for; a lost device keeps it."""
+        wait = Wait(self._device, "ending a program", Deadline(limit_s))
+        line = command_line.kill_line(pid)
+        try:
+            execute(login, line, no_input, _ignore, _ignore, wait)
+        except TransportError as error:
+            _log.warning("%s: process %d may still run there: %s", self._device, pid, error)
+
+    def _look(self, remote: str) -> tuple[FileStat, int] | None:
+        """Look at what a path leads to: its values and full mode; None when nothing is there."""
+        login = self._connected()
+        with self._calling(login):
+            sftp = self._files(login)
+            if sftp is not None:
+                return sftp_stat(sftp, command_line.file_path(remote), self._device)
+        output = Output(Command(("stat",)), self._device)
+        wait = Wait(self._device, "a question", Deadline(_ANSWER_S))
+        line = command_line.stat_line(remote, _ABSENT)
+        done = output.completed(self._execute(line, no_input, output, wait))
+        if done.exit_code == _ABSENT:
+            return None
+        found = _STAT_OUTPUT.match(done.text)
+        if found is None:
+            raise self._error(
+                f"can't look at {remote}: {done.error_text}. The device needs SFTP "
+                f"(openssh-sftp-server) or the program stat"
+            )
+        mode = int(found[2], 16)
+        return FileStat(int(found[1]), stat_bits.S_IMODE(mode), int(found[3])), mode
+
+    def _files(self, login: ssh_login.Login) -> paramiko.SFTPClient | None:
+        """Open the SFTP subsystem once a connection; None where there is none."""
+        if self._sftp is None and self._has_sftp:
+            self._sftp = open_sftp(login, self._device)
+            self._has_sftp = self._sftp is not None
+        return self._sftp
+
+    def _check_offset(self, remote: str, offset: int) -> None:
+        found = self.stat(remote)
+        if found is None or found.size_bytes != offset:
+            size = "is missing" if found is None else f"has {found.size_bytes} bytes"
+            raise self._error(f"{remote} {size}, so a push can't go on at {offset}")
+
+    def _require(self, done: Completed, remote: str) -> None:
+        if not done.ok:
+            reason = done.error_text or f"exit {done.exit_code}"
+            raise storage_error(f"{remote}: {reason}", self._device)
+
+    def _error(self, text: str) -> TransferError:
+        return TransferError(f"{self._device}: {text}", device=self._device)
+
+    def _lost(self) -> DeviceLost:
+        return DeviceLost(f"the connection to {self._device} was closed", device=self._device)
+
+
+def _ignore(_: bytes) -> None:
+    """Output of ending a program says nothing."""

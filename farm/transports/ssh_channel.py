@@ -1,0 +1,252 @@
+"""What goes over an SSH connection: a program with its streams, a look at a file.
+
+paramiko's errors end here; knows nothing of logging in.
+"""
+
+from __future__ import annotations
+
+import select
+import stat as stat_bits
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import paramiko
+
+from farm.clock import Deadline
+from farm.core.command import FileStat
+from farm.core.errors import DeviceLost, TransferError, TransportTimeout
+from farm.transports.ssh_link import Link
+from farm.transports.ssh_login import Login
+
+#: Fastest with paramiko: larger windows and pieces cost more than they give.
+_PIECE_BYTES = 1 << 15
+_READ_BYTES = 1 << 16
+_ANSWER_S = 8.0
+_OPEN_S = 10.0
+#: How long a full window is waited for before looking round.
+_TICK_S = 0.02
+#: Exit code where the connection brought none, because something killed the shell too.
+_NO_CODE = 255
+
+#: Returns the next piece of standard input, at most so many bytes; empty at its end.
+Source = Callable[[int], bytes]
+
+
+def no_input(_: int) -> bytes:
+    """Standard input that is empty."""
+    return b""
+
+
+@dataclass
+class Wait:
+    """How long a call may take, in total and without a byte."""
+
+    device: str
+    #: What is waited for, for messages.
+    what: str
+    deadline: Deadline | None = None
+    stall_s: float | None = None
+
+    def check(self, moved_at: float) -> None:
+        """Raise when it took too long.
+
+        Raises:
+            TransportTimeout: The deadline passed, or nothing moved for `stall_s`.
+        """
+        if self.deadline is not None and self.deadline.passed:
+            raise TransportTimeout(
+                f"{self.what} on {self.device} didn't end within {self.deadline.seconds:g} s",
+                device=self.device,
+            )
+        if self.stall_s is not None and time.monotonic() - moved_at >= self.stall_s:
+            raise TransportTimeout(
+                f"{self.what} on {self.device} stalled for {self.stall_s:g} s", device=self.device
+            )
+
+    def left_s(self, longest_s: float) -> float:
+        """Time until the deadline, at most so much."""
+        return longest_s if self.deadline is None else min(longest_s, self.deadline.remaining_s)
+
+    @property
+    def write_by(self) -> float | None:
+        """Moment by which a write has to go through."""
+        limits = [value for value in (self.stall_s,) if value is not None]
+        if self.deadline is not None:
+            limits.append(self.deadline.remaining_s)
+        return time.monotonic() + min(limits) if limits else None
+
+
+def execute(
+    login: Login,
+    line: bytes,
+    source: Source,
+    on_stdout: Callable[[bytes], None],
+    on_stderr: Callable[[bytes], None],
+    wait: Wait,
+) -> int:
+    """Run a line in the user's shell, feed it, hand out what it prints; return its exit code.
+
+    Raises:
+        DeviceLost: The connection broke.
+        TransportTimeout: See `Wait.check`.
+    """
+    with _translated(login.link, wait.device):
+        channel = login.transport.open_session(timeout=max(0.1, wait.left_s(_OPEN_S)))
+    try:
+        with _translated(login.link, wait.device):
+            channel.settimeout(_TICK_S)
+            channel.exec_command(line)
+        return _Pump(login, channel, wait).run(source, on_stdout, on_stderr)
+    except DeviceLost:
+        # What was written too late ended the link: that was our own limit, no loss.
+        if login.link.write_late:
+            wait.check(0.0)
+        raise
+    finally:
+        login.link.write_by = None
+        channel.close()
+
+
+class _Pump:
+    """Moves bytes between a channel and its caller until the program ended."""
+
+    def __init__(self, login: Login, channel: paramiko.Channel, wait: Wait) -> None:
+        self._link: Link = login.link
+        self._transport = login.transport
+        self._channel = channel
+        self._wait = wait
+        self._poll = select.poll()
+        self._poll.register(channel.fileno(), select.POLLIN)
+
+    def run(
+        self,
+        source: Source,
+        on_stdout: Callable[[bytes], None],
+        on_stderr: Callable[[bytes], None],
+    ) -> int:
+        channel = self._channel
+        pending: memoryview | None = memoryview(b"")
+        moved_at = time.monotonic()
+        while True:
+            # Asked before reading: what arrives in between is read in the next round.
+            ended = channel.exit_status_ready() and (channel.eof_received or channel.closed)
+            moved = False
+            if channel.recv_ready():
+                on_stdout(self._receive(channel.recv))
+                moved = True
+            if channel.recv_stderr_ready():
+                on_stderr(self._receive(channel.recv_stderr))
+                moved = True
+            if ended and not moved:
+                return self._exit_code()
+            if pending is not None and not pending:
+                pending = self._next(source)
+            if pending:
+                sent = self._send(pending)
+                pending = pending[sent:] if sent >= 0 else None
+                moved = moved or sent > 0
+            if moved:
+                moved_at = time.monotonic()
+            else:
+                self._idle(pending is not None)
+            self._wait.check(moved_at)
+
+    def _receive(self, receive: Callable[[int], bytes]) -> bytes:
+        with _translated(self._link, self._wait.device):
+            return receive(_READ_BYTES)
+
+    def _next(self, source: Source) -> memoryview | None:
+        piece = source(_PIECE_BYTES)
+        if piece:
+            return memoryview(piece)
+        try:
+            self._channel.shutdown_write()
+        except (OSError, EOFError):
+            # The program is gone already: its exit code follows, or the loss shows.
+            return None
+        return None
+
+    def _send(self, piece: memoryview) -> int:
+        """Send what the window takes; -1 when the program takes no more input."""
+        self._link.write_by = self._wait.write_by
+        try:
+            return self._channel.send(bytes(piece))
+        except TimeoutError:
+            return 0
+        except (OSError, EOFError, paramiko.SSHException):
+            # The program ended or the connection broke: its end tells which.
+            return -1
+
+    def _idle(self, sending: bool) -> None:
+        if sending:
+            return  # Waiting for the window was the pause.
+        channel = self._channel
+        if channel.eof_received and not channel.exit_status_ready():
+            # At the end of output the descriptor stays readable: only the status is missing.
+            channel.status_event.wait(_TICK_S)
+        else:
+            self._poll.poll(self._wait.left_s(1.0) * 1000)
+
+    def _exit_code(self) -> int:
+        code = self._channel.recv_exit_status()
+        if code >= 0:
+            return code
+        if not self._transport.is_active():
+            raise _lost(self._link, self._wait.device, "broke while a program ran")
+        return _NO_CODE
+
+
+def open_sftp(login: Login, device: str) -> paramiko.SFTPClient | None:
+    """Start the SFTP subsystem; None where the device has none.
+
+    Raises:
+        DeviceLost: The connection broke.
+    """
+    try:
+        sftp = paramiko.SFTPClient.from_transport(login.transport)
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        if login.transport.is_active():
+            return None
+        raise _lost(login.link, device, str(error)) from error
+    channel = None if sftp is None else sftp.get_channel()
+    if channel is not None:
+        channel.settimeout(_ANSWER_S)
+    return sftp
+
+
+def sftp_stat(sftp: paramiko.SFTPClient, remote: str, device: str) -> tuple[FileStat, int] | None:
+    """Look at what a path leads to: its values and full mode; None when nothing is there.
+
+    Raises:
+        TransferError: It can't be looked at.
+        TransportTimeout: No answer.
+        DeviceLost: The connection broke.
+    """
+    try:
+        found = sftp.stat(remote)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except TimeoutError as error:
+        raise TransportTimeout(f"{device} doesn't answer to a stat", device=device) from error
+    except (EOFError, paramiko.SSHException) as error:
+        raise DeviceLost(f"the connection to {device} broke: {error}", device=device) from error
+    except OSError as error:
+        raise TransferError(f"{device}: {remote}: {error}", device=device) from error
+    mode = found.st_mode or 0
+    return FileStat(found.st_size or 0, stat_bits.S_IMODE(mode), found.st_mtime or 0), mode
+
+
+@contextmanager
+def _translated(link: Link, device: str) -> Iterator[None]:
+    try:
+        yield
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise _lost(link, device, str(error) or "ended") from error
+
+
+def _lost(link: Link, device: str, how: str) -> DeviceLost:
+    if link.silence:
+        return DeviceLost(f"{device} doesn't answer any more: {link.silence}", device=device)
+    return DeviceLost(f"the connection to {device} broke: {how}", device=device)

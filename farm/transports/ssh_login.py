@@ -1,0 +1,245 @@
+"""Logging in: through jump hosts, host key checked, keys tried in order.
+
+Every way it can fail becomes a ConnectError with the remedy.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from farm.clock import Deadline
+from farm.core.device import DeviceEntry
+from farm.core.errors import ConnectError
+from farm.transports import ssh_keys
+from farm.transports.ssh_config import Target
+from farm.transports.ssh_link import Link
+
+#: A frozen device accepts the connection and says nothing.
+CONNECT_S = 12.0
+_USUAL_FILES = ("id_ed25519", "id_ecdsa", "id_rsa")
+_FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+#: paramiko logs tracebacks of every broken connection; ours is the error that is raised.
+_LOG_CHANNEL = "farm.transports.ssh.paramiko"
+logging.getLogger(_LOG_CHANNEL).setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """An authenticated connection, and the connections to jump hosts that carry it."""
+
+    transport: paramiko.Transport
+    link: Link
+    carriers: tuple[paramiko.Transport, ...]
+
+    def close(self) -> None:
+        """End it and all that carry it."""
+        self.link.close()
+        for transport in (self.transport, *reversed(self.carriers)):
+            transport.close()
+
+
+#: Told of every link as soon as it exists, so that it can be ended from another thread.
+OnLink = Callable[[Link], None]
+
+
+def log_in(entry: DeviceEntry, target: Target, on_link: OnLink) -> Login:
+    """Connect and authenticate.
+
+    Raises:
+        ConnectError: It can't be reached, shows a wrong host key, or refuses every key.
+    """
+    deadline = Deadline(CONNECT_S)
+    carriers: list[paramiko.Transport] = []
+    try:
+        for hop in target.hops:
+            carrier = carriers[-1] if carriers else None
+            carriers.append(_enter(entry, hop, carrier, deadline, on_link)[0])
+        carrier = carriers[-1] if carriers else None
+        transport, link = _enter(entry, target, carrier, deadline, on_link)
+    except BaseException:
+        for opened in reversed(carriers):
+            opened.close()
+        raise
+    return Login(transport, link, tuple(carriers))
+
+
+def _enter(
+    entry: DeviceEntry,
+    place: Target,
+    carrier: paramiko.Transport | None,
+    deadline: Deadline,
+    on_link: OnLink,
+) -> tuple[paramiko.Transport, Link]:
+    transport, link = _greet(entry, place, carrier, deadline, on_link)
+    try:
+        ssh_keys.check(entry, place.known_name, transport.get_remote_server_key())
+        _authenticate(entry, place, transport, deadline)
+    except BaseException:
+        transport.close()
+        raise
+    return transport, link
+
+
+def shown_key(entry: DeviceEntry, target: Target) -> ssh_keys.HostKey:
+    """Ask a host for its key without logging in; jump hosts are logged in to.
+
+    Raises:
+        ConnectError: It can't be reached.
+    """
+    deadline = Deadline(CONNECT_S)
+    login: Login | None = None
+    if target.hops:
+        last = target.hops[-1]
+        login = log_in(entry, _with_hops(last, target.hops[:-1]), lambda _: None)
+    carrier = None if login is None else login.transport
+    try:
+        transport, _ = _greet(entry, target, carrier, deadline, lambda _: None)
+        try:
+            known = ssh_keys.KnownHosts(ssh_keys.known_hosts_files(entry))
+            return known.judge(target.known_name, transport.get_remote_server_key())
+        finally:
+            transport.close()
+    finally:
+        if login is not None:
+            login.close()
+
+
+def _with_hops(place: Target, hops: tuple[Target, ...]) -> Target:
+    return Target(place.host, place.port, place.user, place.identities, place.key_alias, hops)
+
+
+def _greet(
+    entry: DeviceEntry,
+    place: Target,
+    carrier: paramiko.Transport | None,
+    deadline: Deadline,
+    on_link: OnLink,
+) -> tuple[paramiko.Transport, Link]:
+    """Connect and agree on keys; the host isn't trusted yet."""
+    try:
+        link = Link(_connect(place, carrier, deadline))
+        on_link(link)
+        transport = paramiko.Transport(link)  # type: ignore[arg-type]
+    except (OSError, paramiko.SSHException) as error:
+        raise _unreachable(entry, place, error) from error
+    try:
+        transport.set_log_channel(_LOG_CHANNEL)
+        _prefer(entry, place, transport)
+        transport.banner_timeout = transport.handshake_timeout = max(1.0, deadline.remaining_s)
+        transport.start_client(timeout=max(1.0, deadline.remaining_s))
+        # start_client returns in silence when its time is over; this raises then.
+        transport.get_remote_server_key()
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        transport.close()
+        raise _unreachable(entry, place, error) from error
+    return transport, link
+
+
+def _connect(
+    place: Target, carrier: paramiko.Transport | None, deadline: Deadline
+) -> socket.socket | paramiko.Channel:
+    if carrier is not None:
+        destination = (place.host, place.port)
+        return carrier.open_channel(
+            "direct-tcpip", destination, ("127.0.0.1", 0), timeout=max(1.0, deadline.remaining_s)
+        )
+    sock = socket.create_connection((place.host, place.port), max(1.0, deadline.remaining_s))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return sock
+
+
+def _prefer(entry: DeviceEntry, place: Target, transport: paramiko.Transport) -> None:
+    options = transport.get_security_options()
+    fast = [name for name in _FAST_CIPHERS if name in options.ciphers]
+    options.ciphers = (*fast, *(name for name in options.ciphers if name not in fast))
+    known = ssh_keys.KnownHosts(ssh_keys.known_hosts_files(entry)).algorithms(place.known_name)
+    # An RSA key is one type in known_hosts and three in the negotiation.
+    first = [
+        name
+        for name in options.key_types
+        if name in known or ("ssh-rsa" in known and name.startswith("rsa-sha2"))
+    ]
+    options.key_types = (*first, *(name for name in options.key_types if name not in first))
+
+
+def _authenticate(
+    entry: DeviceEntry, place: Target, transport: paramiko.Transport, deadline: Deadline
+) -> None:
+    tried: list[str] = []
+    try:
+        for key, source in _keys(place, tried):
+            transport.auth_timeout = max(1.0, deadline.remaining_s)
+            tried.append(source)
+            try:
+                if not transport.auth_publickey(place.user, key):
+                    return
+                tried.append("the server wants more than a key")
+            except paramiko.AuthenticationException as error:
+                if not transport.is_active():
+                    raise paramiko.SSHException("the server ended the login") from error
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        tried.append(str(error) or "the connection ended")
+    raise ConnectError(
+        f"{entry.name}: {place} accepts none of our keys ({'; '.join(tried) or 'there are none'}). "
+        f"Put your public key into its ~/.ssh/authorized_keys (ssh-copy-id), or name the right "
+        f"file as `identity`",
+        device=entry.name,
+    )
+
+
+def _keys(place: Target, tried: list[str]) -> Iterator[tuple[paramiko.PKey, str]]:
+    """Yield keys in the order in which they are tried; unusable files are noted."""
+    folder = Path("~/.ssh").expanduser()
+    usual = [folder / name for name in _USUAL_FILES]
+    for path in place.identities:
+        key = _load(path, tried, must_exist=True)
+        if key is not None:
+            yield key, str(path)
+    for key in _agent_keys():
+        yield key, f"agent key {key.fingerprint}"
+    for path in usual:
+        if path not in place.identities:
+            key = _load(path, tried, must_exist=False)
+            if key is not None:
+                yield key, str(path)
+
+
+def _agent_keys() -> tuple[paramiko.PKey, ...]:
+    try:
+        return tuple(paramiko.Agent().get_keys())
+    except (OSError, paramiko.SSHException):
+        return ()
+
+
+def _load(path: Path, tried: list[str], *, must_exist: bool) -> paramiko.PKey | None:
+    if not path.is_file():
+        if must_exist:
+            tried.append(f"{path} doesn't exist")
+        return None
+    try:
+        return paramiko.PKey.from_path(path)
+    except (paramiko.PasswordRequiredException, TypeError):
+        tried.append(f"{path} has a passphrase: load it with ssh-add")
+    except (OSError, ValueError, UnsupportedAlgorithm, paramiko.SSHException) as error:
+        tried.append(f"{path}: {error}")
+    return None
+
+
+def _unreachable(entry: DeviceEntry, place: Target, error: Exception) -> ConnectError:
+    if isinstance(error, socket.gaierror):
+        reason = "no such host: check its name, or write its address"
+    elif isinstance(error, ConnectionRefusedError):
+        reason = f"nothing listens on port {place.port}: is sshd running?"
+    elif isinstance(error, TimeoutError):
+        reason = "no answer: is it on, and in this network?"
+    else:
+        reason = str(error) or type(error).__name__
+    return ConnectError(f"{entry.name}: can't reach {place}: {reason}", device=entry.name)
