@@ -24,7 +24,6 @@ from farm.transports.files import LocalSink, reading
 from farm.transports.output import Meter, Output
 
 _PIECE_BYTES = 1 << 16
-_COPY_BYTES = 1 << 20
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 #: What a shell answers where the program doesn't exist, and where it can't be started.
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
@@ -45,6 +44,8 @@ class LocalTransport:
     """
 
     name = "local"
+    #: Size of one step of a copy.
+    _copy_bytes = 1 << 20
 
     def __init__(self, device: str, root: Path) -> None:
         self._device = device
@@ -97,8 +98,8 @@ class LocalTransport:
                 target = os.open(remote, flags | os.O_CLOEXEC, 0o600)
                 try:
                     self._check_offset(os.fstat(target).st_size if offset else 0, offset, remote)
-                    while piece := source.read(_COPY_BYTES):
-                        self._check_open()
+                    while piece := source.read(self._copy_bytes):
+                        self._moving(len(piece))
                         _write_all(target, piece)
                         meter.add(len(piece))
                     os.fchmod(target, mode)
@@ -217,12 +218,21 @@ class LocalTransport:
             if not stat_bits.S_ISREG(found.st_mode):
                 raise TransferError(f"{remote} isn't a regular file", device=self._device)
             sink.check_size(found.st_size)
-            while piece := file.read(_COPY_BYTES):
-                self._check_open()
+            while piece := file.read(self._copy_bytes):
+                self._moving(len(piece))
                 sink.write(piece)
                 meter.add(len(piece))
         except OSError as error:
             raise self._refused(error, remote) from error
+
+    def _moving(self, count: int) -> None:
+        """Called before so many bytes of a file are copied.
+
+        Raises:
+            DeviceLost: `close` was called.
+        """
+        del count
+        self._check_open()
 
     def _check_open(self) -> None:
         if self._closed:
