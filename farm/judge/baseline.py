@@ -265,7 +265,7 @@ def _decide(
         bound = f"at {'least' if rate else 'most'} {allowed.worst:.3g}x"
         reason = f"{found.ratio:.3g}x the baseline ({low:.3g} to {high:.3g}), wanted {bound}"
         if verdict != "REGRESSED":
-            reason += f"; these two runs can prove {high / found.ratio - 1:.0%} or more"
+            reason += f"; below {high / found.ratio - 1:.0%} these two runs can't tell"
     return MetricComparison(metric, verdict, found.ratio, found.ci95, reason)
 
 

@@ -275,7 +275,8 @@ def _flags(
 ) -> tuple[str, ...]:
     """What a reader of the table has to know, each once."""
     flags = [guard.name for guard in guards if guard.state == "flagged"]
-    states = {name for report in performance for name in report.guards.items()}
+    warm = [report for report in performance if report.regime == "warm"]
+    states = {name for report in warm for name in report.guards.items()}
     if ("window", "flagged") in states:
         flags.append("short_window")
     if ("token_count", "flagged") in states:
@@ -283,9 +284,8 @@ def _flags(
     flags += [
         trust
         for trust in ("invalid", "noisy", "unverified")
-        if any(report.trust == trust for report in performance)
+        if any(report.trust == trust for report in warm)
     ]
-    warm = [report for report in performance if report.regime == "warm"]
     if any(report.median is None for report in warm):
         flags.append("not_measured")
     elif any(report.ci95 is None for report in warm):

@@ -142,7 +142,7 @@ def times(performance: Sequence[PerformanceReport], prefix: str) -> str:
 def trust(result: CellResult) -> str:
     """The worst trust of the cell's rates, and the flags that aren't said by it."""
     order = ("invalid", "noisy", "unverified", "ok")
-    found = {p.trust for p in result.performance}
+    found = {p.trust for p in result.performance if p.regime == "warm"}
     worst = next((word for word in order if word in found), "")
     flags = [flag for flag in result.flags if flag not in order]
     return ", ".join([worst, *flags] if worst else flags)
@@ -153,6 +153,7 @@ def unreadable(result: CellResult) -> list[str]:
     names = {
         name
         for p in result.performance
+        if p.regime == "warm"
         for name, state in p.guards.items()
         if state == "unavailable"
     }

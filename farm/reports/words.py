@@ -53,6 +53,8 @@ def plus_minus(median: float | None, ci95: tuple[float, float] | None) -> str:
     if not median or ci95 is None:
         return ""
     half = 50 * (ci95[1] - ci95[0]) / median
+    if half > 100:
+        return "±>100 %"
     return f"±{half:.0f} %" if half >= 1 else f"±{half:.1f} %"
 
 

@@ -57,6 +57,7 @@ def test_metrics_have_values_units_and_intervals() -> None:
     for name, (unit, value) in expected.items():
         report = metric(judgement, name)
         assert report.unit == unit
+        assert report.median is not None
         assert report.median == pytest.approx(value, rel=0.03)
         assert report.ci95 is not None
         assert report.ci95[0] <= report.median <= report.ci95[1]

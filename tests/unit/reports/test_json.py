@@ -68,7 +68,13 @@ def check(value: object, schema: dict[str, object], defs: dict[str, object], whe
     if "enum" in schema:
         assert value in schema["enum"], where  # type: ignore[operator]
     kind = schema.get("type")
-    kinds = {"object": dict, "array": list, "string": str, "null": type(None), "boolean": bool}
+    kinds: dict[str, type] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "null": type(None),
+        "boolean": bool,
+    }
     if kind in kinds:
         assert isinstance(value, kinds[str(kind)]), f"{where}: {value!r} is no {kind}"
     if kind in ("number", "integer"):
