@@ -121,15 +121,18 @@ class LocalTransport:
         """Copy a file from its place; see `farm.protocols.Transport.pull`."""
         del stall_s
         meter = Meter(progress)
-        try:
-            source = os.open(remote, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise self._refused(error, remote) from error
         with (
-            os.fdopen(source, "rb") as file,
+            self._source(remote) as source,
             LocalSink(local, remote, max_bytes=max_bytes, device=self._device) as sink,
         ):
-            self._copy_out(file, remote, sink, meter)
+            try:
+                sink.check_size(os.fstat(source.fileno()).st_size)
+                while piece := source.read(self._copy_bytes):
+                    self._moving(len(piece))
+                    sink.write(piece)
+                    meter.add(len(piece))
+            except OSError as error:
+                raise self._refused(error, remote) from error
         meter.finish()
 
     def stat(self, remote: str) -> FileStat | None:
@@ -212,18 +215,16 @@ class LocalTransport:
                     else:
                         selector.unregister(key.fileobj)
 
-    def _copy_out(self, file: BinaryIO, remote: str, sink: LocalSink, meter: Meter) -> None:
+    def _source(self, remote: str) -> BinaryIO:
+        """Open a regular file; a pipe or a device would have no end."""
         try:
-            found = os.fstat(file.fileno())
-            if not stat_bits.S_ISREG(found.st_mode):
-                raise TransferError(f"{remote} isn't a regular file", device=self._device)
-            sink.check_size(found.st_size)
-            while piece := file.read(self._copy_bytes):
-                self._moving(len(piece))
-                sink.write(piece)
-                meter.add(len(piece))
+            source = os.open(remote, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise self._refused(error, remote) from error
+        if not stat_bits.S_ISREG(os.fstat(source).st_mode):
+            os.close(source)
+            raise TransferError(f"{remote} isn't a regular file", device=self._device)
+        return os.fdopen(source, "rb")
 
     def _moving(self, count: int) -> None:
         """Called before so many bytes of a file are copied.

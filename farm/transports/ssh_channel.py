@@ -92,21 +92,23 @@ def execute(
         DeviceLost: The connection broke.
         TransportTimeout: See `Wait.check`.
     """
-    with _translated(login.link, wait.device):
-        channel = login.transport.open_session(timeout=max(0.1, wait.left_s(_OPEN_S)))
     try:
         with _translated(login.link, wait.device):
-            channel.settimeout(_TICK_S)
-            channel.exec_command(line)
-        return _Pump(login, channel, wait).run(source, on_stdout, on_stderr)
+            channel = login.transport.open_session(timeout=max(0.1, wait.left_s(_OPEN_S)))
+        try:
+            with _translated(login.link, wait.device):
+                channel.settimeout(_TICK_S)
+                channel.exec_command(line)
+            return _Pump(login, channel, wait).run(source, on_stdout, on_stderr)
+        finally:
+            channel.close()
     except DeviceLost:
-        # What was written too late ended the link: that was our own limit, no loss.
-        if login.link.write_late:
-            wait.check(0.0)
+        # Our own limits end a channel or the whole link too: that is no loss.
+        if login.transport.is_active() or login.link.write_late:
+            wait.check(0.0 if login.link.write_late else time.monotonic())
         raise
     finally:
         login.link.write_by = None
-        channel.close()
 
 
 class _Pump:
