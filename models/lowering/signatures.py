@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from executorch.exir import to_edge
 from torch import nn
 
 from farm.core.artifact import Recipe
 from models.config import ModelConfig
-from models.lowering.delegates import EDGE_CONFIG
 from models.parts import PartKind
 
 DynamicShapes = tuple[dict[int, object], ...] | None
@@ -77,7 +75,6 @@ def signature_program(
 ) -> torch.export.ExportedProgram:
     """Program with the inputs and outputs of a part."""
     shapes = None if example.dynamic_shapes is None else (example.dynamic_shapes,)
-    program = torch.export.export(
+    return torch.export.export(
         _Shapes(config, kind), example.inputs, dynamic_shapes=shapes, strict=False
     )
-    return to_edge(program, compile_config=EDGE_CONFIG).exported_program()
