@@ -19,9 +19,9 @@ CREATE TABLE IF NOT EXISTS runs (
   run_id TEXT PRIMARY KEY, name TEXT NOT NULL, folder TEXT NOT NULL, started_at TEXT NOT NULL,
   ended_at TEXT NOT NULL, exit_code INTEGER NOT NULL, verdict TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS metrics (
-  run_id TEXT NOT NULL, cell_id TEXT NOT NULL, metric TEXT NOT NULL, unit TEXT NOT NULL,
-  median REAL, low REAL, high REAL, trust TEXT NOT NULL,
-  PRIMARY KEY (run_id, cell_id, metric)) WITHOUT ROWID;
+  run_id TEXT NOT NULL, cell_id TEXT NOT NULL, metric TEXT NOT NULL, regime TEXT NOT NULL,
+  unit TEXT NOT NULL, median REAL, low REAL, high REAL, trust TEXT NOT NULL,
+  PRIMARY KEY (run_id, cell_id, metric, regime)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS durations (
   task TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
 """
@@ -47,6 +47,7 @@ class PastMetric:
     started_at: str
     cell_id: str
     metric: str
+    regime: str
     unit: str
     median: float | None
     trust: str
@@ -95,12 +96,13 @@ class History:
             )
             self._db.execute("DELETE FROM metrics WHERE run_id = ?", (report.run_id,))
             self._db.executemany(
-                "INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         report.run_id,
                         cell.cell_id,
                         measured.metric,
+                        measured.regime,
                         measured.unit,
                         measured.median,
                         None if measured.ci95 is None else measured.ci95[0],
@@ -134,7 +136,7 @@ class History:
         """Return one metric over the runs of a config, newest first."""
         with self._translated():
             rows = self._db.execute(
-                "SELECT r.run_id, r.started_at, m.cell_id, m.metric, m.unit, m.median, m.trust"
+                "SELECT r.run_id, r.started_at, m.cell_id, m.metric, m.regime, m.unit, m.median, m.trust"
                 " FROM metrics m JOIN runs r ON r.run_id = m.run_id"
                 " WHERE r.name = ? AND m.metric = ? ORDER BY r.started_at DESC LIMIT ?",
                 (name, metric, limit),

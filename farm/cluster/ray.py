@@ -19,8 +19,7 @@ from farm.core.runtime import DeviceJob
 from farm.core.tasks import ExportTask, HostTask, HostTaskResult, ReferenceTask
 from farm.protocols import StageCallback
 
-# Ray reads these when it is imported; an open Ray port is code execution, so token
-# authentication is on unless the user decided otherwise.
+# Ray reads these when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -50,8 +49,6 @@ def start_local(*, cpus: int) -> None:
     Raises:
         PlanError: Ray can't start here; the message says why and names `--cluster none`.
     """
-    # A local cluster listens on loopback only and lives for one command.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     try:
         ray.init(
             address="local",

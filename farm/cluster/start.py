@@ -15,7 +15,7 @@ from farm.core.errors import FarmError, PlanError
 from farm.core.events import Handshake
 from farm.home import farm_home
 from farm.protocols import Site, TaskPool
-from farm.site.agent import SiteAgent, in_thread
+from farm.site.agent import SiteAgent
 
 log = logging.getLogger(__name__)
 
@@ -65,14 +65,19 @@ async def start(cluster: str, home: Path) -> Runtime:
         agent = SiteAgent(home)
         return Runtime(LocalPool(home, workers=cpus), {"": agent}, lambda: None)
 
+    # Ray reads this when it is imported. A cluster of our own listens on loopback only and lives
+    # for one command; on any other an open port is code execution, so its token is required.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if cluster == "local" else "token")
     from farm.cluster import ray
 
     if cluster == "local":
-        await in_thread(partial(ray.start_local, cpus=cpus))
+        # In this thread, though it blocks for seconds: the kernel ends Ray's processes when the
+        # thread that started them ends.
+        ray.start_local(cpus=cpus)
         site = ray.RaySite("local", partial(local_agent, ""))
         runtime = Runtime(ray.RayPool(cpus_per_export=min(2, cpus)), {"": site}, ray.stop)
     else:
-        names = await in_thread(partial(ray.join, cluster))
+        names = ray.join(cluster)
         sites: dict[str, Site] = {"": SiteAgent(home)}
         for name in names:
             sites[name] = ray.RaySite(name, partial(local_agent, name), detached=True)

@@ -99,7 +99,6 @@ def compare(task: CompareTask, home: Path) -> Judgement:
     return judge_cell(
         task,
         stage_logits(task, opened),
-        recipe=task.recipe,
         generated_text=text,
     )
 
@@ -116,7 +115,7 @@ def host_run(task: HostRunTask, home: Path, emit: Emit, stop: threading.Event) -
         home=home, store=store, open_transport=transports.open, find_runner=runners.find
     )
     entry = DeviceEntry(name="host", transport="local", root=str(home / "host"))
-    key = _host_run_key(task, entry, context)
+    key = _host_run_key(task, entry, context, emit)
 
     def work() -> HostRunResult:
         run = _run_here(task, entry, context, emit, stop)
@@ -130,7 +129,7 @@ def host_run(task: HostRunTask, home: Path, emit: Emit, stop: threading.Event) -
     return replace(result, cache_hit=hit)
 
 
-def _host_run_key(task: HostRunTask, entry: DeviceEntry, context: SiteContext) -> str:
+def _host_run_key(task: HostRunTask, entry: DeviceEntry, context: SiteContext, emit: Emit) -> str:
     """Everything that a host run's logits depend on: artifact, binary, vector ISA, tokens."""
     connection = Connection(entry, context.home, context.open_transport)
     try:
@@ -138,7 +137,12 @@ def _host_run_key(task: HostRunTask, entry: DeviceEntry, context: SiteContext) -
     finally:
         connection.close()
     runner = context.find_runner(task.runner)
-    build = runner.build(facts.abi, facts, context.home, task.executorch)
+    started = time.monotonic()
+
+    def step(text: str) -> None:
+        emit(StageEvent("build", 0, 0, time.monotonic() - started, text))
+
+    build = runner.build(facts.abi, facts, context.home, task.executorch, step)
     files = [task.bundle.pte.sha256, task.bundle.data and task.bundle.data.sha256]
     parts = (files, build.sha256, facts.features, task.tokens, task.passes, PERTURBATIONS)
     return "host-run-" + digest(*parts)
