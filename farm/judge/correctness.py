@@ -7,6 +7,7 @@ end to end. Knows no file: logits arrive as matrices.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -95,7 +96,7 @@ def source_report(max_abs_error: float, tokens: int) -> StageComparison:
         kl_mean=None,
         kl_max=None,
         top1_agreement=None,
-        max_abs_error=max_abs_error,
+        max_abs_error=max_abs_error if math.isfinite(max_abs_error) else None,
         first_divergence=None,
         perplexity_from=None,
         perplexity_to=None,

@@ -144,9 +144,17 @@ def _facts(result: CellResult) -> str:
         ("pushed", size(result.pushed_bytes) if result.pushed_bytes is not None else None),
         ("flags", ", ".join(result.flags)),
         ("not readable", ", ".join(unreadable(result))),
-        *((name.replace("_", " "), value) for name, value in sorted(result.conditions.items())),
     ]
-    return _definitions((name, value) for name, value in facts if value)
+    conditions = _definitions(
+        (name.replace("_bytes", "").replace("_", " "), _condition(name, value))
+        for name, value in sorted(result.conditions.items())
+    )
+    folded = f"<details><summary>Conditions</summary>{conditions}</details>" if conditions else ""
+    return _definitions((name, value) for name, value in facts if value) + folded
+
+
+def _condition(name: str, value: str) -> str:
+    return size(int(value)) if "_bytes" in name and value.isdigit() else value
 
 
 def _definitions(pairs: Iterable[tuple[str, object]]) -> str:
@@ -222,7 +230,7 @@ def _performance(result: CellResult) -> str:
 def _metric(p: PerformanceReport) -> str:
     value = seconds(p.median) if p.unit == "s" else f"{number(p.median)} {p.unit}"
     regime = "" if p.regime == "warm" else f"({p.regime.replace('_', ' ')})"
-    notes = [p.definition, f"{p.threads} threads"]
+    notes = [p.definition, f"{p.threads} thread{'' if p.threads == 1 else 's'}"]
     if p.min_detectable_change is not None:
         notes.append(f"could show a change of {percent(p.min_detectable_change)}")
     fired = [name for name, state in p.guards.items() if state == "flagged"]

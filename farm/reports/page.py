@@ -55,6 +55,7 @@ padding:10px 18px;margin-top:12px}
 details.cell[open]{padding-bottom:18px}
 details.cell .scroll{border-radius:8px}
 summary{cursor:pointer}
+details details{margin-top:12px}details details>summary{color:var(--quiet);font-size:13px}
 summary code{color:var(--quiet);margin-left:12px}
 .reason{border-left:3px solid var(--grey);padding:4px 12px;margin:14px 0 4px;
 overflow-wrap:anywhere}

@@ -18,9 +18,11 @@ def size(count: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration: `12 ms`, `3.4 s`, `2 min 05 s`, `1 h 02 min`."""
+    """A duration: `30 µs`, `12 ms`, `3.4 s`, `2 min 05 s`, `1 h 02 min`."""
     if value is None or not math.isfinite(value):
         return "-"
+    if 0 < value < 0.0009995:
+        return f"{1e6 * value:.3g} µs"
     if value < 0.9995:
         return f"{1000 * value:.3g} ms"
     if value < 60:

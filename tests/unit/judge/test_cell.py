@@ -263,3 +263,17 @@ def test_stage_logits_opens_what_the_task_names() -> None:
     assert set(stages) == {"eager_fp32", "device_pte", "host_pte"}
     assert set(stages["device_pte"]) == {"decode", "prefill"}
     assert opened[0] is eager
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(1e-5, "passed"), (0.5, "failed"), (np.nan, "failed")]
+)
+def test_the_source_is_the_first_stage(error: float, outcome: str) -> None:
+    case = Case()
+    task = case.task()
+    task = replace(task, reference=replace(task.reference, source_max_abs_error=float(error)))
+    judgement = judge_cell(task, case.logits(), generated_text=TEXT)
+    assert judgement.outcome == outcome
+    assert judgement.correctness is not None
+    assert judgement.correctness.stages[0].from_ == "source"
+    json.loads(to_json(judgement))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +178,21 @@ def test_logits_files_are_mapped_and_checked(tmp_path: Path) -> None:
         open_logits(path, LogitsRef(ref, 4, 4))
     with pytest.raises(StoreError, match="missing"):
         open_logits(tmp_path / "missing", LogitsRef(ref, 3, 4))
+
+
+def test_memory_stays_flat_however_many_rows(tmp_path: Path) -> None:
+    vocabulary, peaks = 4096, []
+    for rows in (256, 2048):
+        files = []
+        for name in ("a", "b"):
+            values = np.random.default_rng(rows).standard_normal((rows, vocabulary), np.float32)
+            path = tmp_path / f"{name}{rows}"
+            (values + np.float32(name == "b")).tofile(path)
+            ref = LogitsRef(ObjectRef("0" * 64, 0, name), rows, vocabulary)
+            files.append(every_position(open_logits(path, ref)))
+        tracemalloc.start()
+        compare(files[0], files[1], [0] * rows)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0] + (1 << 20)
+    assert peaks[1] < 48 << 20

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from farm.core.artifact import LinearQuantization
+from farm.core.result import GateResult
+from farm.judge.metrics import Comparison, NonFinite, PerplexityChange
+from farm.judge.rules import (
+    KL_NOTHING,
+    KL_NOTHING_DYNAMIC,
+    QUANTISATION,
+    Pair,
+    RuleContext,
+    judge_pair,
+    judge_source,
+)
+
+
+def comparison(**changes: object) -> Comparison:
+    base = Comparison(
+        rows=256,
+        bit_equal=False,
+        non_finite=None,
+        cosine_min=0.99,
+        kl_mean=0.02,
+        kl_max=0.2,
+        top1_agreement=0.9,
+        max_abs_error=1.0,
+        perplexity_from=20.0,
+        perplexity_to=20.0,
+        perplexity_change=PerplexityChange(0.0, 0.005, 255),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def moved(ratio: float, error: float) -> dict[str, Any]:
+    return {
+        "perplexity_to": 20.0 * ratio,
+        "perplexity_change": PerplexityChange(math.log(ratio), error, 255),
+    }
+
+
+def judge(
+    from_: str,
+    to: str,
+    *,
+    path: str = "decode",
+    linear: LinearQuantization = "8da4w",
+    floor: dict[str, float] | None = None,
+    same_code: bool = False,
+    **changes: Any,
+) -> dict[str, GateResult]:
+    floors = {"decode": 0.02, "prefill": 0.01} if floor is None else floor
+    context = RuleContext(linear, floors, same_code)
+    return {
+        gate.metric: gate
+        for gate in judge_pair(Pair(from_, to, path, comparison(**changes)), context)
+    }
+
+
+@pytest.mark.parametrize(("kl", "passed"), [(0.0299, True), (0.0301, False)])
+def test_a_device_stays_within_one_and_a_half_noise_floors(kl: float, passed: bool) -> None:
+    assert judge("host_pte", "device_pte", kl_mean=kl)["kl_mean"].passed is passed
+
+
+@pytest.mark.parametrize(
+    ("linear", "least"),
+    [("none", KL_NOTHING), ("4w", KL_NOTHING), ("8da4w", KL_NOTHING_DYNAMIC)],
+)
+def test_a_floor_of_nothing_has_a_least_bound(linear: LinearQuantization, least: float) -> None:
+    gates = judge("host_pte", "device_pte", linear=linear, floor={"decode": 1e-12}, kl_mean=least)
+    assert gates["kl_mean"].threshold == least
+    assert gates["kl_mean"].passed is True
+
+
+def test_an_unknown_floor_decides_nothing() -> None:
+    gate = judge("host_pte", "device_pte", floor={})["kl_mean"]
+    assert gate.passed is None
+    assert gate.reason
+
+
+def test_the_same_code_is_judged_by_bits_alone() -> None:
+    gates = judge("host_pte", "device_pte", same_code=True, kl_mean=1e-12)
+    assert set(gates) == {"bit_equal"}
+    assert gates["bit_equal"].passed is False
+    assert judge("host_pte", "device_pte", same_code=True, bit_equal=True)["bit_equal"].passed
+
+
+@pytest.mark.parametrize(
+    ("ratio", "error", "passed"),
+    [
+        (1.009, 0.0001, True),
+        (1.02, 0.0001, False),
+        (0.98, 0.0001, False),
+        # Two percent, but 256 tokens tell it to 1.6 % only.
+        (1.02, 0.008, True),
+        (1.10, 0.008, False),
+    ],
+)
+def test_perplexity_fails_only_where_the_tokens_can_tell(
+    ratio: float, error: float, passed: bool
+) -> None:
+    gate = judge("host_pte", "device_pte", **moved(ratio, error))["perplexity_change"]
+    assert gate.passed is passed
+    assert bool(gate.reason) == (abs(ratio - 1) > 0.01)
+
+
+def test_a_better_perplexity_of_the_quantised_model_is_no_failure() -> None:
+    gates = judge("eager_fp32", "eager_quantised", **moved(0.7, 0.001))
+    assert gates["perplexity_change"].passed is True
+    gates = judge("eager_quantised", "host_pte", **moved(0.7, 0.001))
+    assert gates["perplexity_change"].passed is False
+
+
+@pytest.mark.parametrize("linear", list(QUANTISATION))
+def test_every_quantisation_has_bounds_that_a_tenfold_perplexity_breaks(
+    linear: LinearQuantization,
+) -> None:
+    broken = judge("eager_fp32", "eager_quantised", linear=linear, kl_mean=2.3, **moved(10.0, 0.1))
+    assert {gate.passed for gate in broken.values()} == {False}
+    healthy = judge("eager_fp32", "eager_quantised", linear=linear, kl_mean=0.015)
+    assert {gate.passed for gate in healthy.values()} == {True}
+
+
+def test_the_host_bound_grows_with_the_noise_floor() -> None:
+    assert judge("eager_quantised", "host_pte")["kl_mean"].threshold == pytest.approx(0.1)
+    noisy = judge("eager_quantised", "host_pte", floor={"decode": 0.05})
+    assert noisy["kl_mean"].threshold == pytest.approx(0.15)
+    fp32 = judge("eager_quantised", "host_pte", linear="none", floor={})
+    assert fp32["kl_mean"].threshold == pytest.approx(1e-3)
+
+
+def test_few_rows_have_a_wider_bound_the_decode_floor_and_no_perplexity() -> None:
+    few = judge(
+        "host_pte",
+        "device_pte",
+        path="prefill",
+        rows=9,
+        perplexity_change=PerplexityChange(0.5, 0.1, 8),
+    )
+    assert set(few) == {"kl_mean"}
+    # Its own floor of 0.01 comes from nine rows; the decode path's 0.02 counts.
+    assert few["kl_mean"].threshold == pytest.approx(1.5 * 0.02 * (1 + 4.5 / 3))
+
+
+@pytest.mark.parametrize(("side", "stage"), [("from", "host_pte"), ("to", "device_pte")])
+def test_not_a_number_names_its_stage(side: str, stage: str) -> None:
+    gates = judge("host_pte", "device_pte", non_finite=NonFinite(side, 17), kl_mean=None)
+    assert set(gates) == {"finite"}
+    assert gates["finite"].passed is False
+    assert gates["finite"].reason == f"NaN or infinity in the logits of {stage} at position 17"
+
+
+def test_pairs_from_end_to_end_are_shown_not_judged() -> None:
+    assert judge("eager_fp32", "device_pte", kl_mean=9.0) == {}
+
+
+def test_the_source_rule() -> None:
+    assert judge_source(1e-4).passed is True
+    assert judge_source(0.5).passed is False
+    broken = judge_source(math.nan)
+    assert (broken.passed, broken.value) == (False, None)
