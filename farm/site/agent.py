@@ -25,7 +25,7 @@ from farm.core.runtime import DeviceJob
 from farm.home import store_root
 from farm.protocols import Runner
 from farm.site.connection import OpenTransport
-from farm.site.context import SiteContext
+from farm.site.context import Limits, SiteContext
 from farm.site.discovery import Discover, discover_adb
 from farm.site.ensure import bring_objects
 from farm.site.inventory import merge, probe_all
@@ -42,7 +42,7 @@ PROTOCOL = 1
 #: Without a poll for this long the controller counts as gone, seconds.
 ORPHAN_GRACE_S = 60.0
 #: `close` waits this long for sessions to clean their devices, seconds.
-CLOSE_S = 3.5
+CLOSE_S = 3.3
 
 
 class SiteAgent:
@@ -55,6 +55,7 @@ class SiteAgent:
         open_transport: Makes the transport of an entry.
         find_runner: Runner by name.
         discover: Entries of the attached adb devices.
+        limits: Times that decide about lost devices.
     """
 
     def __init__(
@@ -66,10 +67,15 @@ class SiteAgent:
         open_transport: OpenTransport = transports.open,
         find_runner: Callable[[str], Runner] = runners.find,
         discover: Discover = discover_adb,
+        limits: Limits | None = None,
     ) -> None:
         self.name = name
         self._context = SiteContext(
-            home, ContentStore(store_root(home)), open_transport, find_runner
+            home,
+            ContentStore(store_root(home)),
+            open_transport,
+            find_runner,
+            limits or Limits(),
         )
         self._grace_s = orphan_grace_s
         self._discover = discover

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from farm.protocols import Runner
 from farm.site.connection import OpenTransport
 from farm.site.store import ContentStore
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times that decide about lost devices, seconds."""
+
+    #: Without a poll for this long the device ends a job by itself.
+    stale_s: float = 45.0
+    #: One long poll; its connection has to answer soon after.
+    poll_s: float = 5.0
+    #: How long a lost device is looked for. Less than `stale_s`, or nothing would be left there.
+    reconnect_s: float = 30.0
+    #: All of the clean-up after a failure, and after a cancellation.
+    clean_s: float = 12.0
+    cancelled_clean_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +36,4 @@ class SiteContext:
     open_transport: OpenTransport
     #: Runner by name; raises UnknownName.
     find_runner: Callable[[str], Runner]
+    limits: Limits = field(default_factory=Limits)

@@ -108,9 +108,9 @@ class DeviceHelper:
         """Ask the helper who it is."""
         return self._ask("version")
 
-    def probe(self, timeout_s: float = SHORT_S) -> bytes:
+    def probe(self) -> bytes:
         """Read raw facts of the device: one JSON document, for farm.site.facts."""
-        return self._run(("probe", "--root", self.root), timeout_s=timeout_s)
+        return self._run(("probe", "--root", self.root), timeout_s=SHORT_S)
 
     def have(
         self, shas: Sequence[str], *, size_bytes: int, rehash: bool = False
@@ -216,9 +216,9 @@ class DeviceHelper:
             output=output,
         )
 
-    def clean(self, name: str, *, timeout_s: float = SHORT_S) -> None:
+    def clean(self, name: str) -> None:
         """End what runs in a work folder and remove it; nothing happens when there is none."""
-        self._ask("clean", self.root, "--work", name, timeout_s=timeout_s)
+        self._ask("clean", self.root, "--work", name)
 
     def clean_stale(self, lease: LeaseOwner) -> list[str]:
         """Remove work folders that nobody looks after; return their names."""
@@ -242,14 +242,13 @@ class DeviceHelper:
         """
         self._lease("renew", lease, ttl_s)
 
-    def release_lease(self, lease: LeaseOwner, *, timeout_s: float = SHORT_S) -> None:
+    def release_lease(self, lease: LeaseOwner) -> None:
         """Give the device back; nothing happens when it wasn't ours."""
-        words = ("lease", self.root, "release", "--owner", lease.owner, *lease.fence)
-        self._ask(*words, timeout_s=timeout_s)
+        self._ask("lease", self.root, "release", "--owner", lease.owner, *lease.fence)
 
-    def show_lease(self, timeout_s: float = SHORT_S) -> LeaseState:
+    def show_lease(self) -> LeaseState:
         """Look at the lease."""
-        value = self._ask("lease", self.root, "show", timeout_s=timeout_s)
+        value = self._ask("lease", self.root, "show")
         return LeaseState(
             str(value["state"]), value.get("owner"), value.get("run"), float(value.get("left_s", 0))
         )

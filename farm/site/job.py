@@ -37,18 +37,15 @@ from farm.protocols import Runner
 from farm.site import deploy, fit
 from farm.site.conditions import conditions
 from farm.site.connection import Connection, Snapshot
-from farm.site.context import SiteContext
+from farm.site.context import Limits, SiteContext
 from farm.site.helper import DeviceHelper
 from farm.site.launch import read_launch
 from farm.site.lease import LeaseKeeper, lease_owner
 from farm.site.results import common_clock, fetch_logits, fetch_logs, push_files
-from farm.site.supervised import MAX_OUTPUT_BYTES, STALE_S, Ended, follow, persevere
+from farm.site.supervised import MAX_OUTPUT_BYTES, Ended, follow, persevere
 
 log = logging.getLogger(__name__)
 
-#: Limits of the clean-up, seconds. After a cancellation all of it has to fit into 3 s.
-CLEAN_S = 8.0
-CANCELLED_CLEAN_S = 1.2
 #: Least time between two progress events of one stage.
 PROGRESS_S = 0.25
 
@@ -121,6 +118,11 @@ class JobRun:
     # -- supervised.Link
 
     @property
+    def limits(self) -> Limits:
+        """Times that decide about lost devices."""
+        return self._context.limits
+
+    @property
     def helper(self) -> DeviceHelper:
         """The helper through the present connection."""
         return self._present().helper
@@ -166,7 +168,7 @@ class JobRun:
         self._say("clean", force=True)
         persevere(self, lambda helper: deploy.check_intact(helper, self._deployed))
         after = persevere(self, lambda _helper: self._present().snapshot())
-        self._clean(CLEAN_S)
+        self._clean(self.helper)
         return DeviceRunResult(build, common_clock(launches), deployed, conditions(before, after))
 
     def _build(self, runner: Runner, snapshot: Snapshot) -> RunnerBuild:
@@ -223,7 +225,7 @@ class JobRun:
             work,
             (*build.argv, *words),
             env=build.env,
-            stale_s=STALE_S,
+            stale_s=self.limits.stale_s,
             max_output_bytes=MAX_OUTPUT_BYTES,
             lease=self._lease.owner,
         )
@@ -260,17 +262,28 @@ class JobRun:
         found: BaseException = cancelled or error
         if cancelled is None and isinstance(error, RunnerError) and self._deployed:
             found = self._explained(error)
-        limit_s = CLEAN_S if cancelled is None else CANCELLED_CLEAN_S
         if self._lease.held or self._work is not None:
-            fresh = self._reopened()
-            try:
-                self._clean(limit_s, fresh.helper)
-            except FarmError as trouble:
-                # The device ends the job by itself once nobody polls it.
-                log.warning("%s: not cleaned: %s", self._entry.name, trouble)
-            finally:
-                fresh.close()
+            limits = self.limits
+            self._clean_anew(limits.clean_s if cancelled is None else limits.cancelled_clean_s)
         return found
+
+    def _clean_anew(self, limit_s: float) -> None:
+        """Clean through a fresh connection, which is closed from outside when it takes long."""
+        old = self._present_or_none()
+        assert old is not None  # a lease or a work folder needs a connection
+        old.close()
+        fresh = old.reopen()
+        timer = threading.Timer(limit_s, fresh.close)
+        timer.daemon = True
+        timer.start()
+        try:
+            self._clean(fresh.helper)
+        except FarmError as trouble:
+            # The device ends the job by itself once nobody polls it.
+            log.warning("%s: not cleaned: %s", self._entry.name, trouble)
+        finally:
+            timer.cancel()
+            fresh.close()
 
     def _explained(self, error: RunnerError) -> FarmError:
         """A runner that failed on damaged files is no evidence against the model."""
@@ -282,17 +295,10 @@ class JobRun:
             log.warning("%s: objects not checked again: %s", self._entry.name, trouble)
         return error
 
-    def _reopened(self) -> Connection:
-        old = self._present_or_none()
-        assert old is not None  # a lease or a work folder needs a connection
-        old.close()
-        return old.reopen()
-
-    def _clean(self, limit_s: float, helper: DeviceHelper | None = None) -> None:
-        helper = helper or self.helper
-        helper.clean(self._work_name, timeout_s=limit_s)
+    def _clean(self, helper: DeviceHelper) -> None:
+        helper.clean(self._work_name)
         self._work = None
-        self._lease.release(helper, timeout_s=limit_s)
+        self._lease.release(helper)
 
     # -- connection and progress
 

@@ -76,8 +76,8 @@ class LeaseKeeper:
         finally:
             helper.transport.close()
 
-    def release(self, helper: DeviceHelper, *, timeout_s: float) -> None:
+    def release(self, helper: DeviceHelper) -> None:
         """Give the device back."""
         if self.held:
-            helper.release_lease(self.owner, timeout_s=timeout_s)
+            helper.release_lease(self.owner)
             self.held = False

@@ -22,18 +22,14 @@ from farm.core.errors import (
     TransportError,
     TransportTimeout,
 )
+from farm.site.context import Limits
 from farm.site.helper import DeviceHelper, Polled
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Without a poll for this long the device ends the job by itself, seconds.
-STALE_S = 45.0
-#: One long poll; its connection has to answer soon after.
-POLL_S = 5.0
-#: How long a lost device is looked for, seconds. Less than STALE_S, or nothing would be there.
-RECONNECT_S = 30.0
+#: Between two tries to reach a lost device, seconds.
 RECONNECT_PAUSE_S = 0.5
 #: Largest output of one launch, each of stdout and stderr.
 MAX_OUTPUT_BYTES = 16 << 20
@@ -42,6 +38,10 @@ POLL_BYTES = 1 << 20
 
 class Link(Protocol):
     """What a supervised launch needs of its job."""
+
+    @property
+    def limits(self) -> Limits:
+        """Times that decide about lost devices."""
 
     @property
     def helper(self) -> DeviceHelper:
@@ -66,14 +66,15 @@ class Ended:
     stdout: bytes
 
 
-def persevere(link: Link, call: Callable[[DeviceHelper], T], limit_s: float = RECONNECT_S) -> T:
+def persevere(link: Link, call: Callable[[DeviceHelper], T]) -> T:
     """Make a repeatable call; come back to a device whose connection broke.
 
     Raises:
-        DeviceLost: It didn't come back within `limit_s`, or lost its memory.
+        DeviceLost: It didn't come back in time, or lost its memory.
         FarmError: Whatever else the call raises.
     """
     lost_at: float | None = None
+    limit_s = link.limits.reconnect_s
     while True:
         try:
             return call(link.helper)
@@ -116,7 +117,7 @@ def follow(link: Link, work: str, limit_s: float, on_line: Callable[[bytes], Non
     stdout = bytearray()
     rest = b""
     while True:
-        wait_s = min(POLL_S, deadline.remaining_s)
+        wait_s = min(link.limits.poll_s, deadline.remaining_s)
 
         poll = partial(
             DeviceHelper.poll, work=work, offset=len(stdout), wait_s=wait_s, max_bytes=POLL_BYTES

@@ -12,6 +12,7 @@ from farm.core.events import JobFinished, JobStarted, SiteEvent
 from farm.core.runtime import DeployFile, DeviceJob, LaunchRequest
 from farm.home import store_root
 from farm.site.agent import SiteAgent
+from farm.site.context import Limits
 from farm.site.store import ContentStore
 from tests.contract.toy_runner import ToyRunner
 
@@ -37,6 +38,7 @@ class SiteBench:
     orphan_grace_s: float = 60.0
     #: Devices of the inventory; this machine when there are none.
     entries: tuple[DeviceEntry, ...] = ()
+    limits: Limits = field(default_factory=Limits)
     home: Path = field(init=False)
     agent: SiteAgent = field(init=False)
     seq: int = 0
@@ -48,6 +50,7 @@ class SiteBench:
             orphan_grace_s=self.orphan_grace_s,
             find_runner=lambda _name: ToyRunner(self.folder / "toy"),
             discover=lambda _named, _site: [],
+            limits=self.limits,
         )
         self.store = ContentStore(store_root(self.home))
 

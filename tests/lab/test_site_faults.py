@@ -11,6 +11,7 @@ import pytest
 
 from farm.core.errors import DeviceLost, DeviceUnfit, FarmError, StorageFull, TransportError
 from farm.core.events import JobFinished, JobProgress
+from farm.site.context import Limits
 from farm.site.inventory import PROBE_LIMIT_S
 from tests.contract.site_bench import SiteBench
 from tests.contract.toy_runner import GOOD
@@ -21,6 +22,9 @@ pytestmark = pytest.mark.lab
 
 #: Runs for some seconds, saying so, then ends well.
 SLOW = 'for i in 1 2 3 4 5 6; do echo "{\\"progress\\": [\\"decode\\", $i, 6]}"; sleep 1; done\n'
+
+#: Long enough for what the faults do, short enough for a test.
+SHORT = Limits(stale_s=12.0, poll_s=2.0, reconnect_s=10.0, clean_s=5.0)
 
 
 @pytest.fixture(params=["adb", "ssh"])
@@ -52,7 +56,7 @@ def test_power_cut_and_reboot_lose_the_job_but_nothing_stays(
     machine: Machine, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
-        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        bench = SiteBench(tmp_path, entries=(machine.entry,), limits=SHORT)
         finished, seconds = await faulty_job(
             bench, machine, SLOW + GOOD, lambda: in_thread(machine.restart)
         )
@@ -70,12 +74,12 @@ def test_power_cut_and_reboot_lose_the_job_but_nothing_stays(
 
 def test_power_cut_for_good(machine: Machine, tmp_path: Path) -> None:
     async def scenario() -> None:
-        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        bench = SiteBench(tmp_path, entries=(machine.entry,), limits=SHORT)
         finished, seconds = await faulty_job(
             bench, machine, SLOW + GOOD, lambda: in_thread(machine.kill)
         )
         assert isinstance(finished.error, TransportError), finished.error
-        assert seconds < 75
+        assert seconds < 45
         await bench.agent.close()
 
     asyncio.run(scenario())
@@ -83,11 +87,11 @@ def test_power_cut_for_good(machine: Machine, tmp_path: Path) -> None:
 
 def test_link_down_for_a_while_is_survived(machine: Machine, tmp_path: Path) -> None:
     async def scenario() -> None:
-        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        bench = SiteBench(tmp_path, entries=(machine.entry,), limits=SHORT)
 
         async def fault() -> None:
             machine.network.unplug()
-            await asyncio.sleep(15)
+            await asyncio.sleep(6)
             machine.network.heal()
 
         finished, _ = await faulty_job(bench, machine, SLOW * 2 + GOOD, fault)
@@ -100,7 +104,7 @@ def test_link_down_for_a_while_is_survived(machine: Machine, tmp_path: Path) -> 
 
 def test_daemon_restart_is_survived(machine: Machine, tmp_path: Path) -> None:
     async def scenario() -> None:
-        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        bench = SiteBench(tmp_path, entries=(machine.entry,), limits=SHORT)
         finished, _ = await faulty_job(
             bench, machine, SLOW + GOOD, lambda: in_thread(machine.restart_daemon)
         )
@@ -116,7 +120,7 @@ def test_frozen_device_is_noticed_in_time_and_disturbs_nobody(
 ) -> None:
     async def scenario() -> None:
         other = adb_device()
-        bench = SiteBench(tmp_path, entries=(machine.entry, other.entry))
+        bench = SiteBench(tmp_path, entries=(machine.entry, other.entry), limits=SHORT)
         await bench.start(bench.job("sleep 100", device=machine.name))
         await bench.until_stage("check")
         await asyncio.sleep(1.0)
@@ -151,7 +155,7 @@ def test_frozen_device_is_noticed_in_time_and_disturbs_nobody(
 
 def test_probe_of_a_frozen_device_is_bounded(machine: Machine, tmp_path: Path) -> None:
     async def scenario() -> None:
-        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        bench = SiteBench(tmp_path, entries=(machine.entry,), limits=SHORT)
         await bench.agent.inventory([machine.entry], adb_auto=False)
         machine.freeze()
         started = time.monotonic()
@@ -169,7 +173,7 @@ def test_cancel_of_a_job_on_a_frozen_device_takes_three_seconds(
     machine: Machine, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
-        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        bench = SiteBench(tmp_path, entries=(machine.entry,), limits=SHORT)
         await bench.start(bench.job("sleep 100", device=machine.name))
         await bench.until_stage("check")
         await asyncio.sleep(1.0)
@@ -184,7 +188,7 @@ def test_cancel_of_a_job_on_a_frozen_device_takes_three_seconds(
 
 def test_device_without_space(machine: Machine, tmp_path: Path) -> None:
     async def scenario() -> None:
-        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        bench = SiteBench(tmp_path, entries=(machine.entry,), limits=SHORT)
         await bench.agent.inventory([machine.entry], adb_auto=False)
         machine.fill(leave_bytes=8 << 20)
         finished = await bench.run(bench.job(GOOD + "#" * (24 << 20), device=machine.name))
@@ -200,7 +204,7 @@ def test_device_without_space(machine: Machine, tmp_path: Path) -> None:
 
 def test_least_recently_used_objects_make_room(machine: Machine, tmp_path: Path) -> None:
     async def scenario() -> None:
-        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        bench = SiteBench(tmp_path, entries=(machine.entry,), limits=SHORT)
         first = bench.job(GOOD + "exit 0\n" + "a" * (40 << 20), device=machine.name)
         assert (await bench.run(first)).error is None
         machine.fill(leave_bytes=80 << 20)
@@ -219,7 +223,7 @@ def test_job_dies_with_a_lost_host(machine: Machine, tmp_path: Path) -> None:
     """Nobody polls any more: the device ends the job by itself."""
 
     async def scenario() -> None:
-        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        bench = SiteBench(tmp_path, entries=(machine.entry,), limits=SHORT)
         await bench.start(bench.job("sleep 200", device=machine.name))
         await bench.until_stage("check")
         await asyncio.sleep(1.0)
@@ -227,7 +231,7 @@ def test_job_dies_with_a_lost_host(machine: Machine, tmp_path: Path) -> None:
         machine.network.unplug()
         started = time.monotonic()
         while machine.runs("sleep 200"):
-            assert time.monotonic() - started < 60
+            assert time.monotonic() - started < 12 + 5
             await asyncio.sleep(0.5)
         machine.network.heal()
         events = await bench.events(limit_s=60)
