@@ -6,7 +6,8 @@ CONFIG ?= configs/llama_q4.yaml
 export VENV
 
 bin = "$(VENV)"/bin
-timeouts = --timeout=600 --durations=15
+# The second limit is for a test that hangs in native code, where the first can't interrupt it.
+timeouts = --timeout=600 -o faulthandler_timeout=1200 -o faulthandler_exit_on_timeout=true --durations=15
 
 .PHONY: help run install dev unit test check format bench constraints clean
 
@@ -17,7 +18,7 @@ help:
 	@echo "                farm run $(CONFIG); no phone, no account, no root needed"
 	@echo "  make test     set up, then every test (as root also with adb and ssh devices)"
 	@echo
-	@echo "  make unit     tests of pure code: seconds, no network, no Ray, no export"
+	@echo "  make unit     tests without network, Ray, export or devices: a minute or two"
 	@echo "  make check    formatting, lint, types, layers"
 	@echo "  make format   apply formatting and simple lint fixes"
 	@echo "  make bench    every benchmark against its peer, one after the other"
@@ -45,11 +46,13 @@ test: dev
 	@if [ "$$(id -u)" = 0 ]; then tests/lab/install.sh; fi
 	@$(bin)/python -m pytest $(timeouts) $(ARGS)
 
+# All of it, whatever fails first: one round shows everything there is to mend.
 check: dev
-	$(bin)/ruff format --check .
-	$(bin)/ruff check .
-	$(bin)/mypy --strict farm runners models tests
-	$(bin)/lint-imports
+	@failed=""; \
+	for step in "ruff format --check ." "ruff check ." "mypy --strict farm runners models tests" \
+	    "lint-imports"; do \
+	  echo "==> $$step"; $(bin)/$$step || failed="$$failed '$$step'"; \
+	done; if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 format: dev
 	$(bin)/ruff format .
