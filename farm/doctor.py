@@ -234,7 +234,8 @@ def farm_home(home: Path) -> Check:
 def store(home: Path) -> Check:
     """What the caches hold: objects, models, native builds."""
     objects = [ref.size_bytes for ref in ContentStore(store_root(home)).listing()]
-    models = sorted(path.name for path in _entries(model_cache(home)))
+    # `hashes` remembers what was hashed, it is no model.
+    models = sorted(path.name for path in _entries(model_cache(home)) if path.name != "hashes")
     builds = sorted({path.parent.name for path in native_cache(home).rglob("farm-*-*")})
     parts = [
         f"{len(objects)} objects ({_size(sum(objects))})",

@@ -183,12 +183,12 @@ def test_home_on_a_network_file_system_is_refused(
 
 def test_store_counts_what_is_there(tmp_path: Path) -> None:
     ContentStore(store_root(tmp_path)).put_bytes(b"x" * 1000, "x")
-    model_cache(tmp_path).mkdir()
-    (model_cache(tmp_path) / "ours.gguf").write_text("")
+    (model_cache(tmp_path) / "hashes").mkdir(parents=True)
+    (model_cache(tmp_path) / "ours").mkdir()
     build = native_cache(tmp_path) / "x86_64" / "farm-runner-0123456789ab"
     build.mkdir(parents=True)
     assert doctor.store(tmp_path).detail == (
-        "1 objects (0.0 MiB); models: ours.gguf; native builds: x86_64"
+        "1 objects (0.0 MiB); models: ours; native builds: x86_64"
     )
 
 
