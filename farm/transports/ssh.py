@@ -233,6 +233,9 @@ class SshTransport:
                 raise
             finally:
                 self._pid = None
+        if self._closed:
+            # The program ended because close() killed it: its exit code means nothing.
+            raise self._lost()
         take(pids.rest())
         return code
 
