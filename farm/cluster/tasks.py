@@ -211,18 +211,19 @@ def _cancel_when(stop: threading.Event, job: JobRun, done: threading.Event) -> N
 
 
 def _noise_floor(run: DeviceRunResult, task: HostRunTask, store: ContentStore) -> NoiseFloor | None:
-    """Largest mean KL of the perturbed launches to the normal one, for each pass."""
+    """Mean KL of the perturbed launches to the normal one, averaged over them, by pass."""
     normal = dict(run.launches[0].logits)
     positions = {one.name: one.positions for one in task.passes}
 
     def opened(ref: LogitsRef, name: str) -> Logits:
         return Logits(open_logits(store.path(ref.object), ref), positions[name])
 
-    floors: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
     for launch in run.launches[1:]:
         for name, ref in launch.logits:
             metrics = compare_logits(opened(normal[name], name), opened(ref, name), task.tokens)
             if metrics.kl_mean is None:
                 raise RunnerError(f"{task.task_id}: logits of pass {name} are not finite numbers")
-            floors[name] = max(floors.get(name, 0.0), metrics.kl_mean)
-    return NoiseFloor(tuple(floors.items()), len(PERTURBATIONS)) if floors else None
+            found.setdefault(name, []).append(metrics.kl_mean)
+    floors = tuple((name, sum(values) / len(values)) for name, values in found.items())
+    return NoiseFloor(floors, len(PERTURBATIONS)) if floors else None
