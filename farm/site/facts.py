@@ -76,6 +76,7 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
         raise BadOutput(f"unknown machine type {uname.get('machine', '')[:40]!r}", raw=str(uname))
     info = cpu.parse_cpuinfo(files.get("/proc/cpuinfo", ""))
     total, available = system.parse_meminfo(files.get("/proc/meminfo", ""))
+    emulated = emulation.emulated(abi, info)
     limit = _memory_limit(files)
     battery, thermal, status = _heat(raw)
     names = {path: files[path] for path in _NAMES if path in files}
@@ -105,8 +106,9 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
         abi=abi,
         clusters=_clusters(files, info, values["cores"]),
         system_loader=LOADERS.get(abi, {}).get("glibc") in raw.loaders,
-        features=cpu.features(info) or _helper_features(probe),
-        emulated=emulation.emulated(abi, info),
+        # Under emulation /proc/cpuinfo is the host's; the helper asks the emulator.
+        features=(not emulated and cpu.features(info)) or _helper_features(probe),
+        emulated=emulated,
         virtualised=emulation.virtualised(info, names, properties),
         unread=_unread(values, thermal),
         **values,
@@ -259,7 +261,7 @@ def _linux_battery(files: Mapping[str, str]) -> tuple[float | None, int | None]:
 
 def _helper_features(probe: Mapping[str, Any]) -> tuple[str, ...]:
     value = probe.get("cpu_features")
-    return tuple(sorted(str(name) for name in value)) if isinstance(value, list) else ()
+    return cpu.named_features(map(str, value)) if isinstance(value, list) else ()
 
 
 def _unread(values: Mapping[str, Any], thermal: android.Thermal | None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from farm.core.device import CoreCluster
@@ -22,6 +22,8 @@ _FEATURES = {
     "sme2": "sme2",
     "ssse3": "ssse3",
     "sse4_2": "sse4.2",
+    "sse4.2": "sse4.2",
+    "avx512vnni": "avx512_vnni",
     "avx": "avx",
     "avx2": "avx2",
     "f16c": "f16c",
@@ -134,7 +136,12 @@ def features(info: CpuInfo) -> tuple[str, ...]:
     """Features that every listed core has, by this project's names, sorted."""
     listed = [core.flags for core in info.cores if core.flags]
     common = frozenset.intersection(*listed) if listed else frozenset[str]()
-    return tuple(sorted({_FEATURES[flag] for flag in common if flag in _FEATURES}))
+    return named_features(common)
+
+
+def named_features(flags: Iterable[str]) -> tuple[str, ...]:
+    """Kernel's flags by this project's names, sorted; what kernels don't choose by is left out."""
+    return tuple(sorted({_FEATURES[flag] for flag in flags if flag in _FEATURES}))
 
 
 def clusters(

@@ -22,7 +22,9 @@ struct Stat {
 
 bool read_stat(pid_t pid, Stat& out) {
   std::string text;
-  if (!read_text("/proc/" + std::to_string(pid) + "/stat", 4096, text)) return false;
+  // The dot: qemu-user answers a program's questions about itself with a made-up /proc/PID/stat,
+  // which another process would never see.
+  if (!read_text("/proc/./" + std::to_string(pid) + "/stat", 4096, text)) return false;
   // The name in parentheses may itself hold spaces and parentheses.
   const size_t close = text.rfind(')');
   if (close == std::string::npos || close + 2 >= text.size()) return false;
