@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.command import CONFIGS, Farm
+from tests.command import CONFIGS, Farm
 
 TINY = str(CONFIGS / "tiny.yaml")
 LOCAL = ("--cluster", "none", "--select", "transport=local", "--live", "off")

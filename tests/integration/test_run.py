@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.integration.command import CONFIGS, Farm
+from tests.command import CONFIGS, Farm
 
 TINY = str(CONFIGS / "tiny.yaml")
 ONLY_LOCAL = ("--select", "transport=local", "--live", "off")

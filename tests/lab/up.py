@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for machine in _make(options, server):
             made.append(machine)
             print(f"{machine.name:14} {machine.address:15} pid {machine.pid}", flush=True)
-        _write(options.inventory, made, local=options.local)
+        write_inventory(options.inventory, made, local=options.local)
         print(f"adb server at {server.address} (ANDROID_ADB_SERVER_PORT={server.port})")
         print(f"inventory: {options.inventory}\nready; Ctrl-C ends it", flush=True)
         signal.pause()
@@ -73,7 +73,8 @@ def _make(options: argparse.Namespace, server: AdbServer) -> Iterator[Machine]:
                 yield make_board(name, arch=arch, disk_mb=options.disk_mb)
 
 
-def _write(path: Path, machines: Sequence[Machine], *, local: bool) -> None:
+def write_inventory(path: Path, machines: Sequence[Machine], *, local: bool) -> None:
+    """Write an inventory of these machines, and of this one when `local`."""
     rows = []
     for machine in machines:
         row = {key: getattr(machine.entry, key) for key in (*_FIELDS, "known_hosts")}

@@ -151,9 +151,7 @@ def save_gguf(checkpoint: HfCheckpoint, path: Path, kind: str = "F32") -> None:
             writer.add_tensor(gguf_name(name), data)
         else:
             number = gguf.GGMLQuantizationType[kind]
-            writer.add_tensor(
-                gguf_name(name), gguf.quants.quantize(data, number), raw_dtype=number
-            )
+            writer.add_tensor(gguf_name(name), gguf.quants.quantize(data, number), raw_dtype=number)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

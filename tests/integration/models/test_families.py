@@ -21,9 +21,7 @@ TOLERANCE = 1e-4
 
 def our_logits(checkpoint: Checkpoint, folder: Path) -> torch.Tensor:
     target = folder / "logits.f32"
-    return families.read_logits(
-        target, eager_logits(checkpoint, None, families.TOKENS, target)
-    )
+    return families.read_logits(target, eager_logits(checkpoint, None, families.TOKENS, target))
 
 
 def opened(kind: str, path: Path, cache: Path) -> Checkpoint:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SOURCES = Path(__file__).parents[2]
+SOURCES = Path(__file__).parents[1]
 CONFIGS = SOURCES / "configs"
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.command import CONFIGS, Farm
+from tests.command import CONFIGS, Farm
 
 
 @pytest.fixture(scope="session")
