@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +64,9 @@ class Connection:
         self._helper: DeviceHelper | None = None
         self._getprop: str | None = None
         self._loaders: frozenset[str] | None = None
-        #: True while a helper is compiled: time that isn't the device's.
+        #: True while a helper is compiled, and when that ended: time that isn't the device's.
         self.building = False
+        self.built_at: float | None = None
 
     @property
     def helper(self) -> DeviceHelper:
@@ -151,6 +153,7 @@ class Connection:
         try:
             return build_helper(abi, native_cache(self._home)).files[0]
         finally:
+            self.built_at = time.monotonic()
             self.building = False
 
     def _install(self, helper: DeviceHelper, program: NativeFile) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+import time
 from collections.abc import Sequence
 
-from farm.clock import Deadline
 from farm.core.device import Device, DeviceEntry
 from farm.core.errors import ConnectError, DeviceUnfit, FarmError, TransportError
 from farm.site.connection import Connection
@@ -32,24 +32,20 @@ class Probe:
         self._done = threading.Event()
         self._device: Device | None = None
         self._connection: Connection | None = None
+        self._started_at = 0.0
         self._thread = threading.Thread(
             target=self._run, name=f"farm-probe-{entry.name}", daemon=True
         )
 
     def start(self) -> None:
         """Begin."""
+        self._started_at = time.monotonic()
         self._thread.start()
 
-    def result(self, limit: Deadline) -> Device:
-        """Wait for the device; one that is silent is given up and its connection closed.
-
-        A helper that is compiled meanwhile doesn't count against the device: the limit starts
-        again once it is there.
-        """
-        while not self._done.wait(min(0.2, limit.remaining_s)):
-            if self._connection is not None and self._connection.building:
-                limit = Deadline(PROBE_LIMIT_S)
-            elif limit.passed:
+    def result(self) -> Device:
+        """Wait for the device; one that is silent is given up and its connection closed."""
+        while not self._done.wait(min(0.2, max(0.0, self._left_s()))):
+            if self._left_s() <= 0:
                 break
         if self._device is not None:
             return self._device
@@ -61,6 +57,16 @@ class Probe:
             state="offline",
             reason=f"it didn't answer within {PROBE_LIMIT_S:.0f} s; is it frozen or asleep?",
         )
+
+    def _left_s(self) -> float:
+        """Time left for the device. A helper that is compiled meanwhile costs it nothing."""
+        connection = self._connection
+        if connection is not None and connection.building:
+            return PROBE_LIMIT_S
+        since = self._started_at
+        if connection is not None and connection.built_at is not None:
+            since = max(since, connection.built_at)
+        return since + PROBE_LIMIT_S - time.monotonic()
 
     def _run(self) -> None:
         try:
@@ -93,12 +99,11 @@ class Probe:
 
 
 def probe_all(entries: Sequence[DeviceEntry], context: SiteContext) -> list[Device]:
-    """Probe devices in parallel. Blocks for at most the limit, whatever they do."""
+    """Probe devices in parallel. Blocks for at most the limit of one, whatever they do."""
     probes = [Probe(entry, context) for entry in entries]
     for probe in probes:
         probe.start()
-    limit = Deadline(PROBE_LIMIT_S)
-    return [probe.result(limit) for probe in probes]
+    return [probe.result() for probe in probes]
 
 
 def merge(named: Sequence[Device], found: Sequence[Device]) -> list[Device]:
