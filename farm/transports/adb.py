@@ -7,6 +7,7 @@ call must be stoppable. Devices need nothing but `sh`, `cat` and `chmod`.
 from __future__ import annotations
 
 import logging
+import os
 import posixpath
 import re
 import stat as stat_bits
@@ -23,6 +24,7 @@ from farm.core.errors import (
     ConfigError,
     ConnectError,
     DeviceLost,
+    StorageFull,
     TransferError,
     TransportError,
 )
@@ -40,8 +42,10 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_ROOT = "/data/local/tmp/farm"
 _CONNECT_S = 10.0
+#: Files of this size and more leave what arrived when their push breaks.
+_GUARDED_BYTES = 4 << 20
 #: Limit of one question to a device that should answer at once.
-_ANSWER_S = 8.0
+_ANSWER_S = 7.0
 #: What ending a remote program may take: after a timeout, and when the user closes.
 _KILL_S, _KILL_CLOSING_S = 3.0, 0.5
 _TCP_SERIAL = re.compile(r"(\[[0-9A-Fa-f:]+\]|[\w.-]+):\d+\Z")
@@ -112,11 +116,13 @@ class AdbTransport:
         with reading(local, offset) as source:
             if offset:
                 self._append(source, remote, mode, meter, patience)
-            else:
+            elif os.fstat(source.fileno()).st_size < _GUARDED_BYTES:
                 with self._sync() as sync:
                     self._check_parent(sync, remote)
                     sync.send(source, remote, meter, patience)
                 self._set_mode(remote, mode)
+            else:
+                self._send_guarded(source, remote, mode, meter, patience)
         meter.finish()
 
     def pull(
@@ -180,6 +186,33 @@ class AdbTransport:
         output.add_stdout(pids.rest())
         return code
 
+    def _send_guarded(
+        self, source: BinaryIO, remote: str, mode: int, meter: Meter, patience: Patience
+    ) -> None:
+        """Send a file of which a break leaves what arrived; see `command_line.guard_line`."""
+        line = b"shell,v2,raw:" + command_line.guard_line(remote, mode)
+        output = Output(Command(("sh",)), self._device)
+        with self._stream(line, Deadline(_CONNECT_S)) as stream, self._sync() as sync:
+            guard = ShellSession(stream, self._device)
+            self._check_parent(sync, remote)
+            if sync.stat(remote, self._answering()) is not None:
+                guard.tell(b"clear\n", self._answering())
+            try:
+                sync.send(
+                    source,
+                    remote,
+                    meter,
+                    patience,
+                    on_begun=lambda: guard.tell(b"hold\n", self._answering()),
+                )
+            except (TransferError, StorageFull):
+                guard.tell(b"drop\n", self._answering())
+                raise
+            code = guard.communicate(
+                bytes_source(b"done\n"), _ignore, output.add_stderr, self._answering()
+            )
+        self._require(output.completed(code), remote)
+
     def _append(
         self, source: BinaryIO, remote: str, mode: int, meter: Meter, patience: Patience
     ) -> None:
@@ -195,19 +228,21 @@ class AdbTransport:
             return piece
 
         line = command_line.write_line(remote, mode=mode, append=True)
-        self._require(line, take, remote, patience)
+        self._write(line, take, remote, patience)
 
     def _set_mode(self, remote: str, mode: int) -> None:
-        self._require(
-            command_line.mode_line(remote, mode), bytes_source(b""), remote, self._answering()
-        )
+        line = command_line.mode_line(remote, mode)
+        self._write(line, bytes_source(b""), remote, self._answering())
 
-    def _require(self, line: bytes, source: Source, remote: str, patience: Patience) -> None:
+    def _write(self, line: bytes, source: Source, remote: str, patience: Patience) -> None:
         output = Output(Command(("sh",)), self._device)
         code = self._shell(line, source, output, patience)
-        done = output.completed(code)
+        self._require(output.completed(code), remote)
+
+    def _require(self, done: Completed, remote: str) -> None:
         if not done.ok:
-            raise storage_error(f"{remote}: {done.error_text or f'exit {code}'}", self._device)
+            reason = done.error_text or f"exit {done.exit_code}"
+            raise storage_error(f"{remote}: {reason}", self._device)
 
     def _check_parent(self, sync: SyncSession, remote: str) -> None:
         """Refuse a missing folder: adbd would make it, readable for all."""
@@ -351,4 +386,4 @@ class AdbTransport:
 
 
 def _ignore(_: bytes) -> None:
-    """Output of ending a program says nothing."""
+    """Drop output that says nothing."""

@@ -48,6 +48,14 @@ class ShellSession:
         self._device = device
         self._incoming = bytearray()
 
+    def tell(self, data: bytes, patience: Patience) -> None:
+        """Send a piece of standard input that more will follow.
+
+        Raises:
+            DeviceLost, TransportTimeout: As `Patience.wait`.
+        """
+        self.stream.send_all(_HEADER.pack(_STDIN, len(data)) + data, patience)
+
     def communicate(
         self,
         source: Source,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat as stat_bits
 import struct
+from collections.abc import Callable
 from typing import BinaryIO
 
 from farm.core.command import FileStat
@@ -54,8 +55,23 @@ class SyncSession:
             raise self._error(f"{remote}: {os.strerror(error)}")
         return FileStat(size, stat_bits.S_IMODE(mode), mtime), mode
 
-    def send(self, source: BinaryIO, remote: str, meter: Meter, patience: Patience) -> None:
+    def send(
+        self,
+        source: BinaryIO,
+        remote: str,
+        meter: Meter,
+        patience: Patience,
+        *,
+        on_begun: Callable[[], None] | None = None,
+    ) -> None:
         """Write a file from its start. adbd makes it readable for all: set its mode after.
+
+        Args:
+            source: The file of this host.
+            remote: Its place on the device; adbd removes it when the transfer breaks.
+            meter: Counts what was sent.
+            patience: How long to wait.
+            on_begun: Called once, when the first bytes are on their way.
 
         Raises:
             StorageFull: No space left on the device.
@@ -70,6 +86,9 @@ class SyncSession:
                 struct.pack_into("<4sI", message, 0, b"DATA", size)
                 self._send_watching(view[: 8 + size], remote, patience)
                 meter.add(size)
+                if on_begun is not None:
+                    on_begun()
+                    on_begun = None
             mtime = int(os.fstat(source.fileno()).st_mtime) & 0xFFFFFFFF
             self.stream.send_all(struct.pack("<4sI", b"DONE", mtime), patience)
         except DeviceLost:

@@ -17,7 +17,7 @@ from farm.core.errors import ConfigError, DeviceLost, TransportTimeout
 #: Longest request that the server's four hexadecimal digits of length can announce.
 _REQUEST_BYTES = 0xFFFF
 #: A stream this long without a byte makes us ask whether the device still answers.
-QUIET_S = 4.0
+QUIET_S = 3.0
 
 
 class ServerRefused(Exception):

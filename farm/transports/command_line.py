@@ -72,6 +72,30 @@ def mode_line(remote: str, mode: int) -> bytes:
     return _reporting(f"export LC_ALL=C; exec chmod {mode:o} {file_word(remote)}")
 
 
+def guard_line(remote: str, mode: int) -> bytes:
+    """Line that keeps what arrived of a file when the connection breaks.
+
+    adbd removes a file whose transfer breaks. The shell behind this line holds the file open
+    and, when its input ends without a word, writes what it holds back to its place. Words, one
+    a line: `clear` empties an older file, `hold` waits for the new one's first bytes and opens
+    it, `done` sets the mode, `drop` gives up.
+    """
+    name, saved = file_word(remote), file_word(f"{remote}.saved")
+    wait = "n=0; while {0} && [ $n -lt 200000 ]; do n=$((n+1)); done"
+    return _reporting(
+        # adbd sends a hang-up when the connection ends.
+        "trap '' HUP; export LC_ALL=C; umask 077; held=; while read -r word; do case $word in "
+        f"clear) : > {name};; "
+        f"hold) {wait.format(f'! [ -s {name} ]')}; [ -s {name} ] && exec 3< {name} && held=1;; "
+        f"done) chmod {mode:o} {name}; exit $?;; "
+        "drop) exit 0;; esac; done; "
+        f'[ -n "$held" ] || exit 0; {wait.format(f"[ -e {name} ]")}; [ -e {name} ] && exit 0; '
+        # A reader must not meet a file that still grows; without `mv` it may.
+        f"if command -v mv > /dev/null; then cat <&3 > {saved} && ! [ -e {name} ] && "
+        f"mv {saved} {name} || rm -f {saved}; else cat <&3 > {name}; fi"
+    )
+
+
 def stat_line(remote: str, absent: int) -> bytes:
     """Line that prints size, mode in hexadecimal and mtime, or exits with code `absent`."""
     name = file_word(remote)

@@ -23,7 +23,7 @@ from farm.transports.ssh_login import Login
 #: Fastest with paramiko: larger windows and pieces cost more than they give.
 _PIECE_BYTES = 1 << 15
 _READ_BYTES = 1 << 16
-_ANSWER_S = 8.0
+_ANSWER_S = 7.0
 _OPEN_S = 10.0
 #: How long a full window is waited for before looking round.
 _TICK_S = 0.02

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import time
 from typing import Any, Protocol
@@ -15,7 +16,8 @@ from typing import Any, Protocol
 import paramiko
 
 #: While a call runs: how often the far side is asked, and how long it may take to answer.
-_ASK_EVERY_S, _ANSWER_S = 4.0, 8.0
+_ASK_EVERY_S, _ANSWER_S = 3.0, 7.0
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class _Socket(Protocol):
@@ -82,6 +84,9 @@ class Link:
         self._closed = True
         if isinstance(self._sock, socket.socket):
             with contextlib.suppress(OSError):
+                # What the kernel still holds must not reach the device after we gave up:
+                # it would grow a file that somebody is about to resume.
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
                 self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 

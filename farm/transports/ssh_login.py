@@ -22,7 +22,7 @@ from farm.transports.ssh_config import Target
 from farm.transports.ssh_link import Link
 
 #: A frozen device accepts the connection and says nothing.
-CONNECT_S = 12.0
+CONNECT_S = 10.0
 _USUAL_FILES = ("id_ed25519", "id_ecdsa", "id_rsa")
 _FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 #: paramiko logs tracebacks of every broken connection; ours is the error that is raised.

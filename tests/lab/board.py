@@ -60,6 +60,8 @@ def make_board(
         lower=Path("/") if arch == "amd64" else ssh_root(arch),
         disk_at="/root",
         daemon="/usr/sbin/sshd -D -e -f /etc/ssh/farm_config",
+        daemon_path="/usr/sbin/sshd -D",
+        title="sshd",
         files=(
             ("etc/ssh/farm_config", config, 0o600),
             ("etc/ssh/farm_authorized_keys", public, 0o600),

@@ -45,10 +45,11 @@ def machines() -> Iterator[list[Machine]]:
 
 @pytest.fixture
 def adb_device(adb_server: AdbServer, machines: list[Machine]) -> Callable[..., Machine]:
-    """Factory of phones for one test; arguments of `make_phone`."""
+    """Factory of phones for one test; arguments of `make_phone`, and perhaps another server."""
 
-    def make(name: str = "", **options: object) -> Machine:
-        machine = make_phone(adb_server, name or unique("phone"), **options)  # type: ignore[arg-type]
+    def make(name: str = "", server: AdbServer | None = None, **options: object) -> Machine:
+        name = name or unique("phone")
+        machine = make_phone(server or adb_server, name, **options)  # type: ignore[arg-type]
         machines.append(machine)
         return machine
 

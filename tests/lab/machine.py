@@ -55,6 +55,9 @@ class Userland:
     disk_at: str
     #: Command line of the daemon, started again whenever it ends.
     daemon: str
+    #: The daemon itself, and the word before the colon in its workers' titles.
+    daemon_path: str
+    title: str
     #: Files put over the root at every boot: path to text and mode.
     files: tuple[tuple[str, str, int], ...] = ()
     #: Shell lines run in the root before the daemon.
@@ -134,6 +137,7 @@ class Machine:
 
     def start(self, timeout_s: float = 20.0) -> None:
         """Boot, and wait until the daemon listens."""
+        self.network.heal()
         (self.state / "boot_id").write_text(f"{uuid.uuid4()}\n")
         init = _INIT.format(
             name=self.name,
@@ -173,7 +177,6 @@ class Machine:
         """Cut the power: no packet says goodbye, the disk keeps what was written."""
         self.network.unplug()
         self._reap()
-        self.network.heal()
 
     def restart(self) -> None:
         """Cut the power and boot again: same disk, everything else is new."""
@@ -182,9 +185,9 @@ class Machine:
 
     def restart_daemon(self) -> None:
         """Kill adbd or sshd with all that serve a connection; init starts a new one."""
-        daemon = Path(self.userland.daemon.split(" /")[-1].split()[0]).name
         for pid, words in self.processes().items():
-            if Path(words[0].split(":")[0]).name == daemon or f"/{daemon}" in " ".join(words[:3]):
+            line = " ".join(words)
+            if self.userland.daemon_path in line or line.startswith(f"{self.userland.title}:"):
                 _kill(pid, signal.SIGKILL)
         time.sleep(0.2)
         self.wait_listening()

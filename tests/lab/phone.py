@@ -123,6 +123,8 @@ def make_phone(
         lower=adb_root(arch),
         disk_at="/data",
         daemon=f"/usr/bin/toybox env -i PATH={path} {_ENV} /usr/sbin/adbd",
+        daemon_path="/usr/sbin/adbd",
+        title="adbd",
         files=(("system/build.prop", _properties(name, arch), 0o644),),
         prepare=minimal_path([f"/system/bin/{program}" for program in only]) if only else "",
         folders=(("local", 0o755), ("local/tmp", 0o1777), ("sim", 0o777)),
