@@ -45,11 +45,26 @@ inline void dots(const float* query, const float* key, int64_t key_step, int64_t
   }
 }
 
+// Asks for the rows of `keys` keys and their values ahead of use: a decoded token finds its cache
+// pushed out by the weights, and the hardware doesn't foresee steps over other heads.
+inline void fetch_ahead(const float* key, const float* value, int64_t step, int64_t width,
+                        int64_t first, int64_t keys) {
+  constexpr int64_t kLine = 16;  // floats
+  constexpr int64_t kAhead = 8;  // keys
+  for (int64_t k = first; k < std::min(first + 4, keys); ++k) {
+    for (int64_t d = 0; d < width; d += kLine) {
+      if (k + kAhead < keys) __builtin_prefetch(key + (k + kAhead) * step + d);
+      __builtin_prefetch(value + k * step + d);
+    }
+  }
+}
+
 template <int ROWS>
-inline void score_rows(const float* query, const float* key, int64_t key_step, int64_t width,
-                       int64_t keys, float* scores, int64_t stride) {
+inline void score_rows(const float* query, const float* key, const float* value, int64_t key_step,
+                       int64_t width, int64_t keys, float* scores, int64_t stride) {
   int64_t k = 0;
   for (; k + 4 <= keys; k += 4) {
+    if (value) fetch_ahead(key, value, key_step, width, k, keys);
     dots<ROWS, 4>(query, key + k * key_step, key_step, width, scores + k, stride);
   }
   for (; k < keys; ++k) {
@@ -211,8 +226,8 @@ inline void run_unit(const Unit& u, const Partial& out, float* scratch) {
     const float* k = u.p.key + at;
     const float* v = u.p.value + at;
     const auto score = [&](auto size, int64_t r) {
-      score_rows<decltype(size)::value>(query + r * width, k, step, width, keys, scores + r * block,
-                                        block);
+      score_rows<decltype(size)::value>(query + r * width, k, r == 0 ? v : nullptr, step, width, keys,
+                                        scores + r * block, block);
     };
     const auto gather = [&](auto size, int64_t r) {
       mix_rows<decltype(size)::value>(scores + r * block, block, v, step, keys,

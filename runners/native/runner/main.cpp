@@ -17,6 +17,7 @@
 #include "../kernels/pool.h"
 #include "cores.h"
 #include "log.h"
+#include "memory.h"
 #include "output.h"
 #include "phases.h"
 
@@ -92,11 +93,12 @@ std::string read_request(const std::string& path) {
   return text;
 }
 
-void check_file(const std::string& path, const char* where) {
+int64_t check_file(const std::string& path, const char* where) {
   struct stat info{};
   if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) {
     throw Failure("no_model", "no file " + path).with("where", where);
   }
+  return static_cast<int64_t>(info.st_size);
 }
 
 void size_pool(int threads) {
@@ -129,12 +131,14 @@ void run(const Options& options) {
         .with("where", "isa");
   }
   say_hello();
-  check_file(options.model, "model");
-  if (!options.data.empty()) check_file(options.data, "data");
+  int64_t weights = check_file(options.model, "model");
+  if (!options.data.empty()) weights += check_file(options.data, "data");
   kernels::set_order(static_cast<int>(request.sdpa_order));
   const Placement placement = place(request);
   size_pool(placement.threads);
   const int64_t start = monotonic_ns();
+  // Packed weights need about as much as the file, caches and activations some more.
+  prefer_large_pages(weights + weights / 4);
   Model model(options.model, options.data, request.map_file);
   print_line("loaded", describe(model, placement, monotonic_ns() - start));
   check_request(request, model);
