@@ -39,8 +39,9 @@ HOST_PERPLEXITY = 0.05
 SOURCE_MAX_ABS_ERROR = 1e-3
 #: Fewer rows than this have no perplexity worth judging and a wide KL bound.
 MIN_ROWS = 32
-#: KL of single rows scatters by about 1.5 times its mean; three standard errors of that.
-_FEW_ROWS_WIDENING = 4.5
+#: KL of single rows between two builds scatters by 0.6 of its mean (measured), in longer tails by
+#: the mean itself; three standard errors of that.
+_FEW_ROWS_WIDENING = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,11 @@ class QuantisationBound:
 #: the line to a broken model: SmolLM2-135M at 4 bits in groups of 32 has a KL of 0.54 and loses
 #: 44 % perplexity on the built-in text (`farm run configs/llama_q4.yaml`) and larger models less;
 #: a wrong scale or rotation gives several nats and ten times the perplexity.
-#: `none` still may quantise the embedding to 8 bits.
+#: ExecuTorch's own export of that model stands at 0.54 and 46 %, int8 at 0.019 and 4 %, fp32 with
+#: an 8-bit embedding at 0.0001 and 0.1 % (`none` allows for that embedding).
 QUANTISATION: dict[LinearQuantization, QuantisationBound] = {
     "none": QuantisationBound(kl_mean=0.02, perplexity=0.02),
-    "int8": QuantisationBound(kl_mean=0.1, perplexity=0.05),
+    "int8": QuantisationBound(kl_mean=0.1, perplexity=0.15),
     "4w": QuantisationBound(kl_mean=1.0, perplexity=1.0),
     "8da4w": QuantisationBound(kl_mean=1.0, perplexity=1.0),
 }
