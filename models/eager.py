@@ -29,6 +29,7 @@ class RmsNorm(nn.Module):
 
     def __init__(self, weight: torch.Tensor, eps: float) -> None:
         super().__init__()
+        self.weight: torch.Tensor
         self.register_buffer("weight", weight.float())
         self.eps = eps
         self.dim = weight.shape[0]
@@ -54,10 +55,11 @@ class PreAttention(nn.Module):
         if config.qk_norm:
             self.q_norm = RmsNorm(read("attention.q_norm.weight"), config.norm_eps)
             self.k_norm = RmsNorm(read("attention.k_norm.weight"), config.norm_eps)
+        self.swap: torch.Tensor
         self.register_buffer("swap", swap_matrix(config))
 
     def _rotate(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        return x * cos + functional.linear(x, self.swap) * sin  # type: ignore[arg-type]
+        return x * cos + functional.linear(x, self.swap) * sin
 
     def forward(
         self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
@@ -95,7 +97,8 @@ class PostAttention(nn.Module):
         x = x + projected
         gate, up = self.gate_up(self.norm(x))
         (fed,) = self.down(functional.silu(gate) * up)
-        return x + fed
+        result: torch.Tensor = x + fed
+        return result
 
 
 class Between(nn.Module):

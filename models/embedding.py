@@ -41,7 +41,9 @@ class QuantisedEmbedding(nn.Module):
 def build_embedding(table: torch.Tensor, recipe: Recipe) -> nn.Module:
     """Embedding module of a recipe for a table [vocab, dim]."""
     if recipe.embedding_bits is None:
-        return nn.Embedding.from_pretrained(table.float(), freeze=True)
+        plain = nn.Embedding(table.shape[0], table.shape[1], device="meta")
+        plain.weight = nn.Parameter(table.float(), requires_grad=False)
+        return plain
     return QuantisedEmbedding(
         quantise_embedding(table, recipe.embedding_bits, recipe.embedding_group)
     )

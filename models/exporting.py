@@ -93,9 +93,7 @@ def run_export(order: ExportOrder, report: Report) -> ExportAnswer:
 Outcome = tuple[Delegation | None, tuple[str, ...], tuple[str, ...]]
 
 
-def _farm(
-    checkpoint: Checkpoint, request: ExportRequest, folder: Path, report: Report
-) -> Outcome:
+def _farm(checkpoint: Checkpoint, request: ExportRequest, folder: Path, report: Report) -> Outcome:
     from models.lowering.engine import STAGES, export_program
 
     def on_stage(name: str, detail: str) -> None:
@@ -105,9 +103,7 @@ def _farm(
     return exported.delegation, exported.unquantised, exported.warnings
 
 
-def _stock(
-    checkpoint: Checkpoint, request: ExportRequest, folder: Path, report: Report
-) -> Outcome:
+def _stock(checkpoint: Checkpoint, request: ExportRequest, folder: Path, report: Report) -> Outcome:
     from models.lowering.stock import export_stock
 
     return export_stock(checkpoint, request.recipe, folder / "model.pte", report.stage)
@@ -151,4 +147,3 @@ def used() -> tuple[float, int]:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
     return cpu_s, max(own.ru_maxrss, children.ru_maxrss) * 1024
-

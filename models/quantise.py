@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
+import torch.ao.quantization.fx._decomposed  # registers quantized_decomposed
 from torch import nn
-from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig, quantize_
+from torchao.quantization import (
+    Int8DynamicActivationIntxWeightConfig,
+    IntxWeightOnlyConfig,
+    quantize_,
+)
 from torchao.quantization.granularity import PerAxis, PerGroup
 
 from farm.core.artifact import Recipe
@@ -31,6 +37,7 @@ class QuantisedWeight:
     #: [out, in / group], in the dtype that the artifact stores.
     scales: torch.Tensor
     bits: int
+    #: Input elements that share a scale; the whole row where there are no groups.
     group: int
 
 
@@ -59,6 +66,14 @@ def linear_format(recipe: Recipe) -> LinearFormat | None:
         return None
     if recipe.linear == "int8":
         return LinearFormat(bits=8, group=0, dynamic=True)
+    if recipe.linear == "4w":
+        if recipe.group_size is not None:
+            raise ExportError(
+                f"recipe {recipe.name}: XNNPACK has no 4-bit groups with float activations; leave"
+                " group_size out (one scale a row), or use 8da4w",
+                recipe=recipe.name,
+            )
+        return LinearFormat(bits=4, group=0, dynamic=False)
     group = recipe.group_size if recipe.group_size is not None else 32
     if group % 32 or group <= 0:
         raise ExportError(
@@ -66,7 +81,7 @@ def linear_format(recipe: Recipe) -> LinearFormat | None:
             " multiple of 32 (32, 64, 128)",
             recipe=recipe.name,
         )
-    return LinearFormat(bits=4, group=group, dynamic=recipe.linear == "8da4w")
+    return LinearFormat(bits=4, group=group, dynamic=True)
 
 
 def quantise_weight(weight: torch.Tensor, form: LinearFormat) -> QuantisedWeight:
@@ -81,7 +96,7 @@ def quantise_weight(weight: torch.Tensor, form: LinearFormat) -> QuantisedWeight
         intx_choose_qparams_algorithm="affine",
     )
     quantize_(holder, config)
-    rounded = holder.weight
+    rounded: Any = holder.weight
     group = form.group or columns
     scales = rounded.scale.reshape(rows, columns // group)
     # XNNPACK stores scales of groups in bfloat16, those of whole rows in float32.
@@ -100,7 +115,7 @@ def quantise_embedding(table: torch.Tensor, bits: int, group: int) -> QuantisedW
         intx_choose_qparams_algorithm="affine",
     )
     quantize_(holder, config, lambda module, _: isinstance(module, nn.Embedding))
-    rounded = holder.weight
+    rounded: Any = holder.weight
     width = group or columns
     scales = rounded.scale.reshape(rows, columns // width).float()
     return QuantisedWeight(rounded.qdata, scales, bits, width)
@@ -124,6 +139,24 @@ def round_activation(x: torch.Tensor) -> torch.Tensor:
         rounded, block, scale, zero, torch.int8, -128, 127
     )
     return result
+
+
+def quantise_heads(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Round [1, S, H, dim] to int8, one asymmetric scale for each token and head.
+
+    Returns:
+        Integers of x's shape, float32 scales [1, S, H, 1] and int8 zero points, same shape.
+    """
+    ops = torch.ops.quantized_decomposed
+    scales, zeros = ops.choose_qparams_per_token_asymmetric(x, torch.int8)
+    rounded = ops.quantize_per_token(x, scales, zeros, -128, 127, torch.int8)
+    return rounded, scales.to(torch.float32), zeros.to(torch.int8)
+
+
+def round_heads(x: torch.Tensor) -> torch.Tensor:
+    """Quantise [1, S, H, dim] as a cache of integers does, and back."""
+    values, scales, zeros = quantise_heads(x)
+    return (values.float() - zeros.float()) * scales
 
 
 class FloatLinears(nn.Module):
@@ -164,16 +197,19 @@ class QuantisedLinears(nn.Module):
         biases: tuple[torch.Tensor | None, ...],
         *,
         dynamic: bool,
+        per_row: bool,
     ) -> None:
         super().__init__()
         self.count = len(weights)
         self.dynamic = dynamic
         self.bits = weights[0].bits
         self.group = weights[0].group
+        self.per_row = per_row
         for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             self.register_buffer(f"q{index}", weight.values)
-            self.register_buffer(f"s{index}", weight.scales.float())
-            self.register_buffer(f"z{index}", torch.zeros(weight.scales.shape, dtype=torch.int8))
+            scales = weight.scales[:, 0] if per_row else weight.scales
+            self.register_buffer(f"s{index}", scales.float())
+            self.register_buffer(f"z{index}", torch.zeros(scales.shape, dtype=torch.int8))
             self.register_buffer(f"b{index}", None if bias is None else bias.float())
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -182,15 +218,15 @@ class QuantisedLinears(nn.Module):
         low, high = RANGES[self.bits]
         results = []
         for i in range(self.count):
-            weight = torch.ops.torchao.dequantize_affine(
-                getattr(self, f"q{i}"),
-                [1, self.group],
-                getattr(self, f"s{i}"),
-                getattr(self, f"z{i}"),
-                torch.int8,
-                low,
-                high,
-            )
+            values, scales, zeros = (getattr(self, f"{part}{i}") for part in "qsz")
+            if self.per_row:
+                weight = torch.ops.quantized_decomposed.dequantize_per_channel(
+                    values, scales, zeros, 0, low, high, torch.int8
+                )
+            else:
+                weight = torch.ops.torchao.dequantize_affine(
+                    values, [1, self.group], scales, zeros, torch.int8, low, high
+                )
             results.append(functional.linear(x, weight, getattr(self, f"b{i}")))
         return tuple(results)
 
@@ -223,4 +259,6 @@ class LinearBuilder:
         if self.eager:
             dense = tuple(dequantise(weight) for weight in rounded)
             return FloatLinears(dense, biases, dynamic=self.form.dynamic)
-        return QuantisedLinears(rounded, biases, dynamic=self.form.dynamic)
+        return QuantisedLinears(
+            rounded, biases, dynamic=self.form.dynamic, per_row=self.form.group == 0
+        )

@@ -27,6 +27,7 @@ from models.quantise import (
     linear_format,
     quantise_weight,
     round_activation,
+    round_heads,
 )
 from models.rope import rope_tables
 
@@ -86,11 +87,15 @@ def _hidden(
     """Residual stream [1, S, dim] after the last layer."""
     config = checkpoint.config
     builder = PartBuilder(config, checkpoint.tensor, form, eager=True)
-    cos, sin = (table.view(1, -1, 1, config.head_dim) for table in rope_tables(config, tokens.shape[1]))
+    cos, sin = (
+        table.view(1, -1, 1, config.head_dim) for table in rope_tables(config, tokens.shape[1])
+    )
     x = embed_eagerly(checkpoint.tensor("tok_embeddings.weight"), tokens, recipe)
     for layer in range(config.layers):
         on_layer(layer + 1, config.layers)
         q, k, v = builder.pre(layer)(x, cos, sin)
+        if recipe is not None and recipe.quantised_kv_cache:
+            q, k, v = (round_heads(value) for value in (q, k, v))
         x = builder.post(layer)(attend(q, k, v), x)
     return x
 

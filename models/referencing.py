@@ -28,9 +28,7 @@ def run_reference(order: ReferenceOrder, report: Report) -> ReferenceAnswer:
     report.stage("open", 0, 0, request.model.name)
     checkpoint = open_source(request.model, Path(order.cache), report.progress)
     limit_threads(order.threads)
-    tokens = forced_tokens(
-        Tokenizer(checkpoint.tokenizer), read_text(request.text), request.tokens
-    )
+    tokens = forced_tokens(Tokenizer(checkpoint.tokenizer), read_text(request.text), request.tokens)
     logits = [
         _logits(checkpoint, recipe, tokens, staging, name, report)
         for name, recipe in (("eager_fp32", None), ("eager_quantised", request.recipe))

@@ -144,10 +144,11 @@ BYTE_LEVEL: dict[str, Any] = {
 }
 
 #: Frequent pairs of English letters: enough merges to make short texts shorter.
-_PAIRS = (
-    "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le"
-    " ve co me de hi ri ro ic ne ea ra ce li ch ll be ma si om ur"
-).split()
+_LETTERS = (
+    "thheineranreonatenndtiesorteofedisitalarsttontngsehaasouiole"
+    "vecomedehiriroicnearaceliechllbemasiomur"
+)
+_PAIRS = tuple(_LETTERS[index : index + 2] for index in range(0, len(_LETTERS), 2))
 _STARTS = "taoiswcbphfmdrelngu"
 
 

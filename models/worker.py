@@ -46,9 +46,7 @@ class Reporter:
     def stage(self, name: str, index: int, count: int, detail: str = "") -> None:
         """Say which stage runs now."""
         elapsed = round(time.monotonic() - self._started, 3)
-        self._line(
-            "stage", name=name, index=index, count=count, elapsed_s=elapsed, detail=detail
-        )
+        self._line("stage", name=name, index=index, count=count, elapsed_s=elapsed, detail=detail)
 
     def progress(self, done: int, total: int) -> None:
         """Say how much of a download is here; most calls are dropped."""

@@ -7,6 +7,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from models.config import ModelConfig
+from models.quantise import quantise_heads
 
 
 class CustomAttention(nn.Module):
@@ -40,6 +41,52 @@ class CustomAttention(nn.Module):
         return attended
 
 
+class QuantisedAttention(nn.Module):
+    """CustomAttention with a cache of 8-bit integers, a scale and a zero point per head and token.
+
+    The query is rounded alike: `llama::custom_quantized_sdpa` multiplies integers.
+    """
+
+    def __init__(self, config: ModelConfig, length: int) -> None:
+        super().__init__()
+        shape = (1, length, config.kv_heads, config.head_dim)
+        for name in ("k", "v"):
+            self.register_buffer(f"{name}_cache", torch.zeros(shape, dtype=torch.int8))
+            self.register_buffer(f"{name}_scales", torch.ones((*shape[:3], 1)))
+            self.register_buffer(f"{name}_zeros", torch.zeros((*shape[:3], 1), dtype=torch.int8))
+
+    def _store(self, name: str, value: torch.Tensor, position: int) -> tuple[torch.Tensor, ...]:
+        cached = tuple(getattr(self, f"{name}_{part}") for part in ("cache", "scales", "zeros"))
+        for new, cache in zip(quantise_heads(value), cached, strict=True):
+            torch.ops.llama.update_cache(new, cache, position)
+        return cached
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, position: int
+    ) -> torch.Tensor:
+        """As in CustomAttention."""
+        keys, k_scales, k_zeros = self._store("k", k, position)
+        values, v_scales, v_zeros = self._store("v", v, position)
+        query, q_scales, q_zeros = quantise_heads(q)
+        attended: torch.Tensor = torch.ops.llama.custom_quantized_sdpa(
+            query,
+            keys,
+            values,
+            position,
+            None,
+            0.0,
+            True,
+            None,
+            q_zeros,
+            q_scales,
+            k_zeros,
+            k_scales,
+            v_zeros,
+            v_scales,
+        )
+        return attended
+
+
 class PlainAttention(nn.Module):
     """The same in core operators: slower, and runs where the fused ones are missing."""
 
@@ -48,6 +95,9 @@ class PlainAttention(nn.Module):
         self.groups = config.heads // config.kv_heads
         self.scale = config.head_dim**-0.5
         shape = (1, length, config.kv_heads, config.head_dim)
+        self.k_cache: torch.Tensor
+        self.v_cache: torch.Tensor
+        self.mask: torch.Tensor
         self.register_buffer("k_cache", torch.zeros(shape))
         self.register_buffer("v_cache", torch.zeros(shape))
         hidden = torch.full((length, length), float("-inf")).triu(1)
@@ -58,10 +108,10 @@ class PlainAttention(nn.Module):
     ) -> torch.Tensor:
         """As in CustomAttention."""
         count = q.shape[1]
-        self.k_cache.narrow(1, position, count).copy_(k)  # type: ignore[operator]
-        self.v_cache.narrow(1, position, count).copy_(v)  # type: ignore[operator]
-        mask = self.mask.narrow(0, position, count)  # type: ignore[operator]
-        keys = self.k_cache.transpose(1, 2).repeat_interleave(self.groups, dim=1)  # type: ignore[operator]
-        values = self.v_cache.transpose(1, 2).repeat_interleave(self.groups, dim=1)  # type: ignore[operator]
+        self.k_cache.narrow(1, position, count).copy_(k)
+        self.v_cache.narrow(1, position, count).copy_(v)
+        mask = self.mask.narrow(0, position, count)
+        keys = self.k_cache.transpose(1, 2).repeat_interleave(self.groups, dim=1)
+        values = self.v_cache.transpose(1, 2).repeat_interleave(self.groups, dim=1)
         weights = q.transpose(1, 2) @ keys.transpose(2, 3) * self.scale + mask
         return (functional.softmax(weights, dim=-1) @ values).transpose(1, 2)

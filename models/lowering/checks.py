@@ -13,43 +13,50 @@ def check_recipe(config: ModelConfig, recipe: Recipe) -> None:
     Raises:
         ExportError: Says which field is wrong and what is allowed.
     """
-
-    def refuse(text: str) -> ExportError:
-        return ExportError(f"recipe {recipe.name}: {text}", stage="check", recipe=recipe.name)
-
     if recipe.backend not in ("xnnpack", "portable"):
-        raise refuse(
+        raise _refused(
+            recipe,
             f"engine farm lowers to xnnpack and portable, not to {recipe.backend};"
-            " set `engine: stock`"
+            " set `engine: stock`",
         )
     if recipe.backend == "portable" and recipe.linear != "none":
-        raise refuse(
-            f"the portable kernels have no {recipe.linear} Linear; use linear none or xnnpack"
+        raise _refused(
+            recipe,
+            f"the portable kernels have no {recipe.linear} Linear; use linear none or xnnpack",
         )
+    if recipe.quantised_kv_cache and not recipe.custom_sdpa:
+        raise _refused(recipe, "a quantised KV cache needs custom_sdpa")
     if recipe.max_context > config.max_context:
-        raise refuse(
-            f"max_context is {recipe.max_context}, the model was made for {config.max_context}"
+        raise _refused(
+            recipe,
+            f"max_context is {recipe.max_context}, the model was made for {config.max_context}",
         )
     if not 0 < recipe.max_seq <= recipe.max_context:
-        raise refuse(
+        raise _refused(
+            recipe,
             f"max_seq is {recipe.max_seq}; it has to be between 1 and max_context"
-            f" ({recipe.max_context})"
+            f" ({recipe.max_context})",
         )
     if recipe.embedding_group and config.dim % recipe.embedding_group:
-        raise refuse(
+        raise _refused(
+            recipe,
             f"embedding_group {recipe.embedding_group} doesn't divide the model's width"
-            f" {config.dim}"
+            f" {config.dim}",
         )
     if recipe.group_size and recipe.linear in ("4w", "8da4w"):
-        _check_groups(config, recipe.group_size, refuse)
+        _check_groups(config, recipe, recipe.group_size)
 
 
-def _check_groups(config: ModelConfig, group: int, refuse: object) -> None:
+def _refused(recipe: Recipe, text: str) -> ExportError:
+    return ExportError(f"recipe {recipe.name}: {text}", stage="check", recipe=recipe.name)
+
+
+def _check_groups(config: ModelConfig, recipe: Recipe, group: int) -> None:
     widths = {"dim": config.dim, "hidden": config.hidden}
     widths["heads x head_dim"] = config.heads * config.head_dim
     if all(width % group for width in widths.values()):
         names = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise refuse(f"group_size {group} divides none of the model's widths ({names})")  # type: ignore[operator]
+        raise _refused(recipe, f"group_size {group} divides none of the model's widths ({names})")
 
 
 def export_warnings(config: ModelConfig, recipe: Recipe) -> tuple[str, ...]:

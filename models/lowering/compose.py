@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from models.config import ModelConfig
 from models.rope import rope_tables
+
+
+def _bound(position: Any, count: Any, length: int) -> None:
+    """Tell the exporter what it may assume of a position that only the device knows."""
+    check: Any = torch._check
+    check(position >= 0)
+    check(position + count <= length)
+    check(position < length)
 
 
 class Composed(nn.Module):
@@ -33,6 +43,8 @@ class Composed(nn.Module):
         self.last = parts[-1]
         self.attentions = nn.ModuleList(attentions)
         cos, sin = rope_tables(config, length)
+        self.cos: torch.Tensor
+        self.sin: torch.Tensor
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
@@ -46,12 +58,10 @@ class Composed(nn.Module):
             Logits of the last token, float32 [1, vocab].
         """
         count = tokens.shape[1]
-        position = input_pos[0].item()
-        torch._check_is_size(position)
-        torch._check(position + count <= self.length)
-        torch._check(position < self.length)
-        cos = self._rows(self.cos, position, count)  # type: ignore[arg-type]
-        sin = self._rows(self.sin, position, count)  # type: ignore[arg-type]
+        position: Any = input_pos[0].item()
+        _bound(position, count, self.length)
+        cos = self._rows(self.cos, position, count)
+        sin = self._rows(self.sin, position, count)
         x = self.embedding(tokens)
         q, k, v = self.first(x, cos, sin)
         for attention, part in zip(self.attentions, self.between, strict=False):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from executorch.backends.xnnpack.operators.node_visitor import NodeVisitor
@@ -29,15 +30,7 @@ BACKEND = "XnnpackBackend"
 #: Makes the backend run one pass over a part instead of fourteen. The others rewrite what our
 #: parts don't have (convolutions, channels-last layouts, matmuls that were linears), and one of
 #: them exports two models of its own each time.
-_COMPILE_SPECS = [CompileSpec("dqlinear_partitioner", bytes())]
-
-#: Edge configuration of parts and of the program around them. XNNPACK takes `linear` whole, and
-#: dim-order operators would only be reverted by its passes.
-EDGE_CONFIG = EdgeCompileConfig(
-    _check_ir_validity=False,
-    _skip_dim_order=True,
-    preserve_ops=[torch.ops.aten.linear.default],
-)
+_COMPILE_SPECS = [CompileSpec("dqlinear_partitioner", b"")]
 
 #: Names of constants inside a delegate's program.
 _CONSTANT_NAME = re.compile(rb"(?:scale_)?[0-9a-f]{64}")
@@ -65,6 +58,19 @@ class LoweredPart:
     operators: int
 
 
+def edge_config() -> EdgeCompileConfig:
+    """Edge configuration of parts and of the program around them.
+
+    XNNPACK takes `linear` whole, and dim-order operators would only be reverted by its passes.
+    A new one each time: to_edge doubles the list of preserved operators that it is given.
+    """
+    return EdgeCompileConfig(
+        _check_ir_validity=False,
+        _skip_dim_order=True,
+        preserve_ops=[torch.ops.aten.linear.default],
+    )
+
+
 def part_constants(module: nn.Module) -> dict[str, Constant]:
     """Bytes of every constant of a part as XNNPACK stores them, by buffer name."""
     found: dict[str, Constant] = {}
@@ -78,8 +84,7 @@ def part_constants(module: nn.Module) -> dict[str, Constant]:
                 values = NodeVisitor.convert_to_qc4w(value) if child.bits == 4 else value
                 found[name] = _constant(values)
             elif quantised and local.startswith("s"):
-                grouped = child.bits == 4
-                scales = value.to(torch.bfloat16) if grouped else value
+                scales = value if child.per_row else value.to(torch.bfloat16)
                 found[name] = _constant(scales, prefix="scale_")
             else:
                 found[name] = _constant(value)
@@ -94,7 +99,7 @@ def _constant(value: torch.Tensor, prefix: str = "") -> Constant:
 def lower_part(
     module: nn.Module,
     example: tuple[torch.Tensor, ...],
-    dynamic_shapes: tuple[dict[int, torch.export.Dim], ...] | None,
+    dynamic_shapes: tuple[dict[int, Any], ...] | None,
 ) -> LoweredPart:
     """Lower a whole module to one delegate.
 
@@ -111,7 +116,7 @@ def lower_part(
                 f"lowering: {name} and {by_key[constant.key]} hold the same bytes", stage="lower"
             )
     program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
-    edge = to_edge(program, compile_config=EDGE_CONFIG).exported_program()
+    edge = to_edge(program, compile_config=edge_config()).exported_program()
     operators = count_operators(edge.graph)
     lowered = to_backend(BACKEND, edge, _COMPILE_SPECS)
     output = lowered.named_data_store_output

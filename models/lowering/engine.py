@@ -21,14 +21,15 @@ from torch import nn
 
 from farm.core.artifact import Delegation, Recipe
 from models.checkpoint import Checkpoint
+from models.config import ModelConfig
 from models.embedding import build_embedding
-from models.lowering.attention import CustomAttention, PlainAttention
+from models.lowering.attention import CustomAttention, PlainAttention, QuantisedAttention
 from models.lowering.checks import check_recipe, export_warnings
 from models.lowering.compose import Composed
 from models.lowering.delegates import (
-    EDGE_CONFIG,
     LoweredPart,
     count_operators,
+    edge_config,
     lower_part,
     part_constants,
     sibling,
@@ -87,7 +88,7 @@ class _Export:
         self.on_stage("read", f"{config.parameters / 1e6:.0f}M parameters")
         embedding = build_embedding(self.checkpoint.tensor("tok_embeddings.weight"), recipe)
         parts = list(self._delegates() if recipe.backend == "xnnpack" else self._plain_parts())
-        attention = CustomAttention if recipe.custom_sdpa else PlainAttention
+        attention = _attention(recipe)
         model = Composed(
             config,
             embedding=embedding,
@@ -145,7 +146,7 @@ class _Export:
         program = torch.export.export(
             model, (tokens, torch.tensor([0])), dynamic_shapes=shapes, strict=False
         )
-        return to_edge(program, compile_config=EDGE_CONFIG, constant_methods=self._metadata())
+        return to_edge(program, compile_config=edge_config(), constant_methods=self._metadata())
 
     def _metadata(self) -> dict[str, Any]:
         """Constant methods that runners read before they run: stock names and meanings."""
@@ -163,6 +164,12 @@ class _Export:
         if tokenizer.bos_id is not None:
             methods["get_bos_id"] = tokenizer.bos_id
         return methods
+
+
+def _attention(recipe: Recipe) -> Callable[[ModelConfig, int], nn.Module]:
+    if recipe.quantised_kv_cache:
+        return QuantisedAttention
+    return CustomAttention if recipe.custom_sdpa else PlainAttention
 
 
 def _backend_config() -> ExecutorchBackendConfig:

@@ -7,6 +7,7 @@ program that merely allocates them answers in a fraction of the time the real gr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from farm.core.artifact import Recipe
 from models.config import ModelConfig
 from models.parts import PartKind
 
-DynamicShapes = tuple[dict[int, object], ...] | None
+DynamicShapes = tuple[dict[int, Any], ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def part_example(config: ModelConfig, kind: PartKind, recipe: Recipe) -> Example
     return Example(inputs, tuple({1: sequence} for _ in inputs))
 
 
-def sequence_dim(recipe: Recipe) -> object:
+def sequence_dim(recipe: Recipe) -> Any:
     """The dynamic length of a forward, in tokens."""
     return torch.export.Dim("sequence", min=1, max=min(recipe.max_seq, recipe.max_context))
 

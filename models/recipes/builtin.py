@@ -7,9 +7,7 @@ from dataclasses import replace
 from farm.core.artifact import Recipe
 
 _FP32 = Recipe(name="xnnpack-fp32")
-_8DA4W = replace(
-    _FP32, name="xnnpack-8da4w", linear="8da4w", group_size=32, embedding_bits=8
-)
+_8DA4W = replace(_FP32, name="xnnpack-8da4w", linear="8da4w", group_size=32, embedding_bits=8)
 
 BUILTIN: tuple[Recipe, ...] = (
     _FP32,
@@ -21,7 +19,7 @@ BUILTIN: tuple[Recipe, ...] = (
     replace(_8DA4W, name="xnnpack-8da4w-plain-sdpa", custom_sdpa=False),
     replace(_8DA4W, name="xnnpack-8da4w-ctx2048", max_context=2048, max_seq=2048),
     replace(_8DA4W, name="xnnpack-8da4w-static", dynamic_shape=False, max_seq=1),
-    replace(_FP32, name="xnnpack-4w", linear="4w", group_size=32, embedding_bits=8),
+    replace(_FP32, name="xnnpack-4w", linear="4w", embedding_bits=8),
     replace(_FP32, name="xnnpack-int8", linear="int8", embedding_bits=8),
     replace(_FP32, name="portable-fp32", backend="portable"),
 )

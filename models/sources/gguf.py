@@ -49,7 +49,7 @@ class GgufCheckpoint:
 
     def __init__(self, path: Path, file: SourceFile) -> None:
         self.path = path
-        self.files = (file,)
+        self.files: tuple[SourceFile, ...] = (file,)
         try:
             self._reader = gguf.GGUFReader(path)
         except (ValueError, IndexError, OSError) as error:

@@ -114,7 +114,7 @@ def _fetch(source: ModelSource, cache: Path) -> Path:
     from huggingface_hub import errors
 
     wanted = ["config.json", "*.safetensors", "*.safetensors.index.json"]
-    place = f"log in with `hf auth login`, or put the files into a folder and give `hf: FOLDER`"
+    place = "log in with `hf auth login`, or put the files into a folder and give `hf: FOLDER`"
     try:
         return Path(
             huggingface_hub.snapshot_download(
@@ -205,7 +205,11 @@ def read_config(path: Path) -> ModelConfig:
     kind = data.get("model_type")
     if kind not in ("llama", "qwen2", "qwen3"):
         raise ExportError(f"{path}: model_type {kind!r} isn't supported; llama, qwen2, qwen3 are")
-    for key, allowed in (("hidden_act", "silu"), ("mlp_bias", False), ("use_sliding_window", False)):
+    for key, allowed in (
+        ("hidden_act", "silu"),
+        ("mlp_bias", False),
+        ("use_sliding_window", False),
+    ):
         if data.get(key, allowed) != allowed:
             raise ExportError(f"{path}: {key} {data[key]!r} isn't supported, only {allowed!r} is")
     if kind != "qwen2" and data.get("attention_bias", False):

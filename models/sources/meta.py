@@ -150,7 +150,9 @@ def read_params(
         dim, layers, heads = (int(data[key]) for key in ("dim", "n_layers", "n_heads"))
         eps = float(data["norm_eps"])
     except FileNotFoundError as error:
-        raise ExportError(f"{path.parent}: no params.json; not a folder in Meta's format") from error
+        raise ExportError(
+            f"{path.parent}: no params.json; not a folder in Meta's format"
+        ) from error
     except (OSError, ValueError, TypeError) as error:
         raise ExportError(f"{path}: not readable: {error}") from error
     except KeyError as error:

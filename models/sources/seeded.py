@@ -23,7 +23,9 @@ class SeededCheckpoint:
         self.seed = seed
         self.tokenizer: TokenizerData = byte_tokenizer(config.vocab)
         identity = f"seeded 1 {seed} {config}".encode()
-        self.files = (SourceFile("seeded", hashlib.sha256(identity).hexdigest(), len(identity)),)
+        self.files: tuple[SourceFile, ...] = (
+            SourceFile("seeded", hashlib.sha256(identity).hexdigest(), len(identity)),
+        )
 
     def tensor(self, name: str) -> torch.Tensor:
         """Make a tensor, float32.
@@ -49,4 +51,7 @@ class SeededCheckpoint:
         if len(shape) == 1:
             return 1.0 + 0.1 * values if "norm" in name else 0.1 * values
         # Rows of unit length keep activations in range; logits twice as wide make choices clear.
-        return values * ((2.0 if name == "output.weight" else 1.0) / shape[1] ** 0.5)
+        scaled: torch.Tensor = values * (
+            (2.0 if name == "output.weight" else 1.0) / shape[1] ** 0.5
+        )
+        return scaled

