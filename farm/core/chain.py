@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from farm.core.artifact import ExportRequest, ExportResult, ReferenceRequest, ReferenceResult
+from farm.core.device import Device
 from farm.core.errors import FarmError
-from farm.core.launches import logits_passes
-from farm.core.plan import ArtifactId, Catalog
-from farm.core.runtime import HostRunResult
+from farm.core.launches import cell_launches, logits_passes, ram_need_bytes
+from farm.core.plan import ArtifactId, Catalog, Cell
+from farm.core.runtime import DeployFile, DeviceJob, DeviceRunResult, HostRunResult
 from farm.core.spec import RunSpec
-from farm.core.tasks import ExportTask, HostRunTask, HostTask, HostTaskResult, ReferenceTask
+from farm.core.tasks import (
+    CompareTask,
+    ExportTask,
+    HostRunTask,
+    HostTask,
+    HostTaskResult,
+    ReferenceTask,
+)
 
 
 class ArtifactChain:
@@ -69,6 +77,52 @@ class ArtifactChain:
             passes=logits_passes(self._spec.correctness, self._spec.workload),
             executorch=self.toolchain.executorch,
         )
+
+    def job(self, cell: Cell, device: str, *, attempt: int, run_id: str, epoch: int) -> DeviceJob:
+        """Return one attempt's work for a device; export and reference are done."""
+        export, reference = self._done()
+        bundle = export.bundle
+        files = [DeployFile(bundle.pte, "model.pte")]
+        if bundle.data is not None:
+            files.append(DeployFile(bundle.data, bundle.data.name))
+        return DeviceJob(
+            job_id=cell.cell_id,
+            attempt=attempt,
+            epoch=epoch,
+            run_id=run_id,
+            cell_id=cell.cell_id,
+            device=device,
+            runner=cell.runner,
+            artifact=tuple(files),
+            launches=cell_launches(
+                self._spec.correctness, self._spec.workload, reference, threads=cell.threads
+            ),
+            ram_need_bytes=ram_need_bytes(bundle),
+            toolchain=cell.artifact.toolchain,
+            executorch=self.toolchain.executorch,
+        )
+
+    def compare_task(self, cell: Cell, device: Device, run: DeviceRunResult) -> CompareTask:
+        """Return the judging of a finished device run."""
+        export, reference = self._done()
+        host = self.hosts.get(cell.runner)
+        return CompareTask(
+            task_id=f"compare:{cell.cell_id}",
+            spec=self._spec,
+            device=device,
+            threads=cell.threads,
+            runner=cell.runner,
+            recipe=self.recipe,
+            export=export,
+            reference=reference,
+            host=host if isinstance(host, HostRunResult) else None,
+            run=run,
+        )
+
+    def _done(self) -> tuple[ExportResult, ReferenceResult]:
+        assert self.export is not None, "cells run after their export"
+        assert self.reference is not None, "cells run after their reference"
+        return self.export, self.reference
 
     def _reference_task(self, export: ExportResult) -> HostTask:
         request = ReferenceRequest(

@@ -15,11 +15,10 @@ from farm.core.chain import ArtifactChain
 from farm.core.device import Device
 from farm.core.errors import FarmError, LeaseError, TransportError
 from farm.core.events import DeviceChanged, JobFinished, JobStarted
-from farm.core.launches import cell_launches, ram_need_bytes
 from farm.core.matcher import Matcher
 from farm.core.plan import ArtifactId, Catalog, Cell, Plan
 from farm.core.result import AttemptReport, CellResult, Judgement
-from farm.core.runtime import DeployFile, DeviceJob, DeviceRunResult, HostRunResult
+from farm.core.runtime import DeviceRunResult
 from farm.core.spec import RunSpec
 from farm.core.stimuli import (
     CancelAll,
@@ -51,7 +50,7 @@ class CellState:
     cell: Cell
     attempts: list[AttemptReport] = field(default_factory=list)
     lease_tries: int = 0
-    #: Devices that failed it, while others remain.
+    #: Devices that failed it.
     avoid: frozenset[str] = frozenset()
     device: str | None = None
     started_at: str | None = None
@@ -218,24 +217,9 @@ class RunFlow:
         host = chain.hosts.get(state.cell.runner)
         if host is None or state.comparing or state.run is None:
             return
-        assert chain.export is not None
-        assert chain.reference is not None
         state.comparing = True
-        self._task(
-            CompareTask(
-                task_id=f"compare:{state.cell.cell_id}",
-                spec=self._spec,
-                device=self._device(state),
-                threads=state.cell.threads,
-                runner=state.cell.runner,
-                recipe=chain.recipe,
-                export=chain.export,
-                reference=chain.reference,
-                host=host if isinstance(host, HostRunResult) else None,
-                run=state.run,
-            ),
-            state.cell.cell_id,
-        )
+        task = chain.compare_task(state.cell, self._device(state), state.run)
+        self._task(task, state.cell.cell_id)
 
     # -- device jobs
 
@@ -249,10 +233,10 @@ class RunFlow:
 
     def _queue(self, state: CellState) -> list[Instruction]:
         choices = self._choices(state)
-        if not choices:
-            return [self._errored(state, _gone(state.cell.place), "device_missing")]
-        self._matcher.add(state.cell.cell_id, choices)
-        return []
+        if choices:
+            self._matcher.add(state.cell.cell_id, choices)
+            return []
+        return [self._errored(state, _gone(state.cell.place), "device_missing")]
 
     def _job_finished(self, event: JobFinished) -> list[Instruction]:
         self._on_host.discard(event.job_id)
@@ -321,36 +305,15 @@ class RunFlow:
             state.device = name
             if _is_host(self._devices[name]):
                 self._on_host.add(cell_id)
-            out.append(SubmitJob(self._job(state, name), self._devices[name].entry.site))
+            job = self._chains[state.cell.artifact].job(
+                state.cell,
+                name,
+                attempt=len(state.attempts) + 1,
+                run_id=self._run_id,
+                epoch=self._epoch,
+            )
+            out.append(SubmitJob(job, self._devices[name].entry.site))
         return out
-
-    def _job(self, state: CellState, device: str) -> DeviceJob:
-        chain = self._chains[state.cell.artifact]
-        assert chain.export is not None
-        assert chain.reference is not None
-        bundle = chain.export.bundle
-        files = [DeployFile(bundle.pte, "model.pte")]
-        if bundle.data is not None:
-            files.append(DeployFile(bundle.data, bundle.data.name))
-        return DeviceJob(
-            job_id=state.cell.cell_id,
-            attempt=len(state.attempts) + 1,
-            epoch=self._epoch,
-            run_id=self._run_id,
-            cell_id=state.cell.cell_id,
-            device=device,
-            runner=state.cell.runner,
-            artifact=tuple(files),
-            launches=cell_launches(
-                self._spec.correctness,
-                self._spec.workload,
-                chain.reference,
-                threads=state.cell.threads,
-            ),
-            ram_need_bytes=ram_need_bytes(bundle),
-            toolchain=state.cell.artifact.toolchain,
-            executorch=chain.toolchain.executorch,
-        )
 
     # -- results
 

@@ -46,8 +46,9 @@ def test_report_is_what_the_schema_says(night: Farm) -> None:
 def test_cell_has_every_number_the_contract_names(night: Farm) -> None:
     result = cell(night.report())
     stages = [(s["from"], s["to"], s["path"]) for s in result["correctness"]["stages"]]
+    # Eager logits don't depend on how tokens are chunked: one comparison serves both paths.
+    assert ("eager_fp32", "eager_quantised", "decode") in stages
     for path in ("decode", "prefill"):
-        assert ("eager_fp32", "eager_quantised", path) in stages
         assert ("eager_quantised", "host_pte", path) in stages
         assert ("host_pte", "device_pte", path) in stages
     last = [s for s in result["correctness"]["stages"] if s["to"] == "device_pte"]
@@ -58,8 +59,8 @@ def test_cell_has_every_number_the_contract_names(night: Farm) -> None:
         measured = metrics[metric, "warm"]
         assert measured["median"] > 0
         assert measured["ci95"][0] <= measured["median"] <= measured["ci95"][1]
-    assert len(metrics["tg64", "warm"]["samples"]) == 9
-    assert {s["launch"] for s in metrics["tg64", "warm"]["samples"]} == {1, 2, 3}
+    assert len(metrics["tg64", "warm"]["samples"]) == 7 * 5
+    assert {s["launch"] for s in metrics["tg64", "warm"]["samples"]} == set(range(1, 8))
     assert result["memory"]["peak_rss_bytes"] > 1 << 20
     assert result["correctness"]["generated_text"] is not None
 

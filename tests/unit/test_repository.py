@@ -47,7 +47,6 @@ def pins() -> dict[str, str]:
     "name",
     [
         "README.md",
-        "LICENSE",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
