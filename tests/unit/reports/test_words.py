@@ -16,7 +16,8 @@ def test_sizes(value: int | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "-"), (float("nan"), "-"), (3e-5, "30 µs"), (0, "0 ms"), (0.0123, "12.3 ms"), (0.9999, "1 s"), (3.44, "3.44 s"),
+    [(None, "-"), (float("nan"), "-"), (3e-5, "30 µs"), (0, "0 ms"), (0.0123, "12.3 ms"),
+     (0.9999, "1 s"), (3.44, "3.44 s"),
      (42.4, "42 s"), (125, "2 min 05 s"), (3720, "1 h 02 min")],
 )  # fmt: skip
 def test_durations(value: float | None, text: str) -> None:
