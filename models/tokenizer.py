@@ -146,7 +146,7 @@ BYTE_LEVEL: dict[str, Any] = {
 #: Frequent pairs of English letters: enough merges to make short texts shorter.
 _LETTERS = (
     "thheineranreonatenndtiesorteofedisitalarsttontngsehaasouiole"
-    "vecomedehiriroicnearaceliechllbemasiomur"
+    "vecomedehiriroicneearacelichllbemasiomur"
 )
 _PAIRS = tuple(_LETTERS[index : index + 2] for index in range(0, len(_LETTERS), 2))
 _STARTS = "taoiswcbphfmdrelngu"

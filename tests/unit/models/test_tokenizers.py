@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farm.core.errors import ConfigError, ExportError
+from models.checkpoint import TokenizerData
+from models.sources.gguf_tokenizer import read_tokenizer
+from models.sources.tokenizer_files import read_tokenizer_file
+from models.texts import forced_tokens, read_text
+from models.tokenizer import Tokenizer, byte_tokenizer, decode
+
+BYTES = Tokenizer(byte_tokenizer(512))
+
+
+@given(st.text(max_size=80))
+def test_byte_tokenizer_encodes_any_text(text: str) -> None:
+    if "<|" in text:
+        return
+    ids = BYTES.encode(text, bos=False)
+    assert BYTES.decode(ids) == text
+    assert all(0 <= token < 512 for token in ids)
+
+
+def test_byte_tokenizer_has_exactly_its_vocabulary() -> None:
+    assert BYTES.vocab_size == 512
+    with pytest.raises(ExportError, match="at least"):
+        byte_tokenizer(300)
+
+
+def test_bos_comes_once() -> None:
+    bos = BYTES.data.bos_id
+    assert BYTES.encode("a")[0] == bos
+    assert BYTES.encode("<|bos|>a").count(bos or -1) == 1
+    chat = BYTES.chat("Hi")
+    assert chat.count(bos or -1) == 1
+    assert BYTES.decode(chat) == "Hi"
+
+
+def test_broken_chat_template_is_named() -> None:
+    data = BYTES.data
+    broken = TokenizerData(data.json, None, False, (), "{% for %}")
+    with pytest.raises(ExportError, match="chat template"):
+        Tokenizer(broken).chat("Hi")
+
+
+def test_chat_template_can_not_reach_python() -> None:
+    data = BYTES.data
+    attack = TokenizerData(data.json, None, False, (), "{{ ''.__class__.__mro__ }}")
+    with pytest.raises(ExportError, match="chat template"):
+        Tokenizer(attack).chat("Hi")
+
+
+def test_decode_reads_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(BYTES.data.json)
+    assert decode(path, BYTES.encode("the end", bos=False)) == "the end"
+    with pytest.raises(ExportError, match="can't read"):
+        decode(tmp_path / "none.json", [1])
+    path.write_text("{}")
+    with pytest.raises(ExportError, match="can't be read"):
+        decode(path, [1])
+
+
+def test_builtin_text_is_long_enough_for_a_sharp_measurement() -> None:
+    text = read_text("builtin")
+    assert len(text.split()) > 700
+    assert len(forced_tokens(BYTES, text, 512)) == 512
+    with pytest.raises(ExportError, match="give a longer text"):
+        forced_tokens(BYTES, text, 10**6)
+
+
+def test_unreadable_text_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"correctness\.text"):
+        read_text(str(tmp_path / "none.txt"))
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        read_text(str(tmp_path / "latin.txt"))
+
+
+CORPUS = [
+    "Hello world, it's 12345 o'clock!  Two  spaces\n\n\tand a tab.",
+    "Grüße aus Köln — naïve café, 東京 and 🙂🙂.",
+    *read_text("builtin").split("\n\n")[:3],
+]
+
+
+def _rank_file(path: Path) -> dict[bytes, int]:
+    """Train a byte-level BPE on the corpus and write it as Llama 3's files are written."""
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    words = [list(map(bytes, zip(word.encode()))) for text in CORPUS for word in text.split(" ")]
+    for _ in range(200):
+        pairs: dict[tuple[bytes, bytes], int] = {}
+        for word in words:
+            for pair in zip(word, word[1:], strict=False):
+                pairs[pair] = pairs.get(pair, 0) + 1
+        left, right = max(sorted(pairs), key=lambda pair: pairs[pair])
+        ranks[left + right] = len(ranks)
+        for word in words:
+            index = 0
+            while index < len(word) - 1:
+                if (word[index], word[index + 1]) == (left, right):
+                    word[index : index + 2] = [left + right]
+                index += 1
+    lines = [base64.b64encode(token) + b" %d" % rank for token, rank in ranks.items()]
+    path.write_bytes(b"\n".join(lines))
+    return ranks
+
+
+def test_tiktoken_file_gives_tiktokens_ids(tmp_path: Path) -> None:
+    tiktoken = pytest.importorskip("tiktoken", reason="tiktoken is not installed")
+    from models.sources.gguf_tokenizer import _LLAMA3_PATTERN
+
+    path = tmp_path / "tokenizer.model"
+    ranks = _rank_file(path)
+    data = read_tokenizer_file(path)
+    ours = Tokenizer(data)
+    peer = tiktoken.Encoding(
+        name="peer", pat_str=_LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={}
+    )
+    for text in CORPUS:
+        assert ours.encode(text, bos=False) == peer.encode(text)
+        assert ours.decode(ours.encode(text)) == text
+    assert data.bos_id == len(ranks)
+    assert ours.encode("a")[0] == len(ranks)
+    assert len(data.stop_ids) == 3
+
+
+def test_sentencepiece_file_gives_sentencepieces_ids(tmp_path: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
+    prefix = str(tmp_path / "tokenizer")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(read_text("builtin").splitlines()),
+        model_prefix=prefix,
+        vocab_size=600,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
+    path = Path(prefix + ".model")
+    data = read_tokenizer_file(path)
+    ours, peer = Tokenizer(data), sentencepiece.SentencePieceProcessor(model_file=str(path))
+    for text in CORPUS:
+        assert ours.encode(text, bos=False) == peer.encode(text)
+    assert ours.encode("a") == [peer.bos_id(), *peer.encode("a")]
+    assert data.stop_ids == (peer.eos_id(),)
+
+
+def test_rules_are_read_beside_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(BYTES.data.json)
+    rules = {"bos_token": {"content": "<|bos|>"}, "eos_token": "<|eos|>", "chat_template": "x"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(rules))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
+    data = read_tokenizer_file(path)
+    assert data.bos_id == BYTES.data.bos_id
+    assert not data.add_bos, "the file itself adds none"
+    assert data.stop_ids == (7, 9, *BYTES.data.stop_ids)
+    assert data.chat_template == "x"
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(ExportError, match=r"generation_config\.json: not JSON"):
+        read_tokenizer_file(path)
+
+
+def test_unknown_tokenizers_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(b"\x00\x01 not a tokenizer")
+    with pytest.raises(ExportError, match="not a tokenizer of a known kind"):
+        read_tokenizer_file(path)
+    fields = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a"]}
+    fields |= {"tokenizer.ggml.pre": "unheard-of"}
+    with pytest.raises(ExportError, match="pre-tokenizer 'unheard-of'"):
+        read_tokenizer(lambda key, default=None: fields.get(key, default), path)
+    with pytest.raises(ExportError, match="no tokenizer inside"):
+        read_tokenizer(lambda _key, default=None: default, path)
