@@ -19,8 +19,15 @@ from farm import transports
 from farm.clock import Deadline
 from farm.core.artifact import ObjectRef
 from farm.core.device import Device, DeviceEntry
-from farm.core.errors import FarmError, Interrupted, PlanError
-from farm.core.events import Handshake, Numbered
+from farm.core.errors import (
+    ConnectError,
+    DeviceLost,
+    FarmError,
+    Interrupted,
+    PlanError,
+    TransportTimeout,
+)
+from farm.core.events import Handshake, JobFinished, Numbered, SiteEvent
 from farm.core.runtime import DeviceJob
 from farm.home import store_root
 from farm.protocols import Runner
@@ -30,6 +37,7 @@ from farm.site.discovery import Discover, discover_adb
 from farm.site.ensure import bring_objects
 from farm.site.inventory import merge, probe_all
 from farm.site.outbox import Outbox
+from farm.site.revisit import Revisitor
 from farm.site.session import DeviceSession
 from farm.site.store import ContentStore
 from farm.site.tree import tree_sha256
@@ -37,6 +45,9 @@ from farm.site.tree import tree_sha256
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Errors after which a device counts as gone until it answers again.
+_LOST = (ConnectError, DeviceLost, TransportTimeout)
 
 PROTOCOL = 1
 #: Without a poll for this long the controller counts as gone, seconds.
@@ -80,7 +91,8 @@ class SiteAgent:
         self._grace_s = orphan_grace_s
         self._discover = discover
         self._outbox = Outbox()
-        self._entries: dict[str, DeviceEntry] = {}
+        self._revisitor = Revisitor(self._context, self._outbox.append)
+        self._devices: dict[str, Device] = {}
         self._sessions: dict[str, DeviceSession] = {}
         self._last_poll = Deadline(orphan_grace_s)
         self._watch: asyncio.Task[None] | None = None
@@ -99,7 +111,7 @@ class SiteAgent:
             return merge(devices[: len(entries)], devices[len(entries) :])
 
         devices = await in_thread(look)
-        self._entries |= {device.name: device.entry for device in devices}
+        self._devices |= {device.name: device for device in devices}
         return devices
 
     async def submit(self, jobs: Sequence[DeviceJob]) -> None:
@@ -108,11 +120,11 @@ class SiteAgent:
         Raises:
             PlanError: A job names a device that no inventory of this site had; none is queued.
         """
-        unknown = sorted({job.device for job in jobs} - set(self._entries))
+        unknown = sorted({job.device for job in jobs} - set(self._devices))
         if unknown:
             raise PlanError(
                 f"site {self.name or 'local'} has no device {', '.join(unknown)}; it knows"
-                f" {', '.join(sorted(self._entries)) or 'none'}"
+                f" {', '.join(sorted(self._devices)) or 'none'}"
             )
         self._last_poll = Deadline(self._grace_s)
         if self._watch is None:
@@ -146,18 +158,26 @@ class SiteAgent:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        self._revisitor.close()
         self._cancel_all(Interrupted("farm was stopped"))
         limit = Deadline(CLOSE_S)
         await in_thread(lambda: self._join(limit))
 
     def _session(self, name: str) -> DeviceSession:
-        entry = self._entries[name]
+        entry = self._devices[name].entry
         session = self._sessions.get(name)
         # A busy session keeps the entry it started with.
         if session is None or (session.entry != entry and not session.busy):
-            session = DeviceSession(entry, self._context, self._outbox.append)
+            session = DeviceSession(entry, self._context, self._emit)
             self._sessions[name] = session
         return session
+
+    def _emit(self, event: SiteEvent) -> None:
+        """Take an event of a session, from its thread."""
+        self._outbox.append(event)
+        # A damaged transfer comes from a device that answers.
+        if isinstance(event, JobFinished) and isinstance(event.error, _LOST):
+            self._revisitor.lost(self._devices[event.device], event.error.message)
 
     def _cancel_all(self, error: FarmError) -> None:
         for session in self._sessions.values():

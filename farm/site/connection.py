@@ -124,6 +124,7 @@ class Connection:
             battery=self._text("dumpsys", "battery") if android else None,
             thermal=self._text("dumpsys", "thermalservice") if android else None,
             loaders=self._loaders,
+            identity=f"sim:{entry.name}" if entry.transport == "sim" else None,
         )
 
     def _text(self, *argv: str) -> str | None:

@@ -44,6 +44,8 @@ class RawFacts:
     thermal: str | None = None
     #: Programs' loaders that were found at their usual place.
     loaders: frozenset[str] = field(default_factory=frozenset)
+    #: Set where the machine's identity isn't the device's: several simulated devices of one.
+    identity: str | None = None
 
 
 #: Where a program of each C library looks for its loader, by ABI.
@@ -102,7 +104,7 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
     else:
         values["battery_c"], values["battery_level"] = _linux_battery(files)
     return DeviceFacts(
-        identity=_identity(properties, files) or raw.fallback_identity,
+        identity=raw.identity or _identity(properties, files) or raw.fallback_identity,
         abi=abi,
         clusters=_clusters(files, info, values["cores"]),
         system_loader=LOADERS.get(abi, {}).get("glibc") in raw.loaders,

@@ -216,6 +216,10 @@ class DeviceHelper:
             output=output,
         )
 
+    def kill(self, work: str) -> None:
+        """End what runs in a work folder; its output and status stay."""
+        self._ask("kill", "--work", work)
+
     def clean(self, name: str) -> None:
         """End what runs in a work folder and remove it; nothing happens when there is none."""
         self._ask("clean", self.root, "--work", name)

@@ -19,7 +19,6 @@ from farm.core.device import DeviceEntry
 from farm.core.errors import (
     FarmError,
     RunnerError,
-    RunnerTimeout,
     TransferError,
     TransportError,
 )
@@ -39,7 +38,7 @@ from farm.site.conditions import conditions
 from farm.site.connection import Connection, Snapshot
 from farm.site.context import Limits, SiteContext
 from farm.site.helper import DeviceHelper
-from farm.site.launch import read_launch
+from farm.site.launch import read_launch, timed_out
 from farm.site.lease import LeaseKeeper, lease_owner
 from farm.site.results import common_clock, fetch_logits, fetch_logs, push_files
 from farm.site.supervised import MAX_OUTPUT_BYTES, Ended, follow, persevere
@@ -81,7 +80,6 @@ class JobRun:
         self._work_name = work_name(job)
         self._work: str | None = None
         self._deployed: list[ObjectRef] = []
-        self._launch_running = False
         self._last_report = 0.0
         self._last_event: JobProgress | None = None
         self._stage = ""
@@ -138,11 +136,6 @@ class JobRun:
 
     def beat(self) -> None:
         """Renew the lease when it is time."""
-        if self._deadline.passed:
-            raise RunnerTimeout(
-                f"{self._entry.name}: the job didn't end within {self.job.timeout_s:.0f} s",
-                device=self._entry.name,
-            )
         persevere(self, self._lease.renew_if_due)
 
     # -- the attempt
@@ -214,13 +207,15 @@ class JobRun:
         self, index: int, request: LaunchRequest, runner: Runner, build: RunnerBuild
     ) -> LaunchResult:
         stage = "measure" if request.measures else "check"
+        limit_s = min(request.timeout_s, self._deadline.remaining_s)
+        if limit_s <= 0:
+            raise timed_out(self.job.timeout_s, b"", self._entry.name)
         self._say(stage, index, len(self.job.launches), "launches", force=True)
         work = self._work or ""
         model, *data = (file.path for file in self.job.artifact)
         # Each launch overwrites the last one's files: they were fetched and verified by then.
         words, files = runner.arguments(request, model=model, data=data, out=".")
         push_files(self.helper, work, files, self._context.store)
-        self._launch_running = True
         self.helper.supervise(
             work,
             (*build.argv, *words),
@@ -229,10 +224,10 @@ class JobRun:
             max_output_bytes=MAX_OUTPUT_BYTES,
             lease=self._lease.owner,
         )
-        limit_s = min(request.timeout_s, self._deadline.remaining_s)
         ended = follow(self, work, limit_s, lambda line: self._line(runner, stage, line))
-        self._launch_running = False
         stderr = self._keep_logs(index, work, ended)
+        if ended.timed_out:
+            raise timed_out(limit_s, stderr, self._entry.name)
         result = read_launch(runner, ended.status, ended.stdout, stderr, index, self._entry.name)
         self._say("collect", index + 1, len(self.job.launches), "launches")
         return fetch_logits(self, work, result, self._context.store)

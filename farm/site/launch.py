@@ -62,6 +62,14 @@ def read_launch(
         raise _about(error, status, tail, device) from error
 
 
+def timed_out(limit_s: float, stderr: bytes, device: str) -> RunnerTimeout:
+    """Error of a launch that we ended because its time was up."""
+    tail = clean_text(stderr[-TAIL_BYTES:])
+    return RunnerTimeout(
+        f"{device}: the runner didn't end within {limit_s:.0f} s", device=device, stderr_tail=tail
+    )
+
+
 def clean_text(raw: bytes) -> str:
     """Text of a device for people: no terminal escapes, no control characters but newlines."""
     text = _ESCAPES.sub("", raw.decode("utf-8", "replace"))

@@ -18,7 +18,6 @@ from farm.core.errors import (
     ConnectError,
     DeviceError,
     DeviceLost,
-    RunnerTimeout,
     TransportError,
     TransportTimeout,
 )
@@ -64,6 +63,8 @@ class Ended:
 
     status: Polled
     stdout: bytes
+    #: It was ended by us because its time was up.
+    timed_out: bool = False
 
 
 def persevere(link: Link, call: Callable[[DeviceHelper], T]) -> T:
@@ -100,7 +101,7 @@ def persevere(link: Link, call: Callable[[DeviceHelper], T]) -> T:
 
 
 def follow(link: Link, work: str, limit_s: float, on_line: Callable[[bytes], None]) -> Ended:
-    """Poll a started launch until it ends.
+    """Poll a started launch until it ends; one whose time is up is ended.
 
     Args:
         link: The job's connection.
@@ -109,13 +110,13 @@ def follow(link: Link, work: str, limit_s: float, on_line: Callable[[bytes], Non
         on_line: Called with each complete line that may be a JSON object.
 
     Raises:
-        RunnerTimeout: It didn't end in time; it is still running.
         DeviceLost: The device is gone, or was restarted.
         LeaseError: The device was taken from us.
     """
     deadline = Deadline(limit_s)
     stdout = bytearray()
     rest = b""
+    timed_out = False
     while True:
         wait_s = min(link.limits.poll_s, deadline.remaining_s)
 
@@ -129,10 +130,8 @@ def follow(link: Link, work: str, limit_s: float, on_line: Callable[[bytes], Non
             if line.startswith(b"{"):  # what isn't an object is no news, and may be endless
                 on_line(line)
         if polled.state != "running" and len(stdout) >= polled.stdout_size:
-            return Ended(polled, bytes(stdout))
-        if deadline.passed:
-            device = link.helper.device
-            raise RunnerTimeout(
-                f"{device}: the runner didn't end within {limit_s:.0f} s", device=device
-            )
+            return Ended(polled, bytes(stdout), timed_out)
+        if deadline.passed and not timed_out:
+            timed_out = True
+            persevere(link, partial(DeviceHelper.kill, work=work))
         link.beat()

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from farm.core.device import DeviceEntry
-from farm.core.events import JobFinished, JobStarted, SiteEvent
+from farm.core.device import Device, DeviceEntry
+from farm.core.events import DeviceChanged, JobFinished, JobStarted, SiteEvent
 from farm.core.runtime import DeployFile, DeviceJob, LaunchRequest
 from farm.home import store_root
 from farm.site.agent import SiteAgent
@@ -42,6 +42,8 @@ class SiteBench:
     home: Path = field(init=False)
     agent: SiteAgent = field(init=False)
     seq: int = 0
+    #: Devices as `DeviceChanged` reported them between other events.
+    changes: list[Device] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.home = make_home(self.folder)
@@ -80,7 +82,7 @@ class SiteBench:
         return DeviceJob(**(values | changes))  # type: ignore[arg-type]
 
     async def start(self, *jobs: DeviceJob) -> None:
-        if not self.agent._entries:
+        if not self.agent._devices:
             devices = await self.agent.inventory(self.entries or [self.local], adb_auto=False)
             assert all(device.facts is not None for device in devices), devices
         await self.agent.submit(jobs)
@@ -94,7 +96,10 @@ class SiteBench:
             for item in await self.agent.poll(self.seq, 0.5):
                 assert item.seq == self.seq + 1
                 self.seq = item.seq
-                found.append(item.event)
+                if isinstance(item.event, DeviceChanged):
+                    self.changes.append(item.event.device)
+                else:
+                    found.append(item.event)
         return found
 
     async def run(self, job: DeviceJob, *, limit_s: float = 60.0) -> JobFinished:
@@ -115,6 +120,19 @@ class SiteBench:
                 if getattr(item.event, "stage", None) == stage:
                     return
         raise AssertionError(f"no job came to {stage}")
+
+    async def changed(self, state: str, limit_s: float = 40.0) -> Device:
+        """Wait until a device is reported in this state."""
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            for device in self.changes:
+                if device.state == state:
+                    return device
+            for item in await self.agent.poll(self.seq, 0.5):
+                self.seq = item.seq
+                if isinstance(item.event, DeviceChanged):
+                    self.changes.append(item.event.device)
+        raise AssertionError(f"no device became {state}: {self.changes}")
 
     def left_behind(self) -> list[str]:
         """Work folders and processes of jobs on the local device, and a lease in force."""

@@ -143,8 +143,23 @@ def test_failure_of_a_runner_is_named_and_cleaned(
 
 def test_runner_that_never_ends_is_stopped_in_time(bench: SiteBench) -> None:
     async def scenario() -> None:
-        job = bench.job(FOREVER, launches=(LaunchRequest(1, timeout_s=1.0),))
-        finished = await bench.run(job)
+        model = "echo so far >&2\n" + FOREVER
+        finished = await bench.run(bench.job(model, launches=(LaunchRequest(1, timeout_s=1.0),)))
+        assert isinstance(finished.error, RunnerTimeout)
+        assert finished.error.context["stderr_tail"] == "so far"
+        assert [log.name for log in finished.logs] == ["launch-0.stdout", "launch-0.stderr"]
+        assert bench.left_behind() == []
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_job_has_a_limit_for_all_its_launches(bench: SiteBench) -> None:
+    async def scenario() -> None:
+        launches = (LaunchRequest(1, timeout_s=60.0),) * 2
+        finished = await bench.run(
+            bench.job("sleep 1\n" + GOOD, launches=launches, timeout_s=1.6), limit_s=10
+        )
         assert isinstance(finished.error, RunnerTimeout)
         assert bench.left_behind() == []
         await bench.agent.close()
