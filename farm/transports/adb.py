@@ -179,8 +179,10 @@ class AdbTransport:
                     output.add_stderr,
                     patience,
                 )
-        except BaseException:
-            if pids.pid is not None:
+        except BaseException as error:
+            # A silent device takes no order to end a program either.
+            silent = isinstance(error, DeviceLost) and error.context.get("silent")
+            if pids.pid is not None and not silent:
                 self._end_remote(pids.pid)
             raise
         output.add_stdout(pids.rest())
@@ -342,7 +344,9 @@ class AdbTransport:
                 SyncSession(stream, self._device).stat("/", patience)
         except TransportError as error:
             raise DeviceLost(
-                f"{self._device} doesn't answer any more: {error}", device=self._device
+                f"{self._device} doesn't answer any more: {error}",
+                device=self._device,
+                silent=True,
             ) from error
 
     def _end_remote(self, pid: int) -> None:

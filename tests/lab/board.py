@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from farm.core.device import DeviceEntry
+from tests.lab.emulation import enable_arm64
 from tests.lab.host import lab_dir, locked, sh
 from tests.lab.machine import Machine, Userland, booted, minimal_path
 from tests.lab.network import Network, Slot
@@ -49,6 +50,8 @@ def make_board(
         only: The programs on its PATH; empty for all.
         sftp: Whether the SFTP subsystem works.
     """
+    if arch == "arm64":
+        enable_arm64()
     slot = Slot()
     network = Network(slot)
     extra = "SetEnv PATH=/min\n" if only else ""

@@ -13,7 +13,10 @@ from pathlib import Path
 import platformdirs
 
 #: Programs of every lab device; install.sh installs them.
-PROGRAMS = ("adb", "sshd", "ip", "iptables", "unshare", "nsenter", "setpriv", "apt-get", "dpkg-deb")
+PROGRAMS = (
+    "adb", "sshd", "ip", "iptables", "unshare", "nsenter", "setpriv", "apt-get", "dpkg-deb", "g++",
+    "patchelf", "aarch64-linux-gnu-g++", "qemu-aarch64-static",
+)  # fmt: skip
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
 

@@ -24,6 +24,7 @@ need iptables iptables
 need unshare util-linux
 need dpkg-deb dpkg
 need g++ g++
+need patchelf patchelf
 need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
 need qemu-aarch64-static qemu-user-static
 

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 from farm.core.device import DeviceEntry
+from tests.lab.emulation import enable_arm64
 from tests.lab.host import LabError, find, lab_dir, reap, sh, spawn
 from tests.lab.machine import Machine, Userland, booted, minimal_path
 from tests.lab.network import Network, Slot
-from tests.lab.roots import adb_root
+from tests.lab.roots import ADBD, adb_root, adbd_command
 
 _PORT = 5555
 _ABIS = {"amd64": "x86_64", "arm64": "arm64-v8a"}
@@ -41,10 +42,7 @@ Current temperatures from HAL:
 \tTemperature{mValue=36.4, mType=0, mName=CPU0, mStatus=0}
 \tTemperature{mValue=31.2, mType=3, mName=skin, mStatus=0}
 """
-_ENV = (
-    "ANDROID_DATA=/data ANDROID_ROOT=/system HOME=/ SHELL=/system/bin/sh "
-    "TMPDIR=/data/local/tmp ADBD_PORT=5555 LD_PRELOAD=/usr/lib/libproperties.so"
-)
+_ENV = "ANDROID_DATA=/data ANDROID_ROOT=/system HOME=/ SHELL=/system/bin/sh TMPDIR=/data/local/tmp"
 _PATH = "/system/bin:/usr/bin:/usr/sbin:/sbin"
 
 
@@ -114,6 +112,8 @@ def make_phone(
         arch: Debian's name of its architecture.
         only: The programs on its PATH; empty for all of Android's.
     """
+    if arch == "arm64":
+        enable_arm64()
     slot = Slot()
     network = Network(slot)
     path = "/min" if only else _PATH
@@ -122,8 +122,8 @@ def make_phone(
         port=_PORT,
         lower=adb_root(arch),
         disk_at="/data",
-        daemon=f"/usr/bin/toybox env -i PATH={path} {_ENV} /usr/sbin/adbd",
-        daemon_path="/usr/sbin/adbd",
+        daemon=f"/usr/bin/toybox env -i PATH={path} {_ENV} {adbd_command(arch)}",
+        daemon_path=ADBD,
         title="adbd",
         files=(("system/build.prop", _properties(name, arch), 0o644),),
         prepare=minimal_path([f"/system/bin/{program}" for program in only]) if only else "",

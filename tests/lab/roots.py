@@ -7,6 +7,7 @@ gets its own.
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -15,10 +16,13 @@ from pathlib import Path
 from tests.lab.host import LabError, find, lab_dir, locked, sh
 
 #: Raise when the making of a root changes, so that kept ones are made anew.
-_VERSION = "3"
+_VERSION = "8"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _ADB_PACKAGES = ("adbd", "toybox", "mksh")
 _SSH_PACKAGES = ("openssh-server", "busybox-static")
+ADBD = "/usr/sbin/adbd"
+_HIDDEN = "system/apex/lab"
+_PT_GNU_PROPERTY = 0x6474E553
 _COMPILERS = {"amd64": "g++", "arm64": "aarch64-linux-gnu-g++"}
 _EXCLUDED = ("./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./usr/lib/systemd")
 
@@ -77,6 +81,19 @@ def adb_root(arch: str = "amd64") -> Path:
     return _made(f"adb-{arch}", lambda root: _make_adb(root, arch))
 
 
+def adbd_command(arch: str) -> str:
+    """Command line of adbd, which reads properties from a file.
+
+    Its own loader preloads what does that: a variable would reach every program it starts.
+    """
+    if arch == "arm64":
+        loader, libraries = f"/{_HIDDEN}/ld-linux-aarch64.so.1", f"/{_HIDDEN}"
+        loader += f" --library-path {libraries}"
+    else:
+        loader, libraries = "/lib64/ld-linux-x86-64.so.2", "/usr/lib"
+    return f"{loader} --preload {libraries}/libproperties.so {ADBD}"
+
+
 def ssh_root(arch: str) -> Path:
     """Root of another architecture with sshd and busybox."""
     return _made(f"ssh-{arch}", lambda root: _make_ssh(root, arch))
@@ -120,6 +137,8 @@ def _make_adb(root: Path, arch: str) -> None:
         target.write_text(text)
         target.chmod(0o755)
     _compile_properties(root / "usr/lib/libproperties.so", arch)
+    if arch == "arm64":
+        _hide_glibc(root)
 
 
 def _toybox_applets() -> list[str]:
@@ -225,9 +244,41 @@ def _mirror() -> str:
     return uris[0]
 
 
-def _compile_properties(target: Path, arch: str) -> None:
-    """Build the library through which adbd reads its name and address; adbd runs without it."""
+def _compile_properties(library: Path, arch: str) -> None:
     compiler = find(_COMPILERS[arch])
     if compiler is None:
-        return
-    sh(compiler, "-O1", "-shared", "-fPIC", "-x", "c++", "-", "-o", target, stdin=_PROPERTIES)
+        raise LabError(f"{_COMPILERS[arch]} isn't installed: run tests/lab/install.sh")
+    sh(compiler, "-O1", "-shared", "-fPIC", "-x", "c++", "-", "-o", library, stdin=_PROPERTIES)
+
+
+def _hide_glibc(root: Path) -> None:
+    """Move loader and libraries to where no other program looks, as a phone has none of them."""
+    hidden = root / _HIDDEN
+    hidden.mkdir(parents=True)
+    multiarch = root / "usr/lib/aarch64-linux-gnu"
+    for folder in (multiarch, multiarch / "android", root / "usr/lib"):
+        for path in sorted(folder.glob("*.so*")):
+            if path.is_symlink() and path.name.startswith("ld-linux"):
+                path.unlink()
+            else:
+                path.replace(hidden / path.name)
+    shutil.rmtree(multiarch)
+    shutil.rmtree(root / "usr/lib64")
+    (root / "lib64").unlink()
+    for name in ("usr/bin/toybox", "usr/bin/mksh"):
+        _drop_property_note(root / name)
+        sh(
+            "patchelf", "--set-interpreter", f"/{_HIDDEN}/ld-linux-aarch64.so.1",
+            "--force-rpath", "--set-rpath", f"/{_HIDDEN}", root / name,
+        )  # fmt: skip
+
+
+def _drop_property_note(program: Path) -> None:
+    """Void a program header whose note patchelf moves away: the emulator checks it."""
+    data = bytearray(program.read_bytes())
+    (start,) = struct.unpack_from("<Q", data, 0x20)
+    size, number = struct.unpack_from("<HH", data, 0x36)
+    for at in range(start, start + size * number, size):
+        if struct.unpack_from("<I", data, at)[0] == _PT_GNU_PROPERTY:
+            struct.pack_into("<I", data, at, 0)
+    program.write_bytes(data)
