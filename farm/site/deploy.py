@@ -58,6 +58,7 @@ def deploy(
     if wanted:
         _make_room(helper, missing, list(objects), lease, free_bytes)
     pushed = 0
+    progress(0, missing)
     for ref in wanted:
         base = pushed
         offset = parts[ref.sha256]

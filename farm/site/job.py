@@ -181,14 +181,19 @@ class JobRun:
         return build
 
     def _deploy(self, files: tuple[DeployFile, ...], snapshot: Snapshot) -> Deployed:
-        self._say("deploy", unit="bytes", force=True)
+        missing: int | None = None
+        moved_at = 0.0
 
         def progress(done: int, total: int) -> None:
-            self._say("deploy", done, total, "bytes", force=done == total)
+            nonlocal missing, moved_at
+            missing = total if missing is None else missing
+            moved_at = time.monotonic() if done else moved_at
+            self._say("deploy", done, total, "bytes", force=done in (0, total))
             self._lease.renew_aside(lambda: self._present().reopen().helper)
 
+        started = time.monotonic()
         # What arrived before a break is a `.part` on the device: a repeat sends only the rest.
-        deployed = persevere(
+        last = persevere(
             self,
             lambda helper: deploy.deploy(
                 helper,
@@ -198,6 +203,13 @@ class JobRun:
                 free_bytes=snapshot.facts.storage_free_bytes,
                 progress=progress,
             ),
+            last_sign=lambda: moved_at,
+        )
+        pushed = missing or 0
+        deployed = Deployed(
+            pushed_bytes=pushed,
+            skipped_bytes=last.pushed_bytes + last.skipped_bytes - pushed,
+            seconds=time.monotonic() - started,
         )
         self._deployed = [file.object for file in files]
         self._work = self.helper.assemble(self._work_name, files, self._lease.owner)

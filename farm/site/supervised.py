@@ -67,8 +67,16 @@ class Ended:
     timed_out: bool = False
 
 
-def persevere(link: Link, call: Callable[[DeviceHelper], T]) -> T:
+def persevere(
+    link: Link, call: Callable[[DeviceHelper], T], last_sign: Callable[[], float] = lambda: 0.0
+) -> T:
     """Make a repeatable call; come back to a device whose connection broke.
+
+    Args:
+        link: The job's connection.
+        call: Repeated from its beginning after a break.
+        last_sign: When the device last moved a byte, on the monotonic clock: a long transfer
+            may break more than once.
 
     Raises:
         DeviceLost: It didn't come back in time, or lost its memory.
@@ -82,7 +90,7 @@ def persevere(link: Link, call: Callable[[DeviceHelper], T]) -> T:
         except (ConnectError, DeviceLost, TransportTimeout) as error:
             if "code" in error.context:
                 raise  # the device itself says that the job is gone
-            lost_at = lost_at or time.monotonic()
+            lost_at = max(lost_at or time.monotonic(), last_sign())
             waited = time.monotonic() - lost_at
             if waited >= limit_s:
                 raise DeviceLost(

@@ -15,6 +15,7 @@ from farm.core.artifact import ObjectRef
 from farm.core.device import DeviceEntry
 from farm.core.errors import (
     BadOutput,
+    DeviceLost,
     DeviceUnfit,
     FarmError,
     Interrupted,
@@ -22,6 +23,7 @@ from farm.core.errors import (
     PlanError,
     RunnerCrashed,
     RunnerTimeout,
+    StorageFull,
     StoreError,
     TransferError,
 )
@@ -29,10 +31,11 @@ from farm.core.events import JobFinished, JobProgress, JobStarted
 from farm.core.runtime import DeployFile, LaunchRequest
 from farm.home import store_root
 from farm.site.connection import Connection
+from farm.site.context import Limits
 from farm.site.helper import LeaseOwner
 from farm.site.store import ContentStore
 from tests.contract.site_bench import SiteBench
-from tests.contract.toy_runner import GOOD
+from tests.contract.toy_runner import GOOD, PROGRAM
 
 FOREVER = 'echo \'{"progress": ["decode", 1, 9]}\'; sleep 1000 & sleep 1000'
 
@@ -342,6 +345,53 @@ def test_broken_push_is_resumed_and_a_damaged_rest_sent_whole(bench: SiteBench) 
             assert finished.result is not None
             if index == 0:
                 assert finished.result.deployed.pushed_bytes == ref.size_bytes - 20
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def sim_bench(folder: Path, **script: str) -> SiteBench:
+    entry = DeviceEntry("sim", "sim", root=str(folder / "sim"), sim=tuple(script.items()))
+    limits = Limits(stale_s=9.0, poll_s=1.0, reconnect_s=3.0, clean_s=3.0)
+    return SiteBench(folder, entries=(entry,), limits=limits)
+
+
+def test_push_that_breaks_again_and_again_sends_each_byte_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = sim_bench(tmp_path, drop_after_bytes=str(3 << 20))
+        job = bench.job(GOOD + "exit 0\n" + "#" * (8 << 20), device="sim")
+        finished = await bench.run(job)
+        assert finished.error is None, finished.error
+        assert finished.result is not None
+        deployed = finished.result.deployed
+        size = job.artifact[0].object.size_bytes + len(PROGRAM)
+        assert (deployed.pushed_bytes, deployed.skipped_bytes) == (size, 0)
+        text = (tmp_path / "sim" / "objects" / job.artifact[0].object.sha256).read_text()
+        assert len(text) == job.artifact[0].object.size_bytes
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_device_that_fills_up_in_the_middle_of_a_push(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = sim_bench(tmp_path, storage_bytes=str(6 << 20))
+        finished = await bench.run(bench.job("#" * (8 << 20), device="sim"))
+        assert isinstance(finished.error, StorageFull)
+        assert list((tmp_path / "sim" / "work").glob("*")) == []
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_device_that_falls_silent_is_lost_within_the_limits(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = sim_bench(tmp_path, hang_word="poll")
+        started = time.monotonic()
+        finished = await bench.run(bench.job(GOOD, device="sim"))
+        assert isinstance(finished.error, DeviceLost), finished.error
+        assert time.monotonic() - started < 30
+        assert (await bench.changed("offline")).name == "sim"
         await bench.agent.close()
 
     asyncio.run(scenario())
