@@ -116,12 +116,12 @@ class ExecutorchRunner:
                 ),
                 logits=tuple(_logits(line) for line in lines.of("logits")),
                 generated=tuple(map(int, generated[0]["ids"])) if generated else None,
-                stopped_by=str(generated[0]["stopped_by"]) if generated else None,
+                stopped_by=_word(generated[0]["stopped_by"]) if generated else None,
                 peak_rss_bytes=int(done["peak_rss_bytes"]) or None,
                 load_s=load_s,
                 threads=int(loaded["threads"]),
                 affinity=_affinity(loaded["affinity"]),
-                backends=tuple(map(str, loaded["backends"])),
+                backends=tuple(map(_word, loaded["backends"])),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadOutput(
@@ -222,11 +222,11 @@ def _hello(line: Mapping[str, Any]) -> Hello:
         raise ValueError(f"protocol {line['protocol']}, expected {PROTOCOL}")
     return Hello(
         protocol=PROTOCOL,
-        version=str(line["version"]),
-        abi=str(line["abi"]),
-        isa=str(line["isa"]),
-        backends=tuple(map(str, line["backends"])),
-        kernels=tuple(map(str, line["kernels"])),
+        version=_word(line["version"]),
+        abi=_word(line["abi"]),
+        isa=_word(line["isa"]),
+        backends=tuple(map(_word, line["backends"])),
+        kernels=tuple(map(_word, line["kernels"])),
     )
 
 
@@ -236,7 +236,7 @@ def _sample(line: Mapping[str, Any], launch: int) -> Sample:
         raise ValueError(f"a window from {start} to {end} ns")
     ttft = line["ttft_ns"]
     return Sample(
-        metric=str(line["metric"]),
+        metric=_word(line["metric"]),
         launch=launch,
         rep=int(line["rep"]),
         warmup=bool(line["warmup"]),
@@ -253,7 +253,15 @@ def _logits(line: Mapping[str, Any]) -> tuple[str, LogitsRef]:
     if line["dtype"] != "f32" or not _SHA256.fullmatch(sha256) or rows < 1 or cols < 1:
         raise ValueError(f"logits of {rows} x {cols} {line['dtype']}")
     ref = ObjectRef(sha256, rows * cols * 4, str(line["file"]))
-    return str(line["name"]), LogitsRef(ref, rows, cols)
+    return _word(line["name"]), LogitsRef(ref, rows, cols)
+
+
+def _word(value: object) -> str:
+    """A name out of a device's mouth, fit for reports and terminals."""
+    text = str(value)
+    if not text.isprintable() or len(text) > 200:
+        raise ValueError(f"a name that can't be printed: {text[:40]!r}")
+    return text
 
 
 def _affinity(value: object) -> str:

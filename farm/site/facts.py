@@ -73,7 +73,8 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
     files = {str(k): str(v) for k, v in _mapping(probe, "files").items()}
     uname = {str(k): str(v) for k, v in _mapping(probe, "uname").items()}
     properties = android.parse_getprop(raw.getprop) if raw.getprop else {}
-    abi = properties.get("ro.product.cpu.abi") or system.abi_of_machine(uname.get("machine", ""))
+    abi = _text(properties.get("ro.product.cpu.abi", ""))
+    abi = abi or system.abi_of_machine(uname.get("machine", ""))
     if abi is None:
         raise BadOutput(f"unknown machine type {uname.get('machine', '')[:40]!r}", raw=str(uname))
     info = cpu.parse_cpuinfo(files.get("/proc/cpuinfo", ""))
@@ -87,15 +88,15 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
         "model": properties.get("ro.product.model") or _model(info, files),
         "soc": _soc(properties, files, info),
         "os": _os(properties, files),
-        "os_build": properties.get("ro.build.fingerprint") or _text(uname.get("version", "")),
-        "kernel": _text(uname.get("release", "")),
+        "os_build": properties.get("ro.build.fingerprint") or uname.get("version") or None,
+        "kernel": uname.get("release") or None,
         "cores": _integer(probe.get("nproc")),
         "ram_bytes": total if limit is None or total is None else min(total, limit),
         "ram_available_bytes": available,
         "storage_free_bytes": _free(probe, raw.root),
         "libc": libc,
         "governor": _governor(files),
-        "boot_id": _text(str(probe.get("boot_id", ""))),
+        "boot_id": str(probe.get("boot_id") or "") or None,
     }
     if raw.getprop is not None:
         sdk = properties.get("ro.build.version.sdk", "")
@@ -103,6 +104,8 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
         values |= {"battery_c": battery, "battery_level": _level(raw), "thermal_status": status}
     else:
         values["battery_c"], values["battery_level"] = _linux_battery(files)
+    # Texts of a device are shown in terminals: one printable line each.
+    values = {k: _text(v) if isinstance(v, str) else v for k, v in values.items()}
     return DeviceFacts(
         identity=raw.identity or _identity(properties, files) or raw.fallback_identity,
         abi=abi,
@@ -121,7 +124,7 @@ def temperatures(raw: RawFacts) -> dict[str, float]:
     """Degrees Celsius by sensor: the thermal service's, else the kernel's zones."""
     if raw.thermal is not None:
         found = android.parse_thermalservice(raw.thermal).temperatures
-        return {item.name: item.celsius for item in found}
+        return {_text(item.name) or "unnamed": item.celsius for item in found}
     files = _mapping(_document(raw.probe), "files")
     zones: dict[str, float] = {}
     for path, text in files.items():

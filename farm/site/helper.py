@@ -23,6 +23,7 @@ from farm.core.errors import (
 )
 from farm.core.runtime import DeployFile
 from farm.protocols import Transport
+from farm.site.parsers.text import clean_text
 
 #: Bytes of unexpected output that an error carries.
 RAW_BYTES = 4096
@@ -283,11 +284,11 @@ class DeviceHelper:
             return done.stdout
         try:
             error = json.loads(done.stdout.splitlines()[-1])["error"]
-            code, message = str(error.pop("code")), str(error.pop("message"))
+            code, message = str(error.pop("code")), clean_text(str(error.pop("message")))
         except (ValueError, LookupError, TypeError, AttributeError) as broken:
             raise DeviceError(
                 f"farm-helper on {self.device} failed at '{words[0]}' with exit code"
-                f" {done.exit_code}: {done.error_text[:RAW_BYTES] or 'no message'}",
+                f" {done.exit_code}: {clean_text(done.error_text[:RAW_BYTES]) or 'no message'}",
                 device=self.device,
                 exit_code=done.exit_code,
             ) from broken

@@ -40,6 +40,7 @@ from farm.site.context import Limits, SiteContext
 from farm.site.helper import DeviceHelper
 from farm.site.launch import read_launch, timed_out
 from farm.site.lease import LeaseKeeper, lease_owner
+from farm.site.parsers.text import clean_text
 from farm.site.results import common_clock, fetch_logits, fetch_logs, push_files
 from farm.site.supervised import MAX_OUTPUT_BYTES, Ended, follow, persevere
 
@@ -253,12 +254,12 @@ class JobRun:
     def _line(self, runner: Runner, stage: str, line: bytes) -> None:
         rate = runner.rate(line)
         if rate is not None:
-            self._say(stage, rate=rate, force=True)
+            self._say(stage, rate=(clean_text(rate[0])[:80], rate[1]), force=True)
             return
         found = runner.progress(line)
         if found is not None:
             phase, done, total = found
-            self._say(stage, done, total, "tokens", detail=phase)
+            self._say(stage, done, total, "tokens", detail=clean_text(phase)[:80])
 
     # -- the end
 

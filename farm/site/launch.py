@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from farm.core.errors import (
     BadOutput,
     DeviceLost,
@@ -16,11 +14,11 @@ from farm.core.errors import (
 from farm.core.runtime import LaunchResult
 from farm.protocols import Runner
 from farm.site.helper import Polled
+from farm.site.parsers.text import clean_text
 
 #: Bytes of standard error that an error carries.
 TAIL_BYTES = 4096
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
 _SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV"}
 _HINTS = {
     4: "an instruction that this processor doesn't have",
@@ -70,15 +68,9 @@ def timed_out(limit_s: float, stderr: bytes, device: str) -> RunnerTimeout:
     )
 
 
-def clean_text(raw: bytes) -> str:
-    """Text of a device for people: no terminal escapes, no control characters but newlines."""
-    text = _ESCAPES.sub("", raw.decode("utf-8", "replace"))
-    return "".join(c for c in text if c in "\n\t" or c.isprintable()).strip()
-
-
 def _about(error: RunnerError, status: Polled, tail: str, device: str) -> RunnerError:
     context = {"code": status.exit_code, "signal": status.signal, "stderr_tail": tail}
-    message = clean_text(error.message.encode())
+    message = clean_text(error.message)
     return type(error)(f"{device}: {message}", **{**context, **error.context, "device": device})
 
 

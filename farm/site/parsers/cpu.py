@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from farm.core.device import CoreCluster
+from farm.site.parsers.system import clean_name
 
 #: Kernel's flag to the name that this project uses. Only what kernels choose by.
 _FEATURES = {
@@ -192,7 +193,7 @@ def _core(index: int, values: Mapping[str, str]) -> Core:
         implementer=_hex(values.get("CPU implementer")),
         part=_hex(values.get("CPU part")),
         variant=_hex(values.get("CPU variant")),
-        model=values.get("model name") or values.get("uarch", ""),
+        model=clean_name(values.get("model name") or values.get("uarch", "")) or "",
         flags=frozenset(flags.split()),
     )
 

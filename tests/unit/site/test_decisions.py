@@ -26,7 +26,8 @@ from farm.site.fit import check_fit, unmet_expectations
 from farm.site.helper import Polled
 from farm.site.inventory import merge
 from farm.site.job import work_name
-from farm.site.launch import clean_text, read_launch
+from farm.site.launch import read_launch
+from farm.site.parsers.text import clean_text
 from tests.contract.toy_runner import ToyRunner
 from tests.unit.site.test_parsers_android import BATTERY, GETPROP, THERMAL
 from tests.unit.site.test_parsers_linux import PI, X86
@@ -118,6 +119,16 @@ def test_facts_without_anything_are_none_with_a_reason() -> None:
         assert getattr(facts, name) is None
         assert any(line.startswith(f"{name}:") for line in facts.unread)
     assert facts.features == ("dotprod", "neon")
+
+
+def test_facts_hold_nothing_that_a_terminal_would_obey() -> None:
+    evil = "\x1b[2Jevil\x07\r\nsecond"
+    files = {key: evil for key in PI_FILES} | {"/etc/os-release": f"NAME={evil}\n"}
+    getprop = f"[ro.product.model]: [{evil}]\n[ro.serialno]: [{evil}]\n"
+    facts = parse_facts(raw(with_files(files), getprop=getprop))
+    assert all(c.isprintable() for c in repr(facts))
+    assert "\\x1b" not in repr(facts)
+    assert facts.model == "[2Jevil"
 
 
 def test_emulated_userland_has_the_emulators_features() -> None:
