@@ -227,7 +227,12 @@ class QuantisedLinears(nn.Module):
                 weight = torch.ops.torchao.dequantize_affine(
                     values, [1, self.group], scales, zeros, torch.int8, low, high
                 )
-            results.append(functional.linear(x, weight, getattr(self, f"b{i}")))
+            bias = getattr(self, f"b{i}")
+            if bias is None or self.dynamic:
+                results.append(functional.linear(x, weight, bias))
+            else:
+                # XNNPACK takes a bias only where input and weight are both quantised.
+                results.append(functional.linear(x, weight) + bias)
         return tuple(results)
 
 

@@ -114,4 +114,4 @@ class PlainAttention(nn.Module):
         keys = self.k_cache.transpose(1, 2).repeat_interleave(self.groups, dim=1)
         values = self.v_cache.transpose(1, 2).repeat_interleave(self.groups, dim=1)
         weights = q.transpose(1, 2) @ keys.transpose(2, 3) * self.scale + mask
-        return (functional.softmax(weights, dim=-1) @ values).transpose(1, 2)
+        return (functional.softmax(weights, dim=-1) @ values).transpose(1, 2).contiguous()

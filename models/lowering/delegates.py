@@ -15,6 +15,11 @@ from typing import Any
 
 import torch
 from executorch.backends.xnnpack.operators.node_visitor import NodeVisitor
+from executorch.backends.xnnpack.utils.quant_utils import (
+    is_dequant,
+    is_dynamic_qdq,
+    tag_as_implicit_q_dq,
+)
 from executorch.exir import EdgeCompileConfig, to_edge
 from executorch.exir._serialize._named_data_store import NamedDataStore
 from executorch.exir.backend.backend_api import to_backend
@@ -118,6 +123,7 @@ def lower_part(
     program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
     edge = to_edge(program, compile_config=edge_config()).exported_program()
     operators = count_operators(edge.graph)
+    _tag_rounded_inputs(edge.graph)
     lowered = to_backend(BACKEND, edge, _COMPILE_SPECS)
     output = lowered.named_data_store_output
     missing = [name for name, constant in constants.items() if constant.key not in output.pte_data]
@@ -140,6 +146,16 @@ def lower_part(
         alignment=max((entry.alignment for entry in entries), default=1),
         operators=operators,
     )
+
+
+def _tag_rounded_inputs(graph: torch.fx.Graph) -> None:
+    """Mark dequantised activations as part of the Linears that read them.
+
+    Partitioners do it for the parts they cut out; a part that is lowered whole meets none.
+    """
+    for node in graph.nodes:
+        if node.op == "call_function" and is_dequant(node) and is_dynamic_qdq(node):
+            tag_as_implicit_q_dq(node)
 
 
 def count_operators(graph: torch.fx.Graph) -> int:
