@@ -15,7 +15,7 @@ from farm.clock import utc_now
 from farm.core.artifact import ObjectRef
 from farm.core.device import DeviceEntry
 from farm.core.errors import FarmError
-from farm.core.events import JobFinished, JobStarted, SiteEvent
+from farm.core.events import JobFinished, JobProgress, JobStarted, SiteEvent
 from farm.core.runtime import DeviceJob, DeviceRunResult
 from farm.site.context import SiteContext
 from farm.site.job import JobRun
@@ -96,7 +96,7 @@ class DeviceSession:
                     self._thread = None
                     return
                 job = self._queue.popleft()
-                run = JobRun(job, self.entry, self._context, self._emit)
+                run = JobRun(job, self.entry, self._context, self._progress)
                 self._running = run
             self._emit(JobStarted(job.job_id, job.attempt, job.device, utc_now()))
             result, error = self._fenced(run)
@@ -105,6 +105,13 @@ class DeviceSession:
                 self._running = None
             if not abandoned:
                 self._finish(job, result, error, run.logs)
+
+    def _progress(self, event: JobProgress) -> None:
+        """Pass progress on, but none of a job that was given up."""
+        with self._lock:
+            if self._running is None or self._running.job.job_id != event.job_id:
+                return
+        self._emit(event)
 
     def _fenced(self, run: JobRun) -> tuple[DeviceRunResult | None, FarmError | None]:
         """Fence one job from all others: a defect of ours ends it, not the session."""
