@@ -83,7 +83,8 @@ def _target(
         found: dict[str, Any] = dict(config.lookup(name))
     except (paramiko.ssh_exception.CouldNotCanonicalize, ImportError) as error:
         raise ConfigError(f"~/.ssh/config, host {name}: {error}") from error
-    if found.get("proxycommand", "none").lower() != "none":
+    # paramiko turns `none` into None.
+    if (found.get("proxycommand") or "none").lower() != "none":
         raise ConfigError(f"~/.ssh/config, host {name}: ProxyCommand isn't supported, ProxyJump is")
     own = tuple(Path(path).expanduser() for path in found.get("identityfile", ()))
     return Target(
@@ -92,7 +93,7 @@ def _target(
         user=user or found.get("user") or getpass.getuser(),
         identities=identities + own,
         key_alias=found.get("hostkeyalias"),
-        hops=_hops(config, found.get("proxyjump", "none"), depth),
+        hops=_hops(config, found.get("proxyjump") or "none", depth),
     )
 
 

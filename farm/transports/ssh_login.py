@@ -174,8 +174,9 @@ def _authenticate(
     entry: DeviceEntry, place: Target, transport: paramiko.Transport, deadline: Deadline
 ) -> None:
     tried: list[str] = []
+    agent = _agent(tried)
     try:
-        for key, source in _keys(place, tried):
+        for key, source in _keys(place, agent, tried):
             transport.auth_timeout = max(1.0, deadline.remaining_s)
             tried.append(source)
             try:
@@ -187,6 +188,9 @@ def _authenticate(
                     raise paramiko.SSHException("the server ended the login") from error
     except (OSError, EOFError, paramiko.SSHException) as error:
         tried.append(str(error) or "the connection ended")
+    finally:
+        if agent is not None:
+            agent.close()
     raise ConnectError(
         f"{entry.name}: {place} accepts none of our keys ({'; '.join(tried) or 'there are none'}). "
         f"Put your public key into its ~/.ssh/authorized_keys (ssh-copy-id), or name the right "
@@ -195,7 +199,9 @@ def _authenticate(
     )
 
 
-def _keys(place: Target, tried: list[str]) -> Iterator[tuple[paramiko.PKey, str]]:
+def _keys(
+    place: Target, agent: paramiko.Agent | None, tried: list[str]
+) -> Iterator[tuple[paramiko.PKey, str]]:
     """Yield keys in the order in which they are tried; unusable files are noted."""
     folder = Path("~/.ssh").expanduser()
     usual = [folder / name for name in _USUAL_FILES]
@@ -203,7 +209,7 @@ def _keys(place: Target, tried: list[str]) -> Iterator[tuple[paramiko.PKey, str]
         key = _load(path, tried, must_exist=True)
         if key is not None:
             yield key, str(path)
-    for key in _agent_keys():
+    for key in () if agent is None else agent.get_keys():
         yield key, f"agent key {key.fingerprint}"
     for path in usual:
         if path not in place.identities:
@@ -212,11 +218,12 @@ def _keys(place: Target, tried: list[str]) -> Iterator[tuple[paramiko.PKey, str]
                 yield key, str(path)
 
 
-def _agent_keys() -> tuple[paramiko.PKey, ...]:
+def _agent(tried: list[str]) -> paramiko.Agent | None:
     try:
-        return tuple(paramiko.Agent().get_keys())
-    except (OSError, paramiko.SSHException):
-        return ()
+        return paramiko.Agent()
+    except (OSError, paramiko.SSHException) as error:
+        tried.append(f"ssh-agent: {error}")
+        return None
 
 
 def _load(path: Path, tried: list[str], *, must_exist: bool) -> paramiko.PKey | None:
@@ -236,6 +243,8 @@ def _load(path: Path, tried: list[str], *, must_exist: bool) -> paramiko.PKey | 
 def _unreachable(entry: DeviceEntry, place: Target, error: Exception) -> ConnectError:
     if isinstance(error, socket.gaierror):
         reason = "no such host: check its name, or write its address"
+    elif isinstance(error, paramiko.ChannelException):
+        reason = f"the jump host before it can't connect to it ({error.text})"
     elif isinstance(error, ConnectionRefusedError):
         reason = f"nothing listens on port {place.port}: is sshd running?"
     elif isinstance(error, TimeoutError):

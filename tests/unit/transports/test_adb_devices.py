@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from farm.core.errors import ConfigError, ConnectError
+from farm.transports.adb_devices import (
+    AttachedDevice,
+    attached,
+    ensure_server,
+    listens,
+    parse_devices,
+    server_address,
+    unusable,
+)
+
+LIST = """\
+* daemon not running; starting now at tcp:5037
+* daemon started successfully
+List of devices attached
+R5CT10ABCDE            device usb:1-4.2 product:e1sxxx model:SM_S921B device:e1s transport_id:7
+10.0.0.17:5555         device product:husky model:Pixel_8_Pro device:husky transport_id:12
+emulator-5554          offline transport_id:3
+0A041FDD4000AB         unauthorized usb:2-1 transport_id:4
+HT7A1 no permissions (user me is not in the plugdev group); see [http://x.y/z] usb:5-4.4.1
+ABC\tno permissions (missing udev rules?); see [http://x.y/z]
+SHORT\tdevice
+Z9 recovery product:x
+
+"""
+
+
+def test_every_row_of_a_list_is_read() -> None:
+    rows = parse_devices(LIST)
+    assert [(row.serial, row.state) for row in rows] == [
+        ("R5CT10ABCDE", "device"),
+        ("10.0.0.17:5555", "device"),
+        ("emulator-5554", "offline"),
+        ("0A041FDD4000AB", "unauthorized"),
+        ("HT7A1", "no permissions"),
+        ("ABC", "no permissions"),
+        ("SHORT", "device"),
+        ("Z9", "recovery"),
+    ]
+    assert rows[0] == AttachedDevice("R5CT10ABCDE", "device", "SM_S921B", "e1sxxx", "1-4.2")
+    assert rows[1].usb is None
+    assert rows[6].model is None
+
+
+@pytest.mark.parametrize("cut", range(len(LIST)))
+def test_a_list_cut_off_anywhere_is_no_error(cut: int) -> None:
+    rows = parse_devices(LIST[:cut])
+    assert len(rows) <= 8
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n\n", "error: cannot connect to daemon", "adb: no devices", "\x00\x01 \x02", "word"],
+)
+def test_what_is_no_list_has_no_rows(text: str) -> None:
+    assert parse_devices(text) == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "remedy"),
+    [
+        ("unauthorized", "accept the USB debugging question"),
+        ("offline", "replug"),
+        ("no permissions", "udev rule"),
+        ("recovery", "adb reboot"),
+        ("absent", "turn on USB debugging"),
+    ],
+)
+def test_each_bad_state_names_its_remedy(state: str, remedy: str) -> None:
+    text = unusable("R5CT", state)
+    assert text.startswith(f"adb device R5CT is {state}: ")
+    assert remedy in text
+
+
+def test_a_good_state_needs_no_remedy() -> None:
+    assert AttachedDevice("x", "device").remedy == ""
+
+
+def test_the_server_is_found_as_adb_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_ADDRESS", "ANDROID_ADB_SERVER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert server_address(None) == ("127.0.0.1", 5037)
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "6000")
+    assert server_address(None) == ("127.0.0.1", 6000)
+    monkeypatch.setenv("ANDROID_ADB_SERVER_ADDRESS", "rack2")
+    assert server_address(None) == ("rack2", 6000)
+    monkeypatch.setenv("ADB_SERVER_SOCKET", "tcp:rack3:7000")
+    assert server_address(None) == ("rack3", 7000)
+    assert server_address("10.0.0.1:5038") == ("10.0.0.1", 5038)
+    assert server_address("[::1]:5038") == ("::1", 5038)
+
+
+@pytest.mark.parametrize("text", ["rack2", "rack2:", "rack2:adb", "rack2:0", "rack2:99999"])
+def test_a_malformed_server_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="isn't host:port"):
+        server_address(text)
+
+
+@pytest.fixture
+def mute_server() -> Iterator[tuple[str, int]]:
+    """Something that accepts a connection, answers garbage and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for _ in range(2):
+                connection, _ = server.accept()
+                with connection:
+                    connection.sendall(b"HTTP/1.1 400\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()
+        while thread.is_alive():
+            listens(server.getsockname())
+        thread.join()
+
+
+def test_a_port_that_is_no_adb_server_is_named(mute_server: tuple[str, int]) -> None:
+    host, port = mute_server
+    with pytest.raises(ConnectError, match=f"adb server at {host}:{port} doesn't answer"):
+        attached(f"{host}:{port}")
+
+
+def test_a_server_of_another_machine_is_not_started() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    # An address of this machine that isn't called so.
+    with pytest.raises(ConnectError, match=f"no adb server answers at 127.0.0.2:{port}: start one"):
+        ensure_server(("127.0.0.2", port))
+
+
+def test_an_adb_that_fails_to_start_is_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "adb"
+    program.write_text('#!/bin/sh\n[ "$1" = version ] && exit 0\necho "cannot bind" >&2\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("ADBUTILS_ADB_PATH", str(program))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(ConnectError, match="start-server failed: cannot bind"):
+        ensure_server(("127.0.0.1", port))
