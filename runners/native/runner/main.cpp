@@ -5,7 +5,7 @@
 #include <csignal>
 #include <cstring>
 #include <new>
-#include <optional>
+#include <vector>
 
 #include <executorch/runtime/backend/interface.h>
 #include <executorch/runtime/kernel/operator_registry.h>
@@ -29,7 +29,7 @@ constexpr size_t kMaxRequestBytes = 64 << 20;
 struct Options {
   bool hello = false;
   std::string model;
-  std::string data;
+  std::vector<std::string> data;
   std::string request;
   std::string out;
 };
@@ -42,14 +42,17 @@ Options parse_options(int argc, char** argv) {
       options.hello = true;
       continue;
     }
+    if (word == "--data" && i + 1 < argc) {
+      options.data.emplace_back(argv[++i]);
+      continue;
+    }
     std::string* target = word == "--model"     ? &options.model
-                          : word == "--data"    ? &options.data
                           : word == "--request" ? &options.request
                           : word == "--out"     ? &options.out
                                                 : nullptr;
     if (target == nullptr || i + 1 == argc) {
-      throw Failure("usage", "usage: farm-runner --model M.pte [--data D.ptd] --request request.json "
-                             "--out DIR, or farm-runner --hello; not " + word);
+      throw Failure("usage", "usage: farm-runner --model M.pte [--data D.ptd]... --request "
+                             "request.json --out DIR, or farm-runner --hello; not " + word);
     }
     *target = argv[++i];
   }
@@ -132,7 +135,7 @@ void run(const Options& options) {
   }
   say_hello();
   int64_t weights = check_file(options.model, "model");
-  if (!options.data.empty()) weights += check_file(options.data, "data");
+  for (const std::string& path : options.data) weights += check_file(path, "data");
   kernels::set_order(static_cast<int>(request.sdpa_order));
   const Placement placement = place(request);
   size_pool(placement.threads);

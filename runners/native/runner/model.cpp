@@ -47,10 +47,10 @@ json::Value constant(const EValue& value) {
 
 }  // namespace
 
-Model::Model(const std::string& path, const std::string& data_path, bool map_file) {
+Model::Model(const std::string& path, const std::vector<std::string>& data_paths, bool map_file) {
   const auto mode = map_file ? Module::LoadMode::Mmap : Module::LoadMode::File;
-  module_ = data_path.empty() ? std::make_unique<Module>(path, mode)
-                              : std::make_unique<Module>(path, data_path, mode);
+  module_ = data_paths.empty() ? std::make_unique<Module>(path, mode)
+                               : std::make_unique<Module>(path, data_paths, mode);
   Error error = module_->load(Program::Verification::InternalConsistency);
   if (error != Error::Ok) throw failure_of(error, "load_failed");
   const auto names = module_->method_names();

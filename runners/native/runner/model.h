@@ -18,7 +18,7 @@ class Model {
  public:
   // Loads program and method. Throws Failure load_failed, missing_operator, missing_backend,
   // unsupported_model.
-  Model(const std::string& path, const std::string& data_path, bool map_file);
+  Model(const std::string& path, const std::vector<std::string>& data_paths, bool map_file);
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;

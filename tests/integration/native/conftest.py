@@ -72,19 +72,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(build: NativeBuild, tmp_path: Path) -> Start:
     runner = build.file("farm-runner").path
 
-    def call(
-        model: Path, request: object, *, env: dict[str, str] | None = None, limit_s: float = 60
-    ) -> Run:
+    def call(model: Path, request: object, *data: Path, env: dict[str, str] | None = None) -> Run:
         path = tmp_path / "request.json"
         if isinstance(request, bytes):
             path.write_bytes(request)
         else:
             path.write_text(json.dumps(request))
         words = ["--model", str(model), "--request", str(path), "--out", str(tmp_path)]
+        for weights in data:
+            words += ["--data", str(weights)]
         done = subprocess.run(
             [str(runner), *words],
             capture_output=True,
-            timeout=limit_s,
+            timeout=60,
             check=False,
             env={**os.environ, "LD_LIBRARY_PATH": str(runner.parent / "lib"), **(env or {})},
         )

@@ -16,10 +16,8 @@ from .tiny_llama import CONTEXT, TOKENS, VOCAB
 
 pytestmark = pytest.mark.export
 
-PASSES = [
-    {"name": "decode", "chunks": [1] * CONTEXT},
-    {"name": "prefill", "chunks": [16, 16, 7, 1, 24]},
-]
+PREFILL = [16, 16, 7, 1, 24]
+PASSES = [{"name": "decode", "chunks": [1] * CONTEXT}, {"name": "prefill", "chunks": PREFILL}]
 
 
 def _request(**members: object) -> dict[str, object]:
@@ -27,7 +25,8 @@ def _request(**members: object) -> dict[str, object]:
 
 
 def _reference(tiny: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.load(tiny / "reference.npy")
+    logits: np.ndarray[Any, np.dtype[np.float32]] = np.load(tiny / "reference.npy")
+    return logits
 
 
 def _error(run: Run) -> dict[str, Any]:
@@ -42,12 +41,24 @@ def test_logits_equal_eager(start: Start, tiny: Path, model: str, load: str) -> 
     assert run.code == 0, run.err
     reference = _reference(tiny)
     assert np.abs(run.logits("decode") - reference).max() <= 1e-4
-    ends = np.cumsum(PASSES[1]["chunks"]) - 1
+    ends = np.cumsum(PREFILL) - 1
     assert np.abs(run.logits("prefill") - reference[ends]).max() <= 1e-4
     line = run.of("logits")[0]
     content = (run.folder / line["file"]).read_bytes()
     assert line["sha256"] == hashlib.sha256(content).hexdigest()
     assert (line["rows"], line["cols"], line["dtype"]) == (CONTEXT, VOCAB, "f32")
+
+
+def test_external_weights(start: Start, tiny: Path, tmp_path: Path) -> None:
+    request = _request(logits=PASSES[:1])
+    run = start(tiny / "external.pte", request, tiny / "weights.ptd")
+    assert np.abs(run.logits("decode") - _reference(tiny)).max() <= 1e-4
+    assert _error(start(tiny / "external.pte", request))["code"] in {"load_failed", "run_failed"}
+    (tmp_path / "cut.ptd").write_bytes((tiny / "weights.ptd").read_bytes()[:500])
+    assert _error(start(tiny / "external.pte", request, tmp_path / "cut.ptd"))["code"] in {
+        "load_failed",
+        "run_failed",
+    }
 
 
 def test_lines_come_in_order_and_complete(start: Start, tiny: Path) -> None:

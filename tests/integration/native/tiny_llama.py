@@ -1,8 +1,9 @@
 """Exports a two-layer Llama with ExecuTorch's public API, for the runner's tests.
 
 Run as a program, so that torch stays out of the test process and can be given its own warnings:
-`python tiny_llama.py FOLDER` writes last.pte (last-token logits), full.pte (all logits),
-nocache.pte (one input) and reference.npy (eager logits [tokens, vocab] of TOKENS).
+`python tiny_llama.py FOLDER` writes last.pte (last-token logits), external.pte with its weights in
+weights.ptd, full.pte (all logits), nocache.pte (one input) and reference.npy (eager logits [tokens,
+vocab] of TOKENS).
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ TOKENS = [int(x) for x in np.random.default_rng(11).integers(0, VOCAB, CONTEXT)]
 def main(folder: Path) -> None:
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+    from executorch.exir import (
+        EdgeCompileConfig,
+        ExecutorchBackendConfig,
+        to_edge_transform_and_lower,
+    )
     from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
 
     torch.manual_seed(5)
@@ -105,7 +110,13 @@ def main(folder: Path) -> None:
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
             constant_methods={"get_max_context_len": CONTEXT, "use_kv_cache": True},
         )
-        (folder / name).write_bytes(edge.to_executorch().buffer)
+        external = name == "external.pte"
+        lowered = edge.to_executorch(ExecutorchBackendConfig(external_constants=external))
+        (folder / name).write_bytes(lowered.buffer)
+        if external:
+            lowered.write_tensor_data_to_file(str(folder))
+            (written,) = folder.glob("*.ptd")
+            written.rename(folder / "weights.ptd")
 
     example = (torch.tensor([[1, 2, 3]]), torch.tensor([0]))
     model = Llama(full=False).eval()
@@ -115,6 +126,7 @@ def main(folder: Path) -> None:
         reference = full.eager(torch.tensor([TOKENS]))[0].numpy()
         np.save(folder / "reference.npy", reference)
         write("last.pte", model, example)
+        write("external.pte", model, example)
         write("full.pte", full, example)
         write("nocache.pte", NoCache(), example[:1])
 

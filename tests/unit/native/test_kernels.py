@@ -74,7 +74,8 @@ class Problem:
             scores = np.where(np.arange(self.cache)[None, :] > last, -np.inf, scores)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
-        return np.einsum("bhst,bthd->bshd", weights, value)
+        mixed: npt.NDArray[np.float64] = np.einsum("bhst,bthd->bshd", weights, value)
+        return mixed
 
 
 class Driver:
