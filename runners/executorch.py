@@ -66,8 +66,8 @@ class ExecutorchRunner:
             abi,
             installed_sdk(),
             native_cache(home),
-            # Where a program's loader isn't at its usual place, loader and libc go along.
-            bundle_libc=not facts.system_loader,
+            # Where the loader or the C++ runtime isn't at its usual place, all of it goes along.
+            bundle_libc=not facts.system_loader or facts.cxx_runtime is False,
             progress=progress,
         )
         self._files |= {file.sha256: file.path for file in native.files}

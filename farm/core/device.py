@@ -87,6 +87,8 @@ class DeviceFacts:
     libc: str | None = None
     #: True when the loader that a glibc program asks for exists at its usual place.
     system_loader: bool | None = None
+    #: True when a C++ runtime (libstdc++) exists at a usual place beside that loader.
+    cxx_runtime: bool | None = None
     #: CPU feature flags that kernels choose by (avx2, fma, dotprod, i8mm...).
     features: tuple[str, ...] = ()
     #: Another instruction set is emulated (qemu-user, TCG): speed is meaningless.

@@ -16,10 +16,17 @@ from pathlib import Path
 from farm import transports
 from farm.core.command import Command
 from farm.core.device import DeviceEntry, DeviceFacts
-from farm.core.errors import BadOutput, DeviceUnfit, FarmError, RunnerError, TransferError
+from farm.core.errors import (
+    BadOutput,
+    DeviceUnfit,
+    FarmError,
+    RunnerError,
+    TransferError,
+    TransportTimeout,
+)
 from farm.home import native_cache
 from farm.protocols import Transport
-from farm.site.facts import LOADERS, RawFacts, parse_facts, temperatures
+from farm.site.facts import CXX_RUNTIMES, LOADERS, RawFacts, parse_facts, temperatures
 from farm.site.helper import DeviceHelper
 from farm.site.parsers.android import parse_getprop
 from farm.site.parsers.system import abi_of_machine
@@ -31,6 +38,8 @@ OpenTransport = Callable[[DeviceEntry], Transport]
 
 #: Limit of one short command before the helper is there, seconds.
 SHELL_S = 10.0
+#: Limit of a system service that is asked for facts; two of them fit into a probe.
+DUMPSYS_S = 4.0
 #: ABIs that a helper exists for. A machine that emulates another instruction set behind the
 #: scenes runs arm64 programs on x86-64, rarely the other way round: its own comes first.
 KNOWN_ABIS = ("x86_64", "arm64-v8a")
@@ -111,24 +120,39 @@ class Connection:
         probe = helper.probe()
         android = self._getprop is not None
         if self._loaders is None:
-            paths = {path for table in LOADERS.values() for path in table.values()}
-            self._loaders = frozenset(
-                path for path in sorted(paths) if self.transport.stat(path) is not None
-            )
+            self._loaders = self._find_loaders()
         entry = self.entry
         return RawFacts(
             probe=probe,
             fallback_identity=entry.serial or entry.host or entry.name,
             root=helper.root,
             getprop=self._getprop,
-            battery=self._text("dumpsys", "battery") if android else None,
-            thermal=self._text("dumpsys", "thermalservice") if android else None,
+            battery=self._dumpsys("battery") if android else None,
+            thermal=self._dumpsys("thermalservice") if android else None,
             loaders=self._loaders,
             identity=f"sim:{entry.name}" if entry.transport == "sim" else None,
         )
 
-    def _text(self, *argv: str) -> str | None:
-        done = self.transport.run(Command(argv, timeout_s=SHELL_S))
+    def _find_loaders(self) -> frozenset[str]:
+        """Look for loaders, and for the C++ runtime until one is found."""
+        stat = self.transport.stat
+        loaders = sorted({path for table in LOADERS.values() for path in table.values()})
+        found = {path for path in loaders if stat(path) is not None}
+        for abi, table in LOADERS.items():
+            if table["glibc"] in found:
+                found |= set(next(([p] for p in CXX_RUNTIMES[abi] if stat(p) is not None), []))
+        return frozenset(found)
+
+    def _dumpsys(self, service: str) -> str | None:
+        """Ask a system service; one that hangs leaves its facts unread, not the device."""
+        try:
+            return self._text("dumpsys", service, limit_s=DUMPSYS_S)
+        except TransportTimeout as error:
+            log.info("%s: no answer from %s: %s", self.entry.name, service, error)
+            return None
+
+    def _text(self, *argv: str, limit_s: float = SHELL_S) -> str | None:
+        done = self.transport.run(Command(argv, timeout_s=limit_s))
         return done.text if done.ok else None
 
     def _bootstrap(self) -> DeviceHelper:

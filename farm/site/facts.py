@@ -42,7 +42,7 @@ class RawFacts:
     getprop: str | None = None
     battery: str | None = None
     thermal: str | None = None
-    #: Programs' loaders that were found at their usual place.
+    #: Of LOADERS and CXX_RUNTIMES, the files that were found.
     loaders: frozenset[str] = field(default_factory=frozenset)
     #: Set where the machine's identity isn't the device's: several simulated devices of one.
     identity: str | None = None
@@ -60,6 +60,15 @@ LOADERS: Mapping[str, Mapping[str, str]] = {
         "musl": "/lib/ld-musl-aarch64.so.1",
         "bionic": "/system/bin/linker64",
     },
+}
+
+#: Places of the C++ runtime for glibc, by ABI.
+CXX_RUNTIMES: Mapping[str, tuple[str, ...]] = {
+    abi: tuple(
+        f"{folder}/libstdc++.so.6"
+        for folder in (f"/usr/lib/{triple}", f"/lib/{triple}", "/usr/lib64", "/usr/lib", "/lib64")
+    )
+    for abi, triple in (("x86_64", "x86_64-linux-gnu"), ("arm64-v8a", "aarch64-linux-gnu"))
 }
 
 
@@ -111,6 +120,7 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
         abi=abi,
         clusters=_clusters(files, info, values["cores"]),
         system_loader=LOADERS.get(abi, {}).get("glibc") in raw.loaders,
+        cxx_runtime=any(path in raw.loaders for path in CXX_RUNTIMES.get(abi, ())),
         # Under emulation /proc/cpuinfo is the host's; the helper asks the emulator.
         features=(not emulated and cpu.features(info)) or _helper_features(probe),
         emulated=emulated,

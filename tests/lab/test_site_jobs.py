@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,27 @@ def test_one_machine_on_two_connections_is_one_device(adb_device: Factory, tmp_p
         bench.agent._discover = lambda _named, _site: [twin]
         devices = await bench.agent.inventory([machine.entry], adb_auto=True)
         assert [device.name for device in devices] == [machine.name]
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_system_service_that_hangs_costs_only_its_facts(
+    adb_device: Factory, tmp_path: Path
+) -> None:
+    machine = adb_device()
+    battery = machine.disk / "sim" / "battery"
+    battery.unlink()
+    os.mkfifo(battery)
+    battery.chmod(0o666)
+
+    async def scenario() -> None:
+        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        (device,) = await bench.agent.inventory([machine.entry], adb_auto=False)
+        assert device.state == "ready", device.reason
+        assert device.facts is not None
+        assert (device.facts.battery_c, device.facts.thermal_status) == (None, 0)
+        assert any(line.startswith("battery_c") for line in device.facts.unread)
         await bench.agent.close()
 
     asyncio.run(scenario())

@@ -84,6 +84,9 @@ def test_facts_of_a_board() -> None:
     assert (facts.ram_bytes, facts.ram_available_bytes) == (8_192_000_000, 6_144_000_000)
     assert (facts.storage_free_bytes, facts.cores, facts.boot_id) == (60, 4, BOOT)
     assert (facts.libc, facts.system_loader, facts.governor) == ("glibc", True, "ondemand")
+    assert facts.cxx_runtime is False
+    both = frozenset({"/lib/ld-linux-aarch64.so.1", "/usr/lib/libstdc++.so.6"})
+    assert parse_facts(raw(with_files(PI_FILES), loaders=both)).cxx_runtime
     assert facts.clusters == (
         CoreCluster((1, 2, 3), None, None, "Cortex-A76"),
         CoreCluster((0,), 2_400_000, None, "Cortex-A76"),
