@@ -146,11 +146,18 @@ def note(line: str) -> None:
 
 
 def artifact() -> Path:
-    """The .pte of configs/llama_q4.yaml, from the store."""
-    words = [sys.executable, "-m", "farm.cli", "export", "configs/llama_q4.yaml", "--json"]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True)
-    export = json.loads(done.stdout)["exports"][0]
-    return Path(export["artifact"]["path"])
+    """The .pte of configs/llama_q4.yaml, from the store or exported into it."""
+    from farm.exports import export
+    from farm.home import farm_home, store_root
+    from farm.prepare import RunOptions
+    from farm.site.store import ContentStore
+
+    home = farm_home()
+    options = RunOptions(config=ROOT / "configs" / "llama_q4.yaml", cluster="none")
+    (made,) = export(options, home, lambda _event: None)
+    if made.result is None:
+        raise SystemExit(f"configs/llama_q4.yaml can't be exported: {made.report.error}")
+    return ContentStore(store_root(home)).path(made.result.bundle.pte)
 
 
 def compare(pte: Path, rounds: int) -> dict[str, object]:
