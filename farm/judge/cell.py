@@ -200,20 +200,36 @@ def _judge_correctness(
 
 
 def _text_guard(text: str | None, chain: ChainResult) -> Guard | None:
+    """Look at the generated text, unless the model is known to know no language.
+
+    Without an eager reference a huge perplexity may be a random model or a broken artifact, and
+    its text can't tell which: the guard is unavailable, and the cell can't pass by it.
+    """
     if text is None:
         return None
-    fluent = next(
+    reference = _perplexity_of("eager_fp32", chain)
+    if reference is not None and reference > NO_LANGUAGE_PERPLEXITY:
+        return None
+    host = _perplexity_of("host_pte", chain)
+    if reference is None and host is not None and host > NO_LANGUAGE_PERPLEXITY:
+        return Guard(
+            "garbage_text",
+            "unavailable",
+            f"perplexity {host:.0f} and no reference: a random model, or a broken artifact",
+        )
+    reason = garbage_reason(text)
+    return Guard("garbage_text", "ok" if reason is None else "flagged", reason or "")
+
+
+def _perplexity_of(stage: str, chain: ChainResult) -> float | None:
+    return next(
         (
             pair.comparison.perplexity_from
             for pair in chain.pairs
-            if pair.from_ == "eager_fp32" and pair.comparison.perplexity_from is not None
+            if pair.from_ == stage and pair.comparison.perplexity_from is not None
         ),
         None,
     )
-    if fluent is not None and fluent > NO_LANGUAGE_PERPLEXITY:
-        return None
-    reason = garbage_reason(text)
-    return Guard("garbage_text", "ok" if reason is None else "flagged", reason or "")
 
 
 def _text_gate(guard: Guard) -> GateResult:
@@ -222,7 +238,7 @@ def _text_gate(guard: Guard) -> GateResult:
         op="==",
         threshold=None,
         value=None,
-        passed=guard.state == "ok",
+        passed=None if guard.state == "unavailable" else guard.state == "ok",
         text="generated text is language",
         reason=guard.detail,
     )

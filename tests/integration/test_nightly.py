@@ -9,7 +9,11 @@ import pytest
 from tests.command import CONFIGS, Farm
 
 TINY = str(CONFIGS / "tiny.yaml")
-LOCAL = ("--cluster", "none", "--select", "transport=local", "--live", "off")
+#: Tests share their cores with others: only a loss of four fifths can be told for sure.
+LOCAL = (
+    "--cluster", "none", "--select", "transport=local", "--live", "off",
+    "--set", "gates={perplexity: '<= 1.02x host', regress: '80%'}",
+)  # fmt: skip
 
 pytestmark = pytest.mark.export
 
@@ -28,14 +32,14 @@ def test_three_nights(farm: Farm, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     baseline = farm.report()["results"][0]["baseline"]
     assert baseline["verdict"] in ("PASS", "IMPROVED")
-    assert {m["metric"] for m in baseline["metrics"]} >= {"pp128", "tg64"}
+    assert {m["metric"] for m in baseline["metrics"]} >= {"pp128", "tg128"}
 
     slower = tmp_path / "slower"
-    done = farm("export", TINY, "--set", "matrix.recipe=[portable-fp32]", "--copy", str(slower))
+    done = farm("export", TINY, "--set", "models=[tiny-llama-deep]", "--copy", str(slower))
     assert done.returncode == 0, done.stderr
     model = (
-        f"models=[{{name: tiny-llama, pte: {slower}/tiny-llama-portable-fp32.pte,"
-        f" tokenizer: {slower}/tiny-llama-tokenizer.json}}]"
+        f"models=[{{name: tiny-llama, pte: {slower}/tiny-llama-deep-xnnpack-8da4w.pte,"
+        f" tokenizer: {slower}/tiny-llama-deep-tokenizer.json}}]"
     )
     done = farm("nightly", TINY, *LOCAL, "--set", model)
     assert done.returncode == 1, done.stdout + done.stderr

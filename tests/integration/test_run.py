@@ -51,16 +51,16 @@ def test_cell_has_every_number_the_contract_names(night: Farm) -> None:
     for path in ("decode", "prefill"):
         assert ("eager_quantised", "host_pte", path) in stages
         assert ("host_pte", "device_pte", path) in stages
-    last = [s for s in result["correctness"]["stages"] if s["to"] == "device_pte"]
+    last = [s for s in result["correctness"]["stages"] if s["from"] == "host_pte"]
     assert all(s["bit_equal"] for s in last), "same binary, same ISA"
     assert {s["tokens"] for s in last if s["path"] == "decode"} == {256}
     metrics = {(p["metric"], p["regime"]): p for p in result["performance"]}
-    for metric in ("pp128", "tg64", "ttft", "load", "inter_token"):
+    for metric in ("pp128", "tg128", "ttft", "load", "inter_token"):
         measured = metrics[metric, "warm"]
         assert measured["median"] > 0
         assert measured["ci95"][0] <= measured["median"] <= measured["ci95"][1]
-    assert len(metrics["tg64", "warm"]["samples"]) == 7 * 5
-    assert {s["launch"] for s in metrics["tg64", "warm"]["samples"]} == set(range(1, 8))
+    assert len(metrics["tg128", "warm"]["samples"]) == 7 * 10
+    assert {s["launch"] for s in metrics["tg128", "warm"]["samples"]} == set(range(1, 8))
     assert result["memory"]["peak_rss_bytes"] > 1 << 20
     assert result["correctness"]["generated_text"] is not None
 
@@ -103,8 +103,8 @@ def test_interrupt_ends_everything_within_seconds_and_reports(farm: Farm) -> Non
             break
     running.send_signal(signal.SIGINT)
     sent = time.monotonic()
-    rest = running.stdout.read()
-    code = running.wait(timeout=20)
+    rest, _ = running.communicate(timeout=30)
+    code = running.returncode
     took = time.monotonic() - sent
     assert code == 130, rest
     assert took < 4 * slack(), f"took {took:.1f} s"

@@ -165,6 +165,19 @@ def test_the_text_of_a_model_without_language_says_nothing() -> None:
     assert "garbage_text" not in metric(judgement, "tg32").guards
 
 
+def test_without_reference_a_huge_perplexity_is_undecided_not_passed() -> None:
+    case = Case()
+    random = np.random.default_rng(9)
+    case.fp32 = random.standard_normal((builders.TOKENS, builders.VOCABULARY)).astype(np.float32)
+    case.fp32[np.arange(builders.TOKENS - 1), case.tokens[1:]] -= 6
+    logits = case.logits()
+    prebuilt = {stage: paths for stage, paths in logits.items() if not stage.startswith("eager")}
+    judgement = judge_cell(case.task(), prebuilt, generated_text="?" * 30)
+    assert judgement.outcome == "inconclusive"
+    assert "no reference" in judgement.reason
+    assert metric(judgement, "tg32").trust != "invalid"
+
+
 def test_no_text_is_no_text_guard() -> None:
     assert "garbage_text" not in metric(judge(Case(), None), "tg32").guards
 
