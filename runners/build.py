@@ -96,7 +96,9 @@ def build_helper(abi: str, cache: Path, *, progress: Progress | None = None) -> 
     key = _key("farm-helper", compiler, flags + link_flags, _HELPER_DIRS, ())
 
     def make(folder: Path) -> NativeBuild:
-        objects = compile_objects(compiler, _sources(_HELPER_DIRS), (*flags, _stamp(key)), folder)
+        sources = _sources(_HELPER_DIRS)
+        tick = _tick("farm-helper", abi, progress)
+        objects = compile_objects(compiler, sources, (*flags, _stamp(key)), folder, tick)
         target = folder / "farm-helper"
         link(compiler, objects, link_flags, target)
         return NativeBuild(
@@ -147,7 +149,9 @@ def build_runner(
     key = _key("farm-runner", compiler, public, _RUNNER_DIRS, fingerprint)
 
     def make(folder: Path) -> NativeBuild:
-        objects = compile_objects(compiler, _sources(_RUNNER_DIRS), (*flags, _stamp(key)), folder)
+        sources = _sources(_RUNNER_DIRS)
+        tick = _tick("farm-runner", abi, progress)
+        objects = compile_objects(compiler, sources, (*flags, _stamp(key)), folder, tick)
         target = folder / "farm-runner"
         names = [f"-l{path.name[3:-3]}" for path in libraries]
         search = [f"-L{sdk / 'lib'}", "-Wl,-rpath-link," + str(sdk / "lib")]
@@ -239,6 +243,16 @@ def _hash_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _tick(name: str, abi: str, progress: Progress | None) -> Callable[[], None]:
+    """Say what is built; the listener may end the build by raising."""
+
+    def tick() -> None:
+        if progress is not None:
+            progress(f"building {name} for {abi}")
+
+    return tick
+
+
 def _cached(
     cache: Path,
     name: str,
@@ -257,8 +271,7 @@ def _cached(
         found = _load(final)
         if found is not None:
             return found
-        if progress is not None:
-            progress(f"building {name} for {abi}")
+        _tick(name, abi, progress)()
         folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=final.parent))
         try:
             _save(make(folder), folder)

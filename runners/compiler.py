@@ -5,13 +5,16 @@ It doesn't know what is built. A missing or failing compiler becomes a RunnerErr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +22,8 @@ from pathlib import Path
 from farm.core.errors import RunnerError, UnknownName
 
 _COMPILE_TIMEOUT_S = 600
+#: How often a build looks whether it was cancelled, seconds.
+_TICK_S = 0.3
 _WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
 
 
@@ -132,22 +137,44 @@ def _describe(command: tuple[str, ...], abi: str) -> Compiler:
 
 
 def compile_objects(
-    compiler: Compiler, sources: Sequence[Path], flags: Sequence[str], folder: Path
+    compiler: Compiler,
+    sources: Sequence[Path],
+    flags: Sequence[str],
+    folder: Path,
+    tick: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Compiles each source into an object of that folder, two at a time.
+
+    Args:
+        compiler: What compiles.
+        sources: C++ files.
+        flags: Flags beside the compiler's own.
+        folder: Where the objects go.
+        tick: Called a few times a second; an exception from it ends every compiler at once.
 
     Raises:
         RunnerError: the compiler refused one; the message holds the end of what it said.
     """
+    running = _Processes()
 
     def one(source: Path) -> Path:
         target = folder / f"{source.parent.name}-{source.stem}.o"
         words = [*compiler.command, *compiler.flags, *flags, "-c", str(source), "-o", str(target)]
-        _run(words)
+        _run(words, running)
         return target
 
     with ThreadPoolExecutor(max_workers=2) as pool:
-        return list(pool.map(one, sources))
+        jobs = [pool.submit(one, source) for source in sources]
+        try:
+            while wait(jobs, timeout=_TICK_S, return_when=FIRST_EXCEPTION).not_done:
+                if any(job.done() and job.exception() is not None for job in jobs):
+                    break
+                tick()
+            return [job.result() for job in jobs]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            running.kill()
+            raise
 
 
 def link(compiler: Compiler, objects: Sequence[Path], flags: Sequence[str], target: Path) -> None:
@@ -160,16 +187,62 @@ def link(compiler: Compiler, objects: Sequence[Path], flags: Sequence[str], targ
     _run([*words, *map(str, objects), *flags, "-o", str(target)])
 
 
-def _run(words: Sequence[str]) -> str:
+class _Processes:
+    """Compilers that run now, each in a group of its own, so that all can be ended."""
+
+    def __init__(self) -> None:
+        # Protects both: compilers start on pool threads, kill() comes from the caller's.
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._killed = False
+
+    @contextlib.contextmanager
+    def start(self, words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+        """Start one; it is forgotten, and gone, when the block ends."""
+        with self._lock:
+            if self._killed:
+                raise RunnerError("The build was cancelled.")
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            self._running.add(process)
+        with process:
+            try:
+                yield process
+            finally:
+                _kill_group(process)
+                with self._lock:
+                    self._running.discard(process)
+
+    def kill(self) -> None:
+        """End all of them, and let no other start."""
+        with self._lock:
+            self._killed = True
+            for process in self._running:
+                _kill_group(process)
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    """End a compiler with its parts; nothing happens once it was waited for."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _run(words: Sequence[str], running: _Processes | None = None) -> str:
     try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT_S, check=False
-        )
+        with (running or _Processes()).start(words) as process:
+            stdout, stderr = process.communicate(timeout=_COMPILE_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RunnerError(f"The compiler {words[0]} can't be run: {error}.") from error
-    if done.returncode != 0:
-        tail = done.stderr.strip()[-2000:]
+    if process.returncode != 0:
+        tail = stderr.strip()[-2000:]
         raise RunnerError(
-            f"{words[0]} failed with exit code {done.returncode}: {tail or 'it said nothing'}"
+            f"{words[0]} failed with exit code {process.returncode}: {tail or 'it said nothing'}"
         )
-    return done.stdout
+    return stdout

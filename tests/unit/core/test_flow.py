@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 
 import pytest
 
+from farm.core.device import Device
 from farm.core.errors import (
     ConnectError,
     DeviceLost,
@@ -33,14 +35,21 @@ from farm.core.stimuli import (
     SubmitJob,
     TaskEnded,
 )
-from farm.core.tasks import CompareTask, ExportTask, HostRunTask, HostTask, ReferenceTask
+from farm.core.tasks import (
+    CompareTask,
+    ExportTask,
+    HostRunTask,
+    HostTask,
+    HostTaskResult,
+    ReferenceTask,
+)
 from tests.unit.core import builders as b
 
 
 class Player:
     """Plays the outside world: tasks and jobs succeed unless a test says otherwise."""
 
-    def __init__(self, spec: RunSpec, *devices: b.Device) -> None:
+    def __init__(self, spec: RunSpec, *devices: Device) -> None:
         self.flow = RunFlow(spec, b.plan(spec, *devices), b.catalog(spec), run_id="run", epoch=1)
         self.log: list[Instruction] = []
         self.open_tasks: list[HostTask] = []
@@ -56,7 +65,7 @@ class Player:
 
     def end_task(self, task: HostTask, error: FarmError | None = None) -> None:
         self.open_tasks.remove(task)
-        results = {
+        results: dict[type[HostTask], Callable[[], HostTaskResult]] = {
             ExportTask: b.export_result,
             ReferenceTask: b.reference_result,
             HostRunTask: b.host_result,

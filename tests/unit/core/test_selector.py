@@ -5,7 +5,13 @@ import pytest
 from farm.core.errors import ConfigError
 from farm.core.selector import parse_selector
 
-PHONE = {"transport": "adb", "abi": "arm64-v8a", "ram": 8 << 30, "tier": "gold", "name": "p8"}
+PHONE: dict[str, str | int] = {
+    "transport": "adb",
+    "abi": "arm64-v8a",
+    "ram": 8 << 30,
+    "tier": "gold",
+    "name": "p8",
+}
 
 
 @pytest.mark.parametrize(

@@ -113,4 +113,4 @@ def test_registry_holds_the_families() -> None:
     wanted += "llama-3.2-3b stories110m tinyllama-1.1b qwen2.5-0.5b qwen3-4b".split()
     assert set(wanted) <= registry.MODELS.keys()
     offline = {name for name, entry in registry.MODELS.items() if entry.offline}
-    assert offline == {"tiny-llama", "smollm2-135m"}
+    assert offline == {"tiny-llama", "tiny-llama-deep", "smollm2-135m"}
