@@ -136,8 +136,8 @@ class History:
         """Return one metric over the runs of a config, newest first."""
         with self._translated():
             rows = self._db.execute(
-                "SELECT r.run_id, r.started_at, m.cell_id, m.metric, m.regime, m.unit, m.median, m.trust"
-                " FROM metrics m JOIN runs r ON r.run_id = m.run_id"
+                "SELECT r.run_id, r.started_at, m.cell_id, m.metric, m.regime, m.unit, m.median,"
+                " m.trust FROM metrics m JOIN runs r ON r.run_id = m.run_id"
                 " WHERE r.name = ? AND m.metric = ? ORDER BY r.started_at DESC LIMIT ?",
                 (name, metric, limit),
             )

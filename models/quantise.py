@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as functional
 import torch.ao.quantization.fx._decomposed  # registers quantized_decomposed
+import torch.nn.functional as functional
 from torch import nn
 from torchao.quantization import (
     Int8DynamicActivationIntxWeightConfig,

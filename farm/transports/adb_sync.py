@@ -19,6 +19,9 @@ from farm.transports.output import Meter
 
 #: Most that a DATA message may carry.
 DATA_BYTES = 1 << 16
+_MESSAGE_BYTES = 8 + DATA_BYTES
+#: Messages handed to the kernel at once.
+_BATCH = 16
 #: Longest path that adbd takes.
 _PATH_BYTES = 1024
 _STAT = struct.Struct("<4sIQQIIIIQqqq")
@@ -79,13 +82,10 @@ class SyncSession:
             DeviceLost, TransportTimeout: As `Patience.wait`.
         """
         self._request(b"SEND", self._path(remote) + b",%d" % (stat_bits.S_IFREG | 0o600), patience)
-        message = bytearray(8 + DATA_BYTES)
-        view = memoryview(message)
+        batch = bytearray(_BATCH * _MESSAGE_BYTES)
         try:
-            while size := source.readinto(view[8:]):  # type: ignore[attr-defined]
-                struct.pack_into("<4sI", message, 0, b"DATA", size)
-                self._send_watching(view[: 8 + size], remote, patience)
-                meter.add(size)
+            while size := _fill(batch, source):
+                self._send_watching(memoryview(batch)[:size], remote, meter, patience)
                 if on_begun is not None:
                     on_begun()
                     on_begun = None
@@ -121,15 +121,22 @@ class SyncSession:
                 meter.add(len(piece))
                 size -= len(piece)
 
-    def _send_watching(self, data: memoryview, remote: str, patience: Patience) -> None:
-        """Send a message, and stop at once when the device has something to say against it."""
-        rest = data
-        while rest:
-            readable, _ = patience.wait(self.stream, read=True, write=True)
+    def _send_watching(
+        self, data: memoryview, remote: str, meter: Meter, patience: Patience
+    ) -> None:
+        """Send messages, and stop when the device has something to say against them."""
+        at = 0
+        while at < len(data):
+            before = at
+            at += self.stream.send(data[at:])
+            meter.add(_payload(at) - _payload(before))
+            # Asked once a batch while it flows, and whenever the device makes us wait.
+            readable = self.stream.poll(read=True, write=False, timeout_s=0)[0]
+            if at < len(data) and not readable:
+                readable, _ = patience.wait(self.stream, read=True, write=True)
             if readable:
                 self._expect_okay(remote, patience)
                 raise self._error(f"{remote}: the device ended the transfer early")
-            rest = rest[self.stream.send(rest) :]
 
     def _expect_okay(self, remote: str, patience: Patience) -> None:
         kind, size = struct.unpack("<4sI", self.stream.read_exactly(8, patience))
@@ -158,3 +165,23 @@ class SyncSession:
 
     def _error(self, text: str) -> TransferError:
         return TransferError(text, device=self._device)
+
+
+def _fill(batch: bytearray, source: BinaryIO) -> int:
+    """Fill a buffer with DATA messages; return how much of it is used."""
+    view = memoryview(batch)
+    at = 0
+    while at + _MESSAGE_BYTES <= len(batch):
+        size: int = source.readinto(view[at + 8 : at + _MESSAGE_BYTES])  # type: ignore[attr-defined]
+        if not size:
+            break
+        struct.pack_into("<4sI", batch, at, b"DATA", size)
+        at += 8 + size
+        if size < DATA_BYTES:
+            break
+    return at
+
+
+def _payload(at: int) -> int:
+    """File bytes among the first bytes of a batch."""
+    return max(0, at - 8 * -(-at // _MESSAGE_BYTES))

@@ -190,8 +190,10 @@ def _run(config: Any, recipe: Recipe, folder: Path) -> Any:
         ) from error
     except Exception as error:  # stock raises bare exceptions and assertions of every kind
         reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+        hint = f"; {recipe.backend} needs {compiler}" if recipe.backend in _COMPILERS else ""
+        kind = type(error).__name__
         raise ExportError(
-            f"recipe {recipe.name}: stock export_llm failed ({type(error).__name__}): {reason}",
+            f"recipe {recipe.name}: stock export_llm failed ({kind}): {reason}{hint}",
             stage="export_llm",
             recipe=recipe.name,
         ) from error

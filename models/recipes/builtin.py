@@ -8,6 +8,11 @@ from farm.core.artifact import Recipe
 
 _FP32 = Recipe(name="xnnpack-fp32")
 _8DA4W = replace(_FP32, name="xnnpack-8da4w", linear="8da4w", group_size=32, embedding_bits=8)
+# Delegates for GPUs take whole attentions of one token, and neither fused operators nor dynamic
+# lengths.
+_STOCK_GPU = replace(
+    _FP32, name="stock", engine="stock", custom_sdpa=False, dynamic_shape=False, max_seq=1
+)
 
 BUILTIN: tuple[Recipe, ...] = (
     _FP32,
@@ -22,4 +27,7 @@ BUILTIN: tuple[Recipe, ...] = (
     replace(_FP32, name="xnnpack-4w", linear="4w", embedding_bits=8),
     replace(_FP32, name="xnnpack-int8", linear="int8", embedding_bits=8),
     replace(_FP32, name="portable-fp32", backend="portable"),
+    replace(_8DA4W, name="stock-xnnpack-8da4w", engine="stock"),
+    replace(_STOCK_GPU, name="stock-vulkan", backend="vulkan"),
+    replace(_STOCK_GPU, name="stock-coreml", backend="coreml"),
 )

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import torch
 
 
+#: Rows made at a time: a table of a large vocabulary is never there twice.
+_ROWS = 4096
+
+
 class SeededCheckpoint:
     """Weights from a generator seeded per tensor name."""
 
@@ -22,7 +26,7 @@ class SeededCheckpoint:
         self.config = config
         self.seed = seed
         self.tokenizer: TokenizerData = byte_tokenizer(config.vocab)
-        identity = f"seeded 1 {seed} {config}".encode()
+        identity = f"seeded 2 {seed} {config}".encode()
         self.files: tuple[SourceFile, ...] = (
             SourceFile("seeded", hashlib.sha256(identity).hexdigest(), len(identity)),
         )
@@ -41,17 +45,21 @@ class SeededCheckpoint:
             shape = layer_tensors(self.config, int(name.split(".")[1])).get(name)
         if shape is None:
             raise ExportError(f"the seeded model has no tensor {name}")
-        # Sums of uniform numbers are exact in IEEE arithmetic, so every machine makes the same
-        # bytes; a normal generator's logarithms would not.
         source = numpy.random.Generator(numpy.random.PCG64([self.seed, zlib.crc32(name.encode())]))
-        spread = sum(source.random(shape) for _ in range(4)) - 2.0
-        values = torch.from_numpy((spread * 3.0**0.5).astype(numpy.float32))
+        spread = numpy.empty(shape, numpy.float32)
+        for start in range(0, shape[0], _ROWS):
+            block = spread[start : start + _ROWS]
+            # Sums of uniform numbers round alike in IEEE arithmetic on every machine; a normal
+            # generator's logarithms would not.
+            block[...] = source.random(block.shape, numpy.float32)
+            for _ in range(3):
+                block += source.random(block.shape, numpy.float32)
+            block -= 2.0
+            block *= numpy.float32(3.0**0.5)
+        values = torch.from_numpy(spread)
         if name == "tok_embeddings.weight":
             return values
         if len(shape) == 1:
             return 1.0 + 0.1 * values if "norm" in name else 0.1 * values
         # Rows of unit length keep activations in range; logits twice as wide make choices clear.
-        scaled: torch.Tensor = values * (
-            (2.0 if name == "output.weight" else 1.0) / shape[1] ** 0.5
-        )
-        return scaled
+        return values.mul_((2.0 if name == "output.weight" else 1.0) / shape[1] ** 0.5)
