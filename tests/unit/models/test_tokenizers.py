@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def _rank_file(path: Path) -> dict[bytes, int]:
     for _ in range(200):
         pairs: dict[tuple[bytes, bytes], int] = {}
         for word in words:
-            for pair in zip(word, word[1:], strict=False):
+            for pair in itertools.pairwise(word):
                 pairs[pair] = pairs.get(pair, 0) + 1
         left, right = max(sorted(pairs), key=lambda pair: pairs[pair])
         ranks[left + right] = len(ranks)
