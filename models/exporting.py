@@ -17,6 +17,7 @@ from farm.core.artifact import (
 )
 from farm.core.errors import ConfigError
 from models.checkpoint import Checkpoint
+from models.lowering.checks import check_recipe
 from models.memory import check_memory
 from models.prepare import own_versions
 from models.protocol import ExportAnswer, ExportOrder
@@ -71,6 +72,8 @@ def run_export(order: ExportOrder, report: Report) -> ExportAnswer:
         return ExportAnswer(result=result, files=staging.files)
     report.stage("open", 0, 0, order.request.model.name)
     checkpoint = open_source(order.request.model, Path(order.cache), report.progress)
+    if order.request.recipe.engine == "farm":
+        check_recipe(checkpoint.config, order.request.recipe)
     warnings = check_memory(checkpoint.config, order.request.recipe)
     limit_threads(order.threads)
     export = _stock if order.request.recipe.engine == "stock" else _farm
