@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def checkpoint(layers: int | None = None) -> Any:
 
     found = open_source(ModelSource(MODEL), model_cache(farm_home()), lambda _d, _t: None)
     if layers is not None:
-        found.config = replace(found.config, layers=layers)  # type: ignore[misc]
+        found.config = replace(found.config, layers=layers)
     return found
 
 
@@ -159,7 +160,7 @@ class Program:
         return self._torch.stack(rows)
 
 
-def rate(work: Callable[[], None], tokens: int) -> float:
+def rate(work: Callable[[], Any], tokens: int) -> float:
     """Tokens per second of CPU time of this process: other load on the machine doesn't count."""
     started = time.process_time()
     work()
@@ -178,8 +179,8 @@ def speeds(ours: Program, stock: Program, tokens: tuple[int, ...]) -> dict[str, 
     for _ in range(6):
         found: dict[str, list[float]] = {"prefill": [], "decode": []}
         for program in (ours, stock, stock, ours):
-            found["prefill"].append(rate(lambda p=program: p.run(text, 0), 128))  # type: ignore[misc]
-            found["decode"].append(rate(lambda p=program: decode(p), 64))  # type: ignore[misc]
+            found["prefill"].append(rate(partial(program.run, text, 0), 128))
+            found["decode"].append(rate(partial(decode, program), 64))
         for name, (first, second, third, fourth) in found.items():
             ratios[name].append((first + fourth) / (second + third))
     return {name: statistics.median(values) for name, values in ratios.items()}
@@ -204,7 +205,9 @@ def quality(folder: Path, ours: Path, stock: Path, fp32: Path) -> dict[str, floa
         logits = program.logits(tokens)
         figures[f"kl_to_fp32_{name}"] = kl_mean(eager, logits)
         figures[f"perplexity_{name}"] = perplexity(logits, tokens)
-    figures |= {f"speed_{k}": v for k, v in speeds(*programs.values(), tokens).items()}
+    figures |= {
+        f"speed_{k}": v for k, v in speeds(programs["ours"], programs["stock"], tokens).items()
+    }
     error = (Program(fp32).logits(tokens[:64]) - eager[:64]).abs().max()
     return figures | {"fp32_max_abs_error": float(error)}
 
