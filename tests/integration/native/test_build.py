@@ -63,7 +63,7 @@ def test_two_processes_build_once(tmp_path: Path) -> None:
     ]
     said = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert sorted(text.count("building") for text in said) == [0, 1]
+    assert sorted("building" in text for text in said) == [False, True]
     assert not list(tmp_path.rglob(".farm-helper-*")), "no half-built folder stays"
 
 
