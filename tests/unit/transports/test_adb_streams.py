@@ -25,6 +25,7 @@ from farm.transports.output import Meter
 def ends() -> Iterator[tuple[Stream, socket.socket]]:
     near, far = socket.socketpair()
     stream = Stream(near, "phone")
+    far.settimeout(10)
     yield stream, far
     stream.close()
     far.close()
@@ -74,7 +75,12 @@ def test_shell_packets_are_read_in_any_pieces(
         + packet(3, b"\7")
     )
 
+    expected = packet(0, b"input") + packet(4, b"")
+    received = bytearray()
+
     def answer() -> None:
+        while len(received) < len(expected):
+            received.extend(far.recv(100))
         for at in range(0, len(data), step):
             far.sendall(data[at : at + step])
 
@@ -86,7 +92,7 @@ def test_shell_packets_are_read_in_any_pieces(
     )
     thread.join()
     assert (code, bytes(out), bytes(err)) == (7, b"output", b"err")
-    assert far.recv(100) == packet(0, b"input") + packet(4, b"")
+    assert received == expected
 
 
 @pytest.mark.parametrize(
