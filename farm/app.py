@@ -62,6 +62,7 @@ def run(options: RunOptions, home: Path, emit: Emit) -> Finished:
     """
     load(options)  # whatever is wrong in files is said before a cluster starts
     baseline = _baseline(options, home)
+    cluster_start.launch(options.cluster)
     return asyncio.run(_run(options, home, emit, baseline))
 
 

@@ -80,6 +80,7 @@ def export(options: RunOptions, home: Path, emit: Emit) -> list[Made]:
         for recipe in spec.matrix.recipe
         for toolchain in spec.matrix.toolchain
     ]
+    cluster_start.launch(options.cluster)
     return asyncio.run(_export(options, home, emit, catalog, wanted))
 
 

@@ -70,7 +70,7 @@ def lowering_hash() -> str:
 @cache
 def reference_hash() -> str:
     """Hash of the code in this package that decides eager logits and token ids."""
-    return _hash_of((*_EAGER_SOURCES, "reference.py", "texts.py"))
+    return _hash_of((*_EAGER_SOURCES, "anchors.py", "reference.py", "texts.py"))
 
 
 def _hash_of(names: Iterable[str]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from farm.core.artifact import LogitsRef, Recipe, ReferenceResult
 from farm.core.errors import ExportError
+from models.anchors import anchor_error, find_anchor
 from models.checkpoint import Checkpoint, TokenizerData
 from models.exporting import Report, Staging, limit_threads
 from models.protocol import ReferenceAnswer, ReferenceOrder
@@ -33,7 +35,21 @@ def run_reference(order: ReferenceOrder, report: Report) -> ReferenceAnswer:
         _logits(checkpoint, recipe, tokens, staging, name, report)
         for name, recipe in (("eager_fp32", None), ("eager_quantised", request.recipe))
     ]
-    return ReferenceAnswer(_result(order, checkpoint.tokenizer, *logits), staging.files)
+    result = _result(order, checkpoint.tokenizer, *logits)
+    return ReferenceAnswer(
+        replace(result, source_max_abs_error=_source_error(checkpoint, tokens, staging)),
+        staging.files,
+    )
+
+
+def _source_error(
+    checkpoint: Checkpoint, tokens: tuple[int, ...], staging: Staging
+) -> float | None:
+    """Difference of eager_fp32 to the logits kept for these weights; None where none are."""
+    anchor = find_anchor(checkpoint.files)
+    if anchor is None:
+        return None
+    return anchor_error(anchor, tokens, staging.folder / "eager_fp32.f32", checkpoint.config.vocab)
 
 
 def _logits(
@@ -45,7 +61,7 @@ def _logits(
     report: Report,
 ) -> LogitsRef | None:
     """Compute one variant; None where the recipe's arithmetic isn't ours to imitate."""
-    if recipe is not None and recipe.engine == "stock":
+    if recipe is not None and not _known_arithmetic(recipe):
         return None
     from models.reference import eager_logits
 
@@ -58,6 +74,11 @@ def _logits(
         lambda layer, layers: report.stage(name, layer, layers, f"layer {layer} of {layers}"),
     )
     return LogitsRef(object=staging.add(file), rows=rows, cols=columns)
+
+
+def _known_arithmetic(recipe: Recipe) -> bool:
+    """Whether stock, if it exports, quantises as the farm engine does: seen for XNNPACK only."""
+    return recipe.engine == "farm" or (recipe.backend == "xnnpack" and not recipe.options)
 
 
 def _result(

@@ -52,7 +52,10 @@ class Farm:
         return data
 
     def processes(self) -> list[str]:
-        """Command lines of live processes that were started with this FARM_HOME."""
+        """Command lines of live processes that were started with this FARM_HOME.
+
+        An adb server that farm had to start stays, as with every adb command.
+        """
         mark = f"FARM_HOME={self.home}".encode()
         found = []
         for entry in Path("/proc").iterdir():
@@ -63,6 +66,6 @@ class Farm:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
-            if mark in environment and line:
+            if mark in environment and line and "fork-server" not in line:
                 found.append(line)
         return found

@@ -68,11 +68,8 @@ def start_local(*, cpus: int) -> None:
         ) from error
 
 
-def join(address: str) -> list[str]:
+def join(address: str) -> None:
     """Join a running cluster.
-
-    Returns:
-        Names of the sites that its nodes declare (`site:NAME` resources).
 
     Raises:
         PlanError: Nothing answers there.
@@ -86,6 +83,10 @@ def join(address: str) -> list[str]:
             f"no Ray cluster answers at {address}: {error}. Start one with `ray start --head"
             " --resources '{\"site:NAME\": 1}'`, or leave --cluster out."
         ) from error
+
+
+def site_names() -> list[str]:
+    """Return the sites that the nodes of this cluster declare (`site:NAME` resources)."""
     resources = ray.cluster_resources()
     return sorted(name.removeprefix("site:") for name in resources if name.startswith("site:"))
 

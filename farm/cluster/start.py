@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from farm.cluster.local import LocalPool
-from farm.core.errors import FarmError, PlanError
+from farm.core.errors import FarmError, Interrupted, PlanError
 from farm.core.events import Handshake
 from farm.home import farm_home
 from farm.protocols import Site, TaskPool
@@ -49,39 +53,76 @@ def local_agent(name: str) -> SiteAgent:
     return SiteAgent(farm_home(), name=name)
 
 
+def launch(cluster: str) -> None:
+    """Start our own Ray runtime, or join a cluster; nothing to do for `none`.
+
+    Blocks for seconds and has to be called outside the event loop: Ctrl-C ends it at once there,
+    and the kernel ends Ray's processes when the thread that started them ends.
+
+    Raises:
+        PlanError: Ray can't start, or nothing answers.
+    """
+    if cluster == "none":
+        return
+    # Ray reads this when it is imported. A cluster of our own listens on loopback only and lives
+    # for one command; on any other an open port is code execution, so its token is required.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if cluster == "local" else "token")
+    from farm.cluster import ray
+
+    with _interruptible():
+        if cluster == "local":
+            ray.start_local(cpus=os.cpu_count() or 1)
+        else:
+            ray.join(cluster)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end this process at once, with what it started.
+
+    Ray's own start can't be unwound in the middle (its native part crashes), and nothing of ours
+    exists yet that would have to be cleaned up.
+    """
+
+    def end(_number: int, _frame: object) -> None:
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        os.write(2, b"farm: interrupted\n")
+        os._exit(Interrupted.exit_code)
+
+    previous = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 async def start(cluster: str, home: Path) -> Runtime:
-    """Start or join.
+    """Provide pool and sites, after `launch`.
 
     Args:
-        cluster: `none` (this process), `local` (a Ray runtime of our own) or the address of a
-            running cluster.
+        cluster: As for `launch`.
         home: FARM_HOME of this host.
 
     Raises:
-        PlanError: Ray can't start, nothing answers, or a site runs another farm.
+        PlanError: A site runs another farm.
     """
     cpus = os.cpu_count() or 1
     if cluster == "none":
         agent = SiteAgent(home)
         return Runtime(LocalPool(home, workers=cpus), {"": agent}, lambda: None)
 
-    # Ray reads this when it is imported. A cluster of our own listens on loopback only and lives
-    # for one command; on any other an open port is code execution, so its token is required.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if cluster == "local" else "token")
     from farm.cluster import ray
 
+    sites: dict[str, Site]
     if cluster == "local":
-        # In this thread, though it blocks for seconds: the kernel ends Ray's processes when the
-        # thread that started them ends.
-        ray.start_local(cpus=cpus)
-        site = ray.RaySite("local", partial(local_agent, ""))
-        runtime = Runtime(ray.RayPool(cpus_per_export=min(2, cpus)), {"": site}, ray.stop)
+        sites = {"": ray.RaySite("local", partial(local_agent, ""))}
     else:
-        names = ray.join(cluster)
-        sites: dict[str, Site] = {"": SiteAgent(home)}
-        for name in names:
+        sites = {"": SiteAgent(home)}
+        for name in ray.site_names():
             sites[name] = ray.RaySite(name, partial(local_agent, name), detached=True)
-        runtime = Runtime(ray.RayPool(cpus_per_export=2), sites, ray.stop)
+    runtime = Runtime(ray.RayPool(cpus_per_export=min(2, cpus)), sites, ray.stop)
     try:
         await _shake_hands(runtime.sites, await SiteAgent(home).handshake())
     except BaseException:
