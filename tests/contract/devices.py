@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from farm.core.command import Command
 from farm.core.device import DeviceEntry
 from farm.protocols import Transport
 from farm.transports import open as open_transport
@@ -44,6 +45,11 @@ class ContractDevice:
         """Close every transport."""
         for transport in self._open:
             transport.close()
+
+
+def shell(script: str, *words: str, **options: object) -> Command:
+    """A command that runs a script of the device's shell."""
+    return Command(("sh", "-c", script, "sh", *words), **options)  # type: ignore[arg-type]
 
 
 def marker() -> str:
