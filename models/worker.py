@@ -10,6 +10,7 @@ Whatever libraries print goes to stderr.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from typing import Any, TextIO
 import pydantic
 
 from farm import codec
-from farm.core.errors import ConfigError, ExportError, FarmError
+from farm.core.errors import ConfigError, ExportError, FarmError, StoreError
 from models.protocol import ExportOrder, ReferenceOrder
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,13 @@ def main() -> int:
         return 1
     except OSError as error:
         log.exception("the worker's task failed")
-        report.error(ExportError(f"{error.strerror or error}: {error.filename or 'a file'}"))
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text = (
+                "no space is left on the disk of FARM_HOME; free some, or set FARM_HOME elsewhere"
+            )
+            report.error(StoreError(text))
+        else:
+            report.error(ExportError(f"{error.strerror or error}: {error.filename or 'a file'}"))
         return 1
     except Exception as error:  # fences one task: torch and executorch raise whatever they like
         log.exception("the worker's task failed")

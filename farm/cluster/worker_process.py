@@ -49,6 +49,8 @@ A = TypeVar("A", protocol.ExportAnswer, protocol.ReferenceAnswer)
 _TERMINATE_S = 0.5
 #: Lines of a worker's standard error that an error message quotes.
 _TAIL_LINES = 15
+#: A worker that finds less free on the store's disk would fail minutes later.
+_LEAST_FREE_BYTES = 64 << 20
 #: The folder that `farm` and `models` are imported from.
 _SOURCES = Path(errors.__file__).parents[2]
 
@@ -70,6 +72,7 @@ def export(request: ExportRequest, home: Path, emit: Emit, stop: threading.Event
     ).key
 
     def work() -> ExportResult:
+        store.require_space(_LEAST_FREE_BYTES)
         with store.scratch() as staging:
             order = protocol.ExportOrder(request, key, str(cache), str(staging), _threads())
             answer = _run(order, protocol.ExportAnswer, emit, stop)
@@ -102,6 +105,7 @@ def reference(
     key = model_prepare.reference_key(request)
 
     def work() -> ReferenceResult:
+        store.require_space(_LEAST_FREE_BYTES)
         with store.scratch() as staging:
             order = protocol.ReferenceOrder(request, str(cache), str(staging), _threads())
             answer = _run(order, protocol.ReferenceAnswer, emit, stop)

@@ -223,7 +223,7 @@ class ContentStore:
         expected: str | None,
         progress: Callable[[int], None] | None,
     ) -> ObjectRef:
-        self._require_space(size)
+        self.require_space(size)
         done = 0
         hasher = hashlib.sha256()
         try:
@@ -288,7 +288,12 @@ class ContentStore:
         log.warning("removed a damaged object of the content store: %s %s", path, why)
         self.remove(path.name)
 
-    def _require_space(self, size: int) -> None:
+    def require_space(self, size: int) -> None:
+        """Refuse work that would fill the disk, before it begins.
+
+        Raises:
+            StoreError: Fewer than `size` bytes and a margin are free; says how many there are.
+        """
         free = _free_bytes(self.root)
         if free < size + MARGIN_BYTES:
             raise _no_space(self.root, size)

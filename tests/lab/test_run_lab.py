@@ -169,7 +169,7 @@ def test_full_farm_home_is_named_and_nothing_is_half_written(
     small_disk: Path, tmp_path: Path
 ) -> None:
     farm = Farm(small_disk / "home", tmp_path)
-    (small_disk / "filler").write_bytes(bytes(7 << 20))
+    (small_disk / "filler").write_bytes(bytes((8 << 20) - (96 << 10)))
     done = farm("export", TINY, "--json")
     assert done.returncode == 3, done.stdout + done.stderr
     (export,) = json.loads(done.stdout)
