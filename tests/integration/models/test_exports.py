@@ -134,5 +134,6 @@ def test_other_families_export(
     model = SeededCheckpoint(config, 2)
     exports.export(model, recipe, tmp_path / "model.pte")
     decoded = Program(tmp_path / "model.pte").decode()
-    # A rounding that falls the other way is amplified in a deeper model: no bit equality here.
-    assert exports.kl_mean(exports.eager(model, recipe, tmp_path), decoded) <= 1e-4
+    # A rounding of activations that falls the other way is amplified in a deeper model.
+    bound = 5e-3 if recipe.linear == "8da4w" else 1e-6
+    assert exports.kl_mean(exports.eager(model, recipe, tmp_path), decoded) <= bound
