@@ -63,7 +63,9 @@ def make(
 
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if key not in ("VENV", "CXX", "PYTHON")}
+    # `make test` runs this test: its own make variables must not reach the makes in here.
+    dropped = ("VENV", "CXX", "PYTHON", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")
+    kept = {key: value for key, value in os.environ.items() if key not in dropped}
     return {**kept, **(changes or {})}
 
 
