@@ -107,7 +107,8 @@ def _device_entry(device: DeviceConfig, base: Path, origin: str) -> DeviceEntry:
 def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
     base = path.parent
     toolchains = tuple(
-        Toolchain(name, value.executorch) for name, value in config.toolchains.items()
+        Toolchain(name, _requirement(value.executorch, base))
+        for name, value in config.toolchains.items()
     ) or (Toolchain("default"),)
     names = config.matrix.toolchain or tuple(toolchain.name for toolchain in toolchains)
     if "default" in names and "default" not in config.toolchains:
@@ -154,6 +155,11 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
         source=str(path),
         sha256=sha256,
     )
+
+
+def _requirement(text: str, base: Path) -> str:
+    """Take wheel files from the config's folder; a version specifier is left as it is."""
+    return _near(base, text) if text.strip().endswith(".whl") else text
 
 
 _KINDS: tuple[SourceKind, ...] = ("hf", "gguf", "meta", "pte")

@@ -38,6 +38,7 @@ from farm.site.actions import ActionCache
 from farm.site.store import ContentStore
 from models import prepare as model_prepare
 from models import protocol
+from models.toolchain import ensure_environment
 from models.worker import WITH_PARENT
 
 log = logging.getLogger(__name__)
@@ -66,16 +67,18 @@ def export(request: ExportRequest, home: Path, emit: Emit, stop: threading.Event
     store = ContentStore(layout.store_root(home))
     cache = layout.model_cache(home)
     started = time.monotonic()
-    versions = model_prepare.own_versions()
+    environment = ensure_environment(
+        request.toolchain, layout.toolchain_root(home), _pip_stage(emit, stop, started)
+    )
     key = model_prepare.prepare_export(
-        request, cache, versions, _bytes_stage(emit, stop, started)
+        request, cache, environment.versions, _bytes_stage(emit, stop, started)
     ).key
 
     def work() -> ExportResult:
         store.require_space(_LEAST_FREE_BYTES)
         with store.scratch() as staging:
             order = protocol.ExportOrder(request, key, str(cache), str(staging), _threads())
-            answer = _run(order, protocol.ExportAnswer, emit, stop)
+            answer = _run(order, protocol.ExportAnswer, emit, stop, environment.python)
             _adopt(store, staging, answer.files)
             return answer.result
 
@@ -108,7 +111,7 @@ def reference(
         store.require_space(_LEAST_FREE_BYTES)
         with store.scratch() as staging:
             order = protocol.ReferenceOrder(request, str(cache), str(staging), _threads())
-            answer = _run(order, protocol.ReferenceAnswer, emit, stop)
+            answer = _run(order, protocol.ReferenceAnswer, emit, stop, Path(sys.executable))
             _adopt(store, staging, answer.files)
             return answer.result
 
@@ -123,6 +126,7 @@ def _run(
     kind: type[A],
     emit: Emit,
     stop: threading.Event,
+    python: Path,
 ) -> A:
     """Start a worker, relay its stages, return its answer.
 
@@ -131,7 +135,7 @@ def _run(
         Interrupted: `stop` was set; the worker and its children are gone.
     """
     started = time.monotonic()
-    with _worker() as (process, lines, tail):
+    with _worker(python) as (process, lines, tail):
         assert process.stdin is not None
         process.stdin.write(codec.to_json(order) + "\n")
         process.stdin.flush()
@@ -157,10 +161,12 @@ def _run(
 
 
 @contextlib.contextmanager
-def _worker() -> Iterator[tuple[subprocess.Popen[str], queue.Queue[str | None], list[str]]]:
+def _worker(
+    python: Path,
+) -> Iterator[tuple[subprocess.Popen[str], queue.Queue[str | None], list[str]]]:
     """A worker process in a group of its own, gone with its children when the block ends."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "models.worker", WITH_PARENT],
+        [python, "-m", "models.worker", WITH_PARENT],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -271,6 +277,17 @@ def _download(message: dict[str, Any], elapsed_s: float) -> StageEvent:
         done_bytes=int(message["done_bytes"]),
         total_bytes=int(message["total_bytes"]),
     )
+
+
+def _pip_stage(emit: Emit, stop: threading.Event, started: float) -> Callable[[str], None]:
+    """Show how a toolchain's environment is built, and allow to end it."""
+
+    def on_line(line: str) -> None:
+        if stop.is_set():
+            raise Interrupted("building the toolchain was cancelled; the next run begins it anew")
+        emit(StageEvent("toolchain", 0, 0, time.monotonic() - started, line[:120]))
+
+    return on_line
 
 
 def _bytes_stage(emit: Emit, stop: threading.Event, started: float) -> Callable[[int, int], None]:
