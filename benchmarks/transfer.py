@@ -53,7 +53,8 @@ BREAK_AT = 0.6
 
 
 def place(machine: Machine) -> str:
-    return "/data/local/tmp/file" if machine.entry.transport == "adb" else "/root/file"
+    folder = machine.userland.disk_at  # a board's disk is its home folder
+    return "/data/local/tmp/file" if machine.entry.transport == "adb" else f"{folder}/file"
 
 
 def peer_command(machine: Machine, source: Path) -> list[str]:
