@@ -13,7 +13,7 @@ from farm.cluster.start import Runtime
 from farm.config import load_inventory, load_run
 from farm.core.device import Device, DeviceEntry, Inventory
 from farm.core.errors import ConfigError
-from farm.core.plan import Catalog, Plan, make_plan
+from farm.core.plan import Catalog, Plan, make_plan, selects
 from farm.core.selector import parse_selector
 from farm.core.spec import RunSpec
 
@@ -98,12 +98,7 @@ async def find_devices(
         )
     )
     selector = parse_selector(select)
-    return tuple(
-        device
-        for devices in found
-        for device in devices
-        if device.facts is None or selector.matches(device.attributes)
-    )
+    return tuple(device for devices in found for device in devices if selects(selector, device))
 
 
 async def prepare(options: RunOptions, runtime: Runtime) -> Prepared:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from farm.cli import options as o
@@ -47,3 +49,35 @@ def devices(
         show.print_json([codec.to_data(device) for device in found])
     else:
         show.print_table(tables.devices(found))
+
+
+@app.command("trust")
+def trust(
+    name: Annotated[str, typer.Argument(help="An ssh device of the inventory.")],
+    inventory: o.InventoryFile = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Record the key without asking.")] = False,
+) -> int:
+    """Show the host key of an ssh device and, once confirmed, record it.
+
+    Example: `farm devices trust pi5 --inventory lab.yaml`
+    """
+    from farm.config import load_inventory
+    from farm.core.errors import UnknownName
+    from farm.transports import ssh
+
+    entries = {e.name: e for e in load_inventory(inventory).entries if e.transport == "ssh"}
+    if name not in entries:
+        known = tuple(entries)
+        raise UnknownName(
+            f"no ssh device {name!r}; the inventory has {', '.join(known) or 'none'}", known=known
+        )
+    key = ssh.fingerprint(entries[name])
+    show.print_text(f"{key.host} {key.algorithm} {key.fingerprint} ({key.standing})")
+    if key.standing == "trusted":
+        return 0
+    if not yes and not typer.confirm("Is this the fingerprint that the device itself shows?"):
+        show.print_text("nothing recorded")
+        return 3
+    ssh.trust(entries[name], key)
+    show.print_text(f"recorded; {name} can be used now")
+    return 0

@@ -116,7 +116,7 @@ def _requested(
 ) -> Iterator[tuple[Cell, bool]]:
     """Yield each cell of a request and whether a device for it can be used."""
     selector = parse_selector(request.select)
-    matching = [device for device in devices if _selects(selector, device)]
+    matching = [device for device in devices if selects(selector, device)]
     combinations = itertools.product(
         (model.name for model in spec.models),
         spec.matrix.recipe,
@@ -142,8 +142,8 @@ def _requested(
                 yield Cell(cell_id, artifact, runner, threads, names, place), usable
 
 
-def _selects(selector: Selector, device: Device) -> bool:
-    """Match by facts; a device without facts matches by what the inventory says of it.
+def selects(selector: Selector, device: Device) -> bool:
+    """Tell whether a selector means a device; without facts, by what the inventory says of it.
 
     A term about a fact that is unknown because the device is away must not hide the device:
     it would vanish from the report instead of reading as missing.

@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 
 from farm.core.errors import PlanError
+from farm.core.plan import selects
+from farm.core.selector import parse_selector
 from farm.core.spec import DeviceRequest
 from tests.unit.core import builders as b
 
@@ -63,3 +65,11 @@ def test_one_device_twice_is_refused() -> None:
     spec = b.run_spec(requests=(DeviceRequest(""), DeviceRequest("name=a")))
     with pytest.raises(PlanError, match="planned twice"):
         b.plan(spec, b.device("a"))
+
+
+@pytest.mark.parametrize(
+    ("select", "expected"),
+    [("transport=ssh", False), ("name=gone", True), ("ram>=1GiB", True), ("", True)],
+)
+def test_absent_device_is_selected_by_what_is_known_of_it(select: str, expected: bool) -> None:
+    assert selects(parse_selector(select), b.device("gone", alive=False)) is expected
