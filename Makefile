@@ -44,7 +44,7 @@ unit: dev
 
 test: dev
 	@if [ "$$(id -u)" = 0 ]; then tests/lab/install.sh; fi
-	@$(bin)/python -m pytest $(timeouts) $(ARGS)
+	@$(bin)/python scripts/tests.py $(ARGS)
 
 # All of it, whatever fails first: one round shows everything there is to mend.
 check: dev
