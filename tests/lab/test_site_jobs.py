@@ -73,6 +73,9 @@ def test_one_machine_on_two_connections_is_one_device(adb_device: Factory, tmp_p
             serial=machine.entry.serial,
             adb_server=machine.entry.adb_server,
         )
+        # Known to the adb server beforehand: two probes at once would both try to connect it.
+        (first,) = await bench.agent.inventory([machine.entry], adb_auto=False)
+        assert first.facts is not None, first.reason
         bench.agent._discover = lambda _named, _site: [twin]
         devices = await bench.agent.inventory([machine.entry], adb_auto=True)
         assert [device.name for device in devices] == [machine.name]
