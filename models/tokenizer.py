@@ -88,19 +88,6 @@ def decode(path: Path, ids: Sequence[int]) -> str:
     return Tokenizer(data).decode(ids)
 
 
-def decode_with(tokenizer: Path, ids: Sequence[int]) -> str:
-    """Return the text of token ids with a `tokenizer.json`, special tokens left out.
-
-    Raises:
-        ExportError: The file can't be read.
-    """
-    try:
-        inner = RustTokenizer.from_file(str(tokenizer))
-    except Exception as error:  # the library raises bare Exception for a bad file
-        raise ExportError(f"the tokenizer {tokenizer} can't be read: {error}") from error
-    return str(inner.decode(list(ids), skip_special_tokens=True))
-
-
 def render_chat(data: TokenizerData, messages: list[dict[str, str]]) -> str:
     """Fill the chat template, with room for the reply.
 

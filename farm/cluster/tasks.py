@@ -46,7 +46,7 @@ from farm.site.connection import Connection
 from farm.site.context import SiteContext
 from farm.site.job import JobRun
 from farm.site.store import ContentStore
-from models.tokenizer import decode_with
+from models.tokenizer import decode
 
 Emit = Callable[[StageEvent], None]
 
@@ -95,7 +95,7 @@ def compare(task: CompareTask, home: Path) -> Judgement:
     text = None
     if generated is not None and task.export.bundle.tokenizer is not None:
         path = store.path(task.export.bundle.tokenizer)
-        text = decode_with(path, generated)
+        text = decode(path, generated)
     return judge_cell(
         task,
         stage_logits(task, opened),

@@ -5,7 +5,7 @@ Everything here crosses processes (Ray tasks, the toolchain's worker) and is pla
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Backend = Literal["xnnpack", "portable", "vulkan", "coreml", "qnn", "openvino", "mps"]
@@ -225,4 +225,3 @@ class StageEvent:
     #: Bytes of a download; None outside one.
     done_bytes: int | None = None
     total_bytes: int | None = None
-    extra: tuple[tuple[str, str], ...] = field(default=())

@@ -71,10 +71,6 @@ class Matcher:
                 pairs.append((job_id, device))
         return pairs
 
-    def waiting(self, device: str) -> bool:
-        """Return whether a job could be given to this device."""
-        return self._oldest(device) is not None
-
     def unschedulable(self, alive: frozenset[str]) -> list[str]:
         """Return queued jobs none of whose devices is alive, and forget them."""
         lost = []
