@@ -49,7 +49,7 @@ test: dev
 # All of it, whatever fails first: one round shows everything there is to mend.
 check: dev
 	@failed=""; \
-	for step in "ruff format --check ." "ruff check ." "mypy --strict farm runners models tests" \
+	for step in "ruff format --check ." "ruff check ." "mypy --strict farm runners models benchmarks tests" \
 	    "lint-imports"; do \
 	  echo "==> $$step"; $(bin)/$$step || failed="$$failed '$$step'"; \
 	done; if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi

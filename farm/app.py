@@ -11,12 +11,13 @@ import datetime
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from farm import baselines as baseline_files
 from farm import home as layout
-from farm import hostinfo, rundir
+from farm import hostinfo, rundir, runnerspecs
+from farm.care import Care
 from farm.clock import utc_now
 from farm.cluster import start as cluster_start
 from farm.controller import Controller
@@ -25,14 +26,17 @@ from farm.core.events import JobFinished
 from farm.core.flow import RunFlow
 from farm.core.report import RunFacts, build_report
 from farm.core.result import CellResult, Report
+from farm.core.runtime import BaselineArm
 from farm.core.view import RunEnded, RunStarted, ViewEvent
 from farm.core.waivers import apply_waivers
 from farm.exports import ExportLog
 from farm.history import History
 from farm.journal import Journal
 from farm.judge.baseline import compare_with_baseline
-from farm.prepare import Prepared, RunOptions, load, plan_data, prepare
+from farm.prepare import Loaded, Prepared, RunOptions, load_checked, plan_data, prepare
+from farm.quarantine import HealthBook
 from farm.reports import renderers
+from farm.site.actions import ActionCache
 from farm.site.store import ContentStore
 
 Emit = Callable[[ViewEvent], None]
@@ -60,10 +64,11 @@ def run(options: RunOptions, home: Path, emit: Emit) -> Finished:
     Raises:
         FarmError: It could not begin, or its results could not be recorded.
     """
-    load(options)  # whatever is wrong in files is said before a cluster starts
+    loaded = load_checked(options, home)
     baseline = _baseline(options, home)
     cluster_start.launch(options.cluster)
-    return asyncio.run(_run(options, home, emit, baseline))
+    with ContentStore(layout.store_root(home)).in_use(f"farm run {options.config.name}"):
+        return asyncio.run(_run(options, loaded, home, emit, baseline))
 
 
 def _baseline(options: RunOptions, home: Path) -> baseline_files.Baseline | None:
@@ -79,15 +84,22 @@ def _baseline(options: RunOptions, home: Path) -> baseline_files.Baseline | None
 
 
 async def _run(
-    options: RunOptions, home: Path, emit: Emit, baseline: baseline_files.Baseline | None
+    options: RunOptions,
+    loaded: Loaded,
+    home: Path,
+    emit: Emit,
+    baseline: baseline_files.Baseline | None,
 ) -> Finished:
     started, clock = utc_now(), time.monotonic()
     runtime = await cluster_start.start(options.cluster, home)
     try:
-        prepared = await prepare(options, runtime)
+        prepared = await prepare(loaded, runtime, home, recover=True)
         folder, journal, run_id, epoch, finished = _open_folder(options, prepared, started)
         history = History(layout.history_db(home))
         try:
+            store = ContentStore(layout.store_root(home))
+            runnerspecs.keep_files(prepared.catalog.runners.values(), store)
+            arms, unpaired = _arms(prepared, baseline, store)
             flow = RunFlow(
                 prepared.spec,
                 prepared.plan,
@@ -95,6 +107,7 @@ async def _run(
                 run_id=run_id,
                 epoch=epoch,
                 finished=finished,
+                baselines=arms,
             )
             cells = [*prepared.plan.cells, *(skip.cell for skip in prepared.plan.skips)]
             emit(
@@ -106,6 +119,7 @@ async def _run(
                 )
             )
             exports = ExportLog()
+            care = Care(HealthBook(layout.quarantine_file(home)), prepared.plan.devices)
             controller = Controller(
                 flow,
                 pool=runtime.pool,
@@ -116,12 +130,13 @@ async def _run(
                 on_task=exports.note,
                 estimates=history.durations_s(),
                 store_home=str(home),
+                care=care,
             )
             with _interrupts(controller) as interrupted:
                 await controller.run()
             report = _report(
-                prepared,
-                _judged(prepared, flow.results, baseline),
+                replace(prepared, plan=replace(prepared.plan, devices=flow.devices)),
+                _judged(prepared, flow.results, baseline, unpaired),
                 exports,
                 RunFacts(
                     run_id=run_id,
@@ -133,6 +148,7 @@ async def _run(
                     host=hostinfo.host_facts(),
                     farm=hostinfo.farm_report(),
                     busy_s=controller.busy_s,
+                    incidents=tuple(care.incidents),
                 ),
             )
             _write(report, folder, journal)
@@ -182,10 +198,36 @@ def _open_folder(
     return folder, journal, run_id, 1, {}
 
 
+def _arms(
+    prepared: Prepared, baseline: baseline_files.Baseline | None, store: ContentStore
+) -> tuple[dict[str, BaselineArm], dict[str, str]]:
+    """What of the baseline can run beside each cell, and why others can't, by cell id."""
+    if baseline is None:
+        return {}, {}
+    cache = ActionCache(store)
+    arms, reasons = {}, {}
+    cells = baseline.cells
+    for cell in prepared.plan.cells:
+        if cell.cell_id not in cells:
+            continue
+        found = baseline_files.find_arm(
+            cells[cell.cell_id],
+            baseline.report.run_id,
+            cache,
+            prepared.catalog.recipes[cell.artifact.recipe].program,
+        )
+        if isinstance(found, str):
+            reasons[cell.cell_id] = found
+        else:
+            arms[cell.cell_id] = found
+    return arms, reasons
+
+
 def _judged(
     prepared: Prepared,
     results: Mapping[str, CellResult],
     baseline: baseline_files.Baseline | None,
+    unpaired: Mapping[str, str],
 ) -> list[CellResult]:
     """Compare with the baseline, apply waivers, and put results in the plan's order."""
     order = [
@@ -201,6 +243,7 @@ def _judged(
                 cells.get(result.cell_id),
                 run_id=baseline.report.run_id,
                 regress=prepared.spec.regress,
+                unpaired=unpaired.get(result.cell_id, ""),
             )
             for result in judged
         ]

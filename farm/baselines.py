@@ -7,10 +7,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from farm.core.artifact import ExportResult
+from farm.core.chain import bundle_files
 from farm.core.errors import ConfigError
-from farm.core.result import CellResult, Report
+from farm.core.result import ArtifactReport, CellResult, Report
+from farm.core.runtime import BaselineArm, DeployFile, Program, RunnerBuild
 from farm.reports.json import load_report, render
 from farm.rundir import write_text
+from farm.site.actions import ActionCache, runner_key
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")
 
@@ -76,6 +80,40 @@ def list_baselines(root: Path) -> list[Baseline]:
         ConfigError: One of the files is no report.
     """
     return [Baseline(path.stem, load_report(path)) for path in sorted(root.glob("*.json"))]
+
+
+def find_arm(
+    cell: CellResult, run_id: str, cache: ActionCache, program: Program
+) -> BaselineArm | str:
+    """Find what a baseline's cell ran, so that it can run again beside a candidate.
+
+    Returns:
+        The arm, or why there is none: a file that is no longer in the content store.
+
+    Raises:
+        StoreError: The store can't be read.
+    """
+    artifact = _artifact(cell.artifact, cache, program)
+    if artifact is None:
+        name = f"{cell.model}/{cell.recipe}"
+        return f"the baseline's artifact of {name} is no longer in the content store"
+    sha256 = cell.runner.sha256
+    runner = None if sha256 is None else cache.lookup(runner_key(sha256), RunnerBuild)
+    if runner is None:
+        return f"the baseline's runner {(sha256 or '')[:12]} is no longer in the content store"
+    return BaselineArm(run_id, artifact, runner)
+
+
+def _artifact(
+    report: ArtifactReport, cache: ActionCache, program: Program
+) -> tuple[DeployFile, ...] | None:
+    """Files of an artifact, as a job deploys them; None when one of them is gone."""
+    if report.key is None or report.sha256 is None or report.size_bytes is None:
+        return None
+    export = cache.lookup(f"export-{report.key}", ExportResult)
+    if export is not None and export.bundle.pte.sha256 == report.sha256:
+        return bundle_files(export.bundle, program)
+    return None
 
 
 def _path(root: Path, name: str) -> Path:

@@ -21,13 +21,18 @@ from farm.config_schema import (
     DeviceConfig,
     InventoryConfig,
     ModelConfig,
+    RecipeConfig,
+    RegexConfig,
     RunConfig,
+    RunnerConfig,
+    WorkloadConfig,
     share,
 )
 from farm.core import spec as core
 from farm.core.artifact import ModelSource, SourceKind, Toolchain
 from farm.core.device import DeviceEntry, Inventory, ThermalLimits
 from farm.core.errors import ConfigError
+from farm.core.runtime import RUNNER_KINDS, RunnerSpec
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -123,6 +128,8 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
             for model in config.models
         ),
         toolchains=toolchains,
+        runners=tuple(_runner(name, runner, base) for name, runner in config.runners.items()),
+        recipes=tuple(_recipe(name, recipe) for name, recipe in config.recipes.items()),
         matrix=core.Matrix(
             recipe=config.matrix.recipe,
             toolchain=names,
@@ -138,12 +145,18 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
             else core.DeviceRequest(request.select or "", request.any, request.pool or "")
             for request in config.devices
         ),
-        workload=core.Workload(**config.workload.model_dump()),
+        workload=_workload(config.workload),
         correctness=core.Correctness(
             text=text if text == "builtin" else _near(base, text),
             tokens=config.correctness.tokens,
             prompt=config.correctness.prompt,
             max_new_tokens=config.correctness.max_new_tokens,
+            canary=config.correctness.canary,
+        ),
+        export=core.Resources(
+            cpus=config.export.cpus or 0,
+            memory_bytes=config.export.memory or 0,
+            timeout_s=config.export.timeout_s,
         ),
         gates=tuple(_gate(metric, text) for metric, text in gates.items()),
         regress=regress,
@@ -155,6 +168,16 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
         source=str(path),
         sha256=sha256,
     )
+
+
+def _recipe(name: str, recipe: RecipeConfig) -> core.RecipeChange:
+    """Only what the user wrote is a change; the base says the rest."""
+    given = sorted(recipe.model_fields_set - {"base", "options"})
+    fields: list[tuple[str, core.RecipeValue]] = [(key, getattr(recipe, key)) for key in given]
+    if recipe.options:
+        options = tuple(sorted((key, str(value)) for key, value in recipe.options.items()))
+        fields.append(("options", options))
+    return core.RecipeChange(name, recipe.base, tuple(fields))
 
 
 def _requirement(text: str, base: Path) -> str:
@@ -175,6 +198,28 @@ def _model_source(model: ModelConfig, base: Path) -> ModelSource:
         kind=kind,
         path=path if hub_id else _near(base, path),
         tokenizer=None if model.tokenizer is None else _near(base, model.tokenizer),
+        data=None if model.data is None else _near(base, model.data),
+    )
+
+
+def _workload(config: WorkloadConfig) -> core.Workload:
+    most = max(config.launches, config.max_launches)
+    return core.Workload(**config.model_dump() | {"max_launches": most})
+
+
+def _runner(name: str, config: RunnerConfig, base: Path) -> RunnerSpec:
+    """Take over what the config says; files are looked at when names are resolved."""
+    parse = config.parse
+    return RunnerSpec(
+        name=name,
+        kind=config.kind or RUNNER_KINDS.get(name, "command"),
+        sources=tuple(_near(base, text) for text in config.push),
+        argv=config.argv,
+        env=tuple(config.env.items()),
+        parse="regex" if isinstance(parse, RegexConfig) else parse,
+        patterns=tuple(parse.regex.items()) if isinstance(parse, RegexConfig) else (),
+        logits=config.logits,
+        python=config.python,
     )
 
 
@@ -263,7 +308,14 @@ def _config_error(
 
 
 #: Parts of pydantic's error locations that name a member of a union, not a key.
-_UNION_TAGS = ("constrained-str", "function-after", "ModelConfig", "CommandStep", "literal[")
+_UNION_TAGS = (
+    "constrained-str",
+    "function-after",
+    "ModelConfig",
+    "CommandStep",
+    "RegexConfig",
+    "literal[",
+)
 
 
 def _allowed_keys(kind: Any, loc: Sequence[str]) -> list[str]:

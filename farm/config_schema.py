@@ -12,8 +12,11 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from farm.core.artifact import Backend, LinearQuantization
 from farm.core.errors import ConfigError
-from farm.core.selector import parse_selector
+from farm.core.figures import Figure
+from farm.core.runtime import RunnerKind
+from farm.core.selector import parse_selector, quantity
 
 GATE = re.compile(
     r"^\s*(?P<op><=|>=|==|<|>)\s*(?P<value>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)"
@@ -54,6 +57,13 @@ def _threads(value: object) -> int:
     raise ValueError("write `auto` or a number from 1 to 256")
 
 
+def _size(value: object) -> int:
+    found = quantity(str(value)) if isinstance(value, str | int) else None
+    if found is None or found < 1:
+        raise ValueError("write a size such as `6GiB`")
+    return int(found)
+
+
 SelectorText = Annotated[str, pydantic.AfterValidator(_selector)]
 Share = Annotated[float, BeforeValidator(share), Field(ge=0, le=1)]
 Threads = Annotated[int, BeforeValidator(_threads)]
@@ -71,6 +81,40 @@ class ToolchainConfig(_Model):
     executorch: str = Field(description="Version specifier (`==1.5.1`) or path of a wheel.")
 
 
+class RegexConfig(_Model):
+    """Patterns that find figures in what a program prints."""
+
+    regex: dict[Figure, str] = Field(min_length=1)
+
+    @field_validator("regex")
+    @classmethod
+    def _readable(cls, patterns: dict[str, str]) -> dict[str, str]:
+        for figure, text in patterns.items():
+            try:
+                groups = re.compile(text).groups
+            except re.error as error:
+                raise ValueError(f"{figure}: {text!r} is no regular expression: {error}") from None
+            if groups != 1:
+                raise ValueError(f"{figure}: {text!r} needs one group, it has {groups}")
+        return patterns
+
+
+class RunnerConfig(_Model):
+    """A runner of your own; see `farm runners` for the kinds."""
+
+    kind: RunnerKind | None = Field(
+        None, description="Default: the name where it is a kind's, else `command`."
+    )
+    push: tuple[str, ...] = Field((), description="Files and folders that go to the device.")
+    argv: tuple[str, ...] = Field(
+        (), description="Program and arguments; {model}, {prompt_file}, {threads} and others."
+    )
+    env: dict[str, str] = {}
+    parse: Literal["pytorch_observer", "jsonl"] | RegexConfig | None = None
+    logits: str | None = Field(None, description="File of raw fp32 logits that it writes.")
+    python: str | None = Field(None, description="Interpreter on the device, executorch_python.")
+
+
 class ModelConfig(_Model):
     """A model of your own: exactly one source."""
 
@@ -80,13 +124,39 @@ class ModelConfig(_Model):
     meta: str | None = Field(None, description="Folder with consolidated.*.pth and params.json.")
     pte: str | None = Field(None, description="A prebuilt .pte: nothing is exported.")
     tokenizer: str | None = Field(None, description="tokenizer.json, where the source has none.")
+    data: str | None = Field(None, description="The .ptd of a prebuilt .pte: external weights.")
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelConfig:
         given = [kind for kind in ("hf", "gguf", "meta", "pte") if getattr(self, kind)]
         if len(given) != 1:
             raise ValueError("name exactly one source: hf, gguf, meta or pte")
+        if self.data is not None and self.pte is None:
+            raise ValueError("`data` (a .ptd) goes with `pte` only")
         return self
+
+
+class RecipeConfig(_Model):
+    """A recipe of your own: a built-in one, and what is different."""
+
+    base: Name = Field(description="The built-in recipe that it changes (see `farm recipes`).")
+    engine: Literal["farm", "stock"] = "farm"
+    backend: Backend = "xnnpack"
+    linear: LinearQuantization = "none"
+    group_size: Positive | None = Field(None, description="Weights that share a scale; 4 bit only.")
+    embedding_bits: Literal[4, 8] | None = Field(None, description="null leaves the table in fp32.")
+    embedding_group: Annotated[int, Field(ge=0)] = Field(0, description="0 is one group a row.")
+    quantised_kv_cache: bool = False
+    custom_sdpa: bool = True
+    max_context: Positive = Field(512, description="Length of the KV cache, tokens.")
+    max_seq: Positive = Field(512, description="Longest single forward, tokens.")
+    dynamic_shape: bool = True
+    external_weights: bool = Field(
+        False, description="Weights in a .ptd beside a small program; engine farm only."
+    )
+    options: dict[str, str | int | float | bool] = Field(
+        {}, description="engine stock only: any key of LlmConfig, as `group.key: value`."
+    )
 
 
 class MatrixConfig(_Model):
@@ -125,10 +195,33 @@ class WorkloadConfig(_Model):
     prefill: tuple[Positive, ...] = (128,)
     decode: tuple[Positive, ...] = (64,)
     depth: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
-    launches: Annotated[int, Field(ge=1, le=100)] = 3
+    launches: Annotated[int, Field(ge=1, le=100)] = Field(
+        3, description="Process starts, at least; more until the interval is narrow enough."
+    )
+    max_launches: Annotated[int, Field(ge=1, le=1000)] = Field(
+        50, description="Process starts, at most; never less than `launches` unless given."
+    )
+    cold_launches: Annotated[int, Field(ge=0, le=20)] = Field(
+        1, description="Process starts with the program out of the page cache."
+    )
     repetitions: Annotated[int, Field(ge=1, le=100)] = 3
     warmup: Annotated[int, Field(ge=0, le=10)] = 1
-    budget_s: Annotated[float, Field(gt=0)] = 120.0
+    budget_s: Annotated[float, Field(gt=0)] = Field(
+        120.0, description="Seconds that a cell may spend in measuring."
+    )
+    precision: Annotated[Share, Field(gt=0)] | None = Field(
+        None, description="Half width that intervals shall get below; default: gates.regress."
+    )
+
+    @model_validator(mode="after")
+    def _at_least_is_less(self) -> WorkloadConfig:
+        if self.launches > self.max_launches and "max_launches" in self.model_fields_set:
+            raise ValueError(
+                f"launches ({self.launches}) is more than max_launches ({self.max_launches})"
+            )
+        if not self.prefill and not self.decode:
+            raise ValueError("prefill and decode are both empty: nothing would be measured")
+        return self
 
 
 class CorrectnessConfig(_Model):
@@ -138,6 +231,25 @@ class CorrectnessConfig(_Model):
     tokens: Annotated[int, Field(ge=16, le=4096)] = 256
     prompt: str = "What is the capital of France?"
     max_new_tokens: Annotated[int, Field(ge=1, le=1024)] = 48
+    canary: bool = Field(
+        True,
+        description="A small fp32 program, and one layer of the model on recorded inputs, check"
+        " the kernels of every device first.",
+    )
+
+
+class ExportConfig(_Model):
+    """What an export may take on its host."""
+
+    cpus: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        None, description="CPUs set aside for it, and its threads."
+    )
+    memory: Annotated[int, BeforeValidator(_size)] | None = Field(
+        None, description="Memory set aside, for example `6GiB`; default: an estimate."
+    )
+    timeout_s: Annotated[float, Field(gt=0)] = Field(
+        3600.0, description="Most time of one export, reference, or toolchain installation."
+    )
 
 
 class WaiverConfig(_Model):
@@ -162,11 +274,14 @@ class RunConfig(_Model):
     name: Name
     toolchains: dict[Name, ToolchainConfig] = {}
     models: tuple[Name | ModelConfig, ...] = Field(min_length=1)
+    runners: dict[Name, RunnerConfig] = {}
+    recipes: dict[Name, RecipeConfig] = Field({}, description="Recipes of your own, by name.")
     matrix: MatrixConfig = MatrixConfig()
     exclude: tuple[dict[str, str | int], ...] = ()
     devices: tuple[DeviceRequestConfig, ...] = Field((DeviceRequestConfig(each=""),), min_length=1)
     workload: WorkloadConfig = WorkloadConfig()
     correctness: CorrectnessConfig = CorrectnessConfig()
+    export: ExportConfig = ExportConfig()
     gates: dict[str, str] = {}
     require: RequireConfig = RequireConfig()
     waivers: tuple[WaiverConfig, ...] = ()

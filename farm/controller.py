@@ -12,14 +12,24 @@ import time
 from collections.abc import Callable, Mapping
 
 from farm import codec
+from farm.care import Care
 from farm.clock import utc_now
-from farm.core.artifact import StageEvent
+from farm.core.artifact import ExportResult, ObjectRef, StageEvent
 from farm.core.errors import FarmError, StoreError, TransportError
-from farm.core.events import JobFinished, JobProgress, JobStarted, Numbered
+from farm.core.events import (
+    DeviceChanged,
+    DeviceRecovery,
+    JobFinished,
+    JobProgress,
+    JobStarted,
+    Numbered,
+    SiteEvent,
+)
 from farm.core.flow import RunFlow
 from farm.core.runtime import DeviceJob
 from farm.core.stimuli import (
     CancelAll,
+    DeviceQuarantined,
     FinishCell,
     Instruction,
     Interrupt,
@@ -32,7 +42,7 @@ from farm.core.stimuli import (
     TaskEnded,
 )
 from farm.core.tasks import KIND_NAMES, HostTask, HostTaskResult
-from farm.core.view import CellDone, TaskFinished, TaskProgress, TaskStarted, ViewEvent
+from farm.core.view import CellDone, DeviceNote, TaskFinished, TaskProgress, TaskStarted, ViewEvent
 from farm.journal import Journal
 from farm.protocols import Site, TaskPool
 
@@ -60,6 +70,7 @@ class Controller:
         on_task: Called with each host task that ended and what came of it.
         estimates: Seconds that a task took last time, by task id.
         store_home: FARM_HOME of this host, the source of objects for its own sites.
+        care: Counts what speaks against devices.
     """
 
     def __init__(
@@ -74,10 +85,11 @@ class Controller:
         on_task: Callable[[HostTask, HostTaskResult | FarmError], None],
         estimates: Mapping[str, float],
         store_home: str,
+        care: Care,
     ) -> None:
         self._flow, self._pool, self._sites, self._journal = flow, pool, sites, journal
         self._emit, self._on_finished, self._estimates = emit, on_finished, estimates
-        self._store_home, self._on_task = store_home, on_task
+        self._store_home, self._on_task, self._care = store_home, on_task, care
         #: What happened, or the error that ends the run because it can't be recorded.
         self._inbox: asyncio.Queue[Stimulus | StoreError] = asyncio.Queue()
         self._tasks: dict[str, asyncio.Task[HostTaskResult]] = {}
@@ -129,6 +141,7 @@ class Controller:
                 case FinishCell(result=result):
                     self._journal.finish_cell(result)
                     self._emit(CellDone(result))
+                    self._quarantine(self._care.cell_done(result))
                 case RetryLater(cell_id=cell_id, delay_s=delay_s):
                     loop = asyncio.get_running_loop()
                     loop.call_later(delay_s, self._inbox.put_nowait, RetryDue(cell_id))
@@ -139,8 +152,11 @@ class Controller:
         kind, name = KIND_NAMES[type(task)], task.task_id.partition(":")[2]
         self._emit(TaskStarted(kind, name, self._estimates.get(task.task_id)))
         started = time.monotonic()
+        begun: list[float] = []
 
         def on_stage(event: StageEvent) -> None:
+            if not begun and event.name != "waiting":
+                begun.append(time.monotonic())
             self._emit(
                 TaskProgress(
                     kind=kind,
@@ -162,7 +178,7 @@ class Controller:
             # A callback rather than the end of a coroutine: a task that is cancelled before
             # its first step never runs any of its own code.
             self._tasks.pop(task.task_id, None)
-            self._inbox.put_nowait(self._ended(task, kind, name, started, future))
+            self._inbox.put_nowait(self._ended(task, kind, name, started, begun, future))
 
         running.add_done_callback(ended)
 
@@ -172,6 +188,7 @@ class Controller:
         kind: str,
         name: str,
         started: float,
+        begun: list[float],
         future: asyncio.Task[HostTaskResult],
     ) -> TaskEnded:
         elapsed = time.monotonic() - started
@@ -187,7 +204,12 @@ class Controller:
         result = None if error is not None else future.result()
         hit = bool(getattr(result, "cache_hit", False))
         if result is not None and not hit:
-            self.durations_s[task.task_id] = elapsed
+            # The next run's estimate: neither the wait for a host nor a toolchain's installation.
+            self.durations_s[task.task_id] = (
+                result.seconds
+                if isinstance(result, ExportResult)
+                else elapsed - (begun[0] - started if begun else 0.0)
+            )
         self._emit(TaskFinished(kind, name, elapsed, hit, None if error is None else str(error)))
         self._task_rows[task.task_id] = {
             "task": task.task_id,
@@ -209,7 +231,7 @@ class Controller:
         self._job_started[job.job_id] = time.monotonic()
         try:
             site = self._sites[instruction.site]
-            await site.ensure([file.object for file in job.artifact], self._store_home)
+            await site.ensure(needed_objects(job), self._store_home)
             await site.submit([job])
         except FarmError as error:
             self._lose(job, error)
@@ -261,7 +283,7 @@ class Controller:
         kept = [
             (type(item.event).__name__, _journaled(item.event))
             for item in events
-            if isinstance(item.event, JobStarted | JobFinished)
+            if isinstance(item.event, JobStarted | JobFinished | DeviceRecovery)
         ]
         if kept:
             self._journal.record(kept)
@@ -274,8 +296,29 @@ class Controller:
                 spent = time.monotonic() - self._job_started.get(event.job_id, time.monotonic())
                 self.busy_s[event.device] = self.busy_s.get(event.device, 0.0) + spent
                 self._on_finished(event)
-            if not isinstance(event, JobProgress):
+                # Before the job's end: nothing else may start on the device in between.
+                self._quarantine(self._care.job_finished(event))
+            self._pass_on(event)
+
+    def _pass_on(self, event: SiteEvent) -> None:
+        """Let an event act on the flow; what is only for people is shown."""
+        match event:
+            case JobStarted() | JobFinished():
                 self._inbox.put_nowait(event)
+            case DeviceChanged():
+                seen = self._care.seen(event)
+                self._emit(DeviceNote(seen.device.name, seen.device.reason or "is back"))
+                self._inbox.put_nowait(seen)
+            case DeviceRecovery():
+                self._emit(DeviceNote(event.device, self._care.recovered(event)))
+            case JobProgress():
+                pass
+
+    def _quarantine(self, decision: DeviceQuarantined | None) -> None:
+        if decision is not None:
+            self._journal.record([("quarantined", codec.to_data(decision))])
+            self._emit(DeviceNote(decision.device, f"quarantined: {decision.reason}"))
+            self._inbox.put_nowait(decision)
 
     def _site_lost(self, site: Site, error: FarmError) -> None:
         log.error("site %s is lost: %s", site.name, error)
@@ -285,8 +328,19 @@ class Controller:
                 self._lose(job, lost)
 
 
-def _journaled(event: JobStarted | JobFinished) -> dict[str, object]:
-    if isinstance(event, JobStarted):
+def needed_objects(job: DeviceJob) -> list[ObjectRef]:
+    """Objects that a site can't make itself: artifacts, and the runner of a baseline."""
+    other = job.baseline
+    files = [
+        *job.own_files,
+        *job.runner.files,
+        *(() if other is None else (*other.artifact, *other.runner.files)),
+    ]
+    return [file.object for file in files]
+
+
+def _journaled(event: JobStarted | JobFinished | DeviceRecovery) -> dict[str, object]:
+    if not isinstance(event, JobFinished):
         data: dict[str, object] = codec.to_data(event)
         return data
     return {

@@ -11,15 +11,17 @@ from pathlib import Path
 
 from farm import home as layout
 from farm.cluster import start as cluster_start
-from farm.core.artifact import ExportRequest, ExportResult, StageEvent, ToolchainVersions
+from farm.core.artifact import ExportResult, StageEvent, ToolchainVersions
+from farm.core.chain import export_task
 from farm.core.errors import FarmError, StoreError
 from farm.core.plan import ArtifactId, Catalog
 from farm.core.report import export_report
 from farm.core.result import ExportReport
+from farm.core.spec import Resources
 from farm.core.tasks import ExportTask
 from farm.core.view import TaskFinished, TaskProgress, TaskStarted, ViewEvent
 from farm.history import History
-from farm.prepare import RunOptions, load
+from farm.prepare import RunOptions, load_checked
 from farm.site.store import ContentStore
 
 Emit = Callable[[ViewEvent], None]
@@ -73,7 +75,8 @@ def export(options: RunOptions, home: Path, emit: Emit) -> list[Made]:
     Raises:
         FarmError: The config is wrong or the cluster can't start; failed exports are data.
     """
-    spec, _, catalog, _ = load(options)
+    loaded = load_checked(options, home)
+    spec, catalog = loaded.spec, loaded.catalog
     wanted = [
         ArtifactId(model.name, recipe, toolchain)
         for model in spec.models
@@ -81,11 +84,17 @@ def export(options: RunOptions, home: Path, emit: Emit) -> list[Made]:
         for toolchain in spec.matrix.toolchain
     ]
     cluster_start.launch(options.cluster)
-    return asyncio.run(_export(options, home, emit, catalog, wanted))
+    with ContentStore(layout.store_root(home)).in_use(f"farm export {options.config.name}"):
+        return asyncio.run(_export(options, home, emit, catalog, spec.export, wanted))
 
 
 async def _export(
-    options: RunOptions, home: Path, emit: Emit, catalog: Catalog, wanted: Sequence[ArtifactId]
+    options: RunOptions,
+    home: Path,
+    emit: Emit,
+    catalog: Catalog,
+    limits: Resources,
+    wanted: Sequence[ArtifactId],
 ) -> list[Made]:
     history = History(layout.history_db(home))
     estimates = history.durations_s()
@@ -93,14 +102,7 @@ async def _export(
     runtime = await cluster_start.start(options.cluster, home)
 
     async def one(artifact: ArtifactId) -> Made:
-        task = ExportTask(
-            f"export:{artifact}",
-            ExportRequest(
-                catalog.models[artifact.model],
-                catalog.recipes[artifact.recipe],
-                catalog.toolchains[artifact.toolchain],
-            ),
-        )
+        task = export_task(artifact, catalog, limits)
         name, started = str(artifact), time.monotonic()
         emit(TaskStarted("export", name, estimates.get(task.task_id)))
 

@@ -49,6 +49,11 @@ def history_db(home: Path) -> Path:
     return home / "history.db"
 
 
+def quarantine_file(home: Path) -> Path:
+    """What is remembered of devices: failures in a row, quarantine."""
+    return home / "quarantine.json"
+
+
 def baselines(home: Path) -> Path:
     """Named baselines, one JSON file each."""
     return home / "baselines"

@@ -17,7 +17,7 @@ def nightly_options(options: RunOptions, home: Path, *, allow_no_baseline: bool)
     Raises:
         ConfigError: The config is wrong, or there is no baseline and that isn't allowed.
     """
-    name = options.baseline or load(options)[0].name
+    name = options.baseline or load(options).spec.name
     if find_baseline(layout.baselines(home), name) is not None:
         return replace(options, baseline=name)
     if allow_no_baseline and options.baseline is None:

@@ -11,11 +11,15 @@ from farm import codec, resolve
 from farm.cluster import start as cluster_start
 from farm.cluster.start import Runtime
 from farm.config import load_inventory, load_run
-from farm.core.device import Device, DeviceEntry, Inventory
-from farm.core.errors import ConfigError
-from farm.core.plan import Catalog, Plan, make_plan, selects
+from farm.core.device import Inventory
+from farm.core.launches import measures, too_long
+from farm.core.plan import Catalog, Plan, make_plan, measuring_at_most_s
 from farm.core.selector import parse_selector
 from farm.core.spec import RunSpec
+from farm.devices import find_devices
+from farm.home import quarantine_file
+from farm.precheck import check_exports
+from farm.quarantine import HealthBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,18 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """A config with its names resolved; no device was asked."""
+
+    spec: RunSpec
+    config: dict[str, Any]
+    catalog: Catalog
+    inventory: Inventory
+    #: Of the command line.
+    select: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A config with its names resolved and its devices probed."""
 
@@ -45,8 +61,8 @@ class Prepared:
     plan: Plan
 
 
-def load(options: RunOptions) -> tuple[RunSpec, dict[str, Any], Catalog, Inventory]:
-    """Read config and inventory and resolve every name in them.
+def load(options: RunOptions) -> Loaded:
+    """Read config and inventory and resolve every name in them. Files of runners are hashed.
 
     Raises:
         ConfigError: Something in them is wrong; names file and key.
@@ -56,71 +72,63 @@ def load(options: RunOptions) -> tuple[RunSpec, dict[str, Any], Catalog, Invento
     if options.quick:
         spec = quick(spec)
     parse_selector(options.select)
-    return spec, config, resolve.catalog(spec), load_inventory(options.inventory)
+    catalog, inventory = resolve.catalog(spec), load_inventory(options.inventory)
+    return Loaded(spec, config, catalog, inventory, options.select)
+
+
+def load_checked(options: RunOptions, home: Path) -> Loaded:
+    """Load, and refuse what its exports would fail on: all of it before a cluster starts.
+
+    Raises:
+        ConfigError, UnknownName: As `load` and `check_exports`.
+    """
+    loaded = load(options)
+    check_exports(loaded.spec, loaded.catalog, home)
+    return loaded
 
 
 def quick(spec: RunSpec) -> RunSpec:
     """Return the run with the least work that still shows every step."""
     return replace(
         spec,
-        workload=replace(spec.workload, launches=1, repetitions=2),
+        workload=replace(spec.workload, launches=1, max_launches=1, cold_launches=0, repetitions=2),
         correctness=replace(spec.correctness, tokens=min(64, spec.correctness.tokens)),
     )
 
 
-def with_local(inventory: Inventory) -> tuple[DeviceEntry, ...]:
-    """Return the entries, with this machine as `local` where the inventory wants that."""
-    if inventory.local and not any(e.transport == "local" for e in inventory.entries):
-        return (*inventory.entries, DeviceEntry(name="local", transport="local"))
-    return inventory.entries
+async def prepare(
+    loaded: Loaded, runtime: Runtime, home: Path, *, recover: bool = False
+) -> Prepared:
+    """Probe and plan.
 
-
-async def find_devices(
-    runtime: Runtime, inventory: Inventory, select: str = ""
-) -> tuple[Device, ...]:
-    """Probe every device of the inventory that `select` doesn't rule out.
-
-    Raises:
-        ConfigError: An entry names a site that the cluster doesn't have.
-    """
-    entries: dict[str, list[DeviceEntry]] = {site: [] for site in runtime.sites}
-    for entry in with_local(inventory):
-        if entry.site not in entries:
-            known = ", ".join(name or "(this host)" for name in entries)
-            raise ConfigError(
-                f"{entry.origin}.site: no site {entry.site!r} in this cluster; there are: {known}"
-            )
-        entries[entry.site].append(entry)
-    found = await asyncio.gather(
-        *(
-            site.inventory(entries[name], adb_auto=inventory.adb_auto)
-            for name, site in runtime.sites.items()
-        )
-    )
-    selector = parse_selector(select)
-    return tuple(device for devices in found for device in devices if selects(selector, device))
-
-
-async def prepare(options: RunOptions, runtime: Runtime) -> Prepared:
-    """Load, probe and plan.
+    Args:
+        loaded: What to run.
+        runtime: Pool and sites.
+        home: FARM_HOME of this host: its quarantine counts.
+        recover: Try the recovery steps of devices that don't answer.
 
     Raises:
-        ConfigError, UnknownName: As `load` and `find_devices`.
+        ConfigError: As `find_devices`.
         PlanError: No device matches.
     """
-    spec, config, catalog, inventory = load(options)
-    devices = await find_devices(runtime, inventory, options.select)
-    return Prepared(spec, config, catalog, make_plan(spec, devices))
+    spec, catalog = loaded.spec, loaded.catalog
+    devices = await find_devices(runtime.sites, loaded.inventory, loaded.select, recover=recover)
+    devices = HealthBook(quarantine_file(home)).apply(devices)
+    return Prepared(spec, loaded.config, catalog, make_plan(spec, devices, catalog))
 
 
 def plan(options: RunOptions, home: Path) -> Prepared:
-    """Plan without running; probes devices from this process."""
-    load(options)
+    """Plan without running; probes devices from this process.
+
+    Raises:
+        ConfigError, PlanError: As `prepare` and `load_checked`.
+    """
+    loaded = load_checked(options, home)
 
     async def work() -> Prepared:
         runtime = await cluster_start.start("none", home)
         try:
-            return await prepare(options, runtime)
+            return await prepare(loaded, runtime, home)
         finally:
             await runtime.close()
 
@@ -133,8 +141,22 @@ def plan_data(prepared: Prepared) -> dict[str, Any]:
         "name": prepared.spec.name,
         "config": prepared.config,
         "spec": codec.to_data(prepared.spec),
+        "measures": [measure.name for measure in measures(prepared.spec.workload)],
+        "left_out": left_out(prepared),
+        "measuring_at_most_s": measuring_at_most_s(prepared.spec, prepared.plan),
         "cells": [codec.to_data(cell) for cell in prepared.plan.cells],
         "skips": [codec.to_data(skip) for skip in prepared.plan.skips],
         "artifacts": [str(artifact) for artifact in prepared.plan.artifacts],
         "devices": [codec.to_data(device) for device in prepared.plan.devices],
+    }
+
+
+def left_out(prepared: Prepared) -> dict[str, str]:
+    """Measures that a recipe's context can't hold, and why; a prebuilt artifact may hold less."""
+    return {
+        f"{name} of {recipe}": why
+        for recipe in prepared.spec.matrix.recipe
+        for name, why in too_long(
+            prepared.spec.workload, prepared.catalog.recipes[recipe].max_context
+        ).items()
     }

@@ -7,14 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from farm.core.artifact import ObjectRef, StageEvent
+from farm.core.artifact import ObjectRef, Sdk, StageEvent
 from farm.core.command import Command, Completed, FileStat
 from farm.core.device import Device, DeviceEntry, DeviceFacts
-from farm.core.events import Handshake, Numbered
-from farm.core.runtime import DeviceJob, LaunchRequest, LaunchResult, RunnerBuild
-from farm.core.tasks import HostTask, HostTaskResult
+from farm.core.runtime import (
+    PLAIN,
+    BuildVariant,
+    DeviceJob,
+    LaunchRequest,
+    LaunchResult,
+    RunnerBuild,
+    WorkFiles,
+)
+
+if TYPE_CHECKING:  # a look at the devices needs none of these, and has to be quick
+    from farm.core.events import Handshake, Numbered
+    from farm.core.tasks import HostTask, HostTaskResult
+
+#: Longest time a silent device may take in a probe, seconds.
+PROBE_LIMIT_S = 15.0
 
 #: Called with the bytes done so far, at most some times a second.
 ByteProgress = Callable[[int], None]
@@ -110,14 +123,18 @@ class Runner(Protocol):
     """
 
     name: str
+    #: Arguments after `RunnerBuild.argv` of a start that only introduces itself and ends well;
+    #: None where there is no such start. A site makes it before anything else.
+    greeting: tuple[str, ...] | None
 
     def build(
         self,
         abi: str,
         facts: DeviceFacts,
         home: Path,
-        executorch: str,
+        sdk: Sdk,
         progress: TextProgress | None = None,
+        variant: BuildVariant = PLAIN,
     ) -> RunnerBuild:
         """Provide the runner for a device, built under `home` unless it is there already.
 
@@ -125,8 +142,10 @@ class Runner(Protocol):
             abi: Android's name of the ABI.
             facts: What probing found.
             home: FARM_HOME of this host.
-            executorch: Version of the SDK; empty is farm's own.
+            sdk: What to build against. Where that has nothing to build with, farm's own takes its
+                place and `RunnerBuild.note` says why.
             progress: Called with a short line per step; an exception from it ends the build.
+            variant: Which of several builds; a runner that has one ignores it.
 
         Raises:
             DeviceUnfit: There is no way to run on this device; the message says the next step.
@@ -143,18 +162,19 @@ class Runner(Protocol):
         """
 
     def arguments(
-        self, request: LaunchRequest, *, model: str, data: Sequence[str], out: str
+        self, request: LaunchRequest, files: WorkFiles
     ) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
         """Arguments after `RunnerBuild.argv`, and small files to write to the work folder.
 
-        `out` is a folder that exists: `.` in a session.
+        Raises:
+            RunnerError: The request holds something that this runner can't do.
         """
 
-    def parse(self, stdout: bytes, launch: int) -> LaunchResult:
+    def parse(self, stdout: bytes, launch: int, request: LaunchRequest) -> LaunchResult:
         """Read a finished launch.
 
         Logits refer to files of the launch's output folder: `ObjectRef.name` is the file
-        name and `sha256` what the runner says of it.
+        name and `sha256` what the runner says of it; empty where it doesn't hash them.
 
         Raises:
             BadOutput: It isn't the runner's protocol, or incomplete.
@@ -179,11 +199,19 @@ class Site(Protocol):
     async def handshake(self) -> Handshake:
         """Say which farm this is; the controller refuses a mismatch."""
 
-    async def inventory(self, entries: Sequence[DeviceEntry], *, adb_auto: bool) -> list[Device]:
+    async def inventory(
+        self,
+        entries: Sequence[DeviceEntry],
+        *,
+        adb_auto: bool,
+        limit_s: float = PROBE_LIMIT_S,
+        recover: bool = False,
+    ) -> list[Device]:
         """Probe the given devices and, with `adb_auto`, every attached adb device.
 
         One Device for each entry comes back, whatever its state; a device that can't be
-        reached has no facts and a reason. Bounded: a silent device takes 15 s, all in parallel.
+        reached has no facts and a reason. Bounded: a silent device takes `limit_s`, all in
+        parallel; with `recover`, one that doesn't answer takes as long as its recovery steps.
         """
 
     async def submit(self, jobs: Sequence[DeviceJob]) -> None:

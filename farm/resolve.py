@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import runners
-from farm.core.artifact import ModelSource, Recipe
+from farm import runnerspecs
+from farm.core.artifact import ModelSource, Recipe, Toolchain
 from farm.core.errors import ConfigError, UnknownName
 from farm.core.plan import Catalog
-from farm.core.spec import RunSpec
+from farm.core.spec import RecipeChange, RunSpec
+from models.memory import rough_export_bytes, source_parameters
 from models.recipes import RECIPES
 from models.recipes import get as find_recipe
 from models.registry import MODELS
 from models.registry import get as find_model
+from models.toolchain import executorch_requirements
 
 T = TypeVar("T")
 
@@ -36,15 +39,64 @@ def catalog(spec: RunSpec) -> Catalog:
         else:
             _exists(spec, key, source)
         models[source.name] = source
+    own = {change.name: _changed(spec, change) for change in spec.recipes}
     recipes: dict[str, Recipe] = {}
     for index, name in enumerate(spec.matrix.recipe):
         key = f"matrix.recipe.{index}"
-        recipe = _known(spec, key, find_recipe, name)
+        recipe = own[name] if name in own else _known(spec, key, find_recipe, name)
         _fits(spec, key, recipe)
         recipes[name] = recipe
-    for index, name in enumerate(spec.matrix.runner):
-        _known(spec, f"matrix.runner.{index}", runners.find, name)
-    return Catalog(models, recipes, {toolchain.name: toolchain for toolchain in spec.toolchains})
+    for toolchain in spec.toolchains:
+        _installable(spec, toolchain)
+    return Catalog(
+        models,
+        recipes,
+        {toolchain.name: toolchain for toolchain in spec.toolchains},
+        runnerspecs.resolve(spec),
+        _export_bytes(models, recipes),
+    )
+
+
+def _installable(spec: RunSpec, toolchain: Toolchain) -> None:
+    """Refuse what pip could not even be asked for."""
+    if toolchain.executorch:
+        try:
+            executorch_requirements(toolchain)
+        except ConfigError as error:
+            key = f"toolchains.{toolchain.name}.executorch"
+            raise ConfigError(
+                f"{spec.source}: {key}: {error.message}", file=spec.source, key=key
+            ) from None
+
+
+def _export_bytes(
+    models: dict[str, ModelSource], recipes: dict[str, Recipe]
+) -> dict[tuple[str, str], int]:
+    weights = {name: source_parameters(source) for name, source in models.items()}
+    return {
+        (model, name): rough_export_bytes(parameters, recipe)
+        for model, parameters in weights.items()
+        for name, recipe in recipes.items()
+        if parameters is not None
+    }
+
+
+def _changed(spec: RunSpec, change: RecipeChange) -> Recipe:
+    key = f"recipes.{change.name}"
+    if change.name in RECIPES:
+        raise ConfigError(
+            f"{spec.source}: {key}: is the name of a built-in recipe; give yours another",
+            file=spec.source,
+            key=key,
+        )
+    base = _known(spec, f"{key}.base", find_recipe, change.base)
+    fields: dict[str, Any] = dict(change.fields)
+    recipe = replace(base, name=change.name, **fields)
+    if recipe.options and recipe.engine != "stock":
+        raise ConfigError(
+            f"{spec.source}: {key}.options: are for `engine: stock`", file=spec.source, key=key
+        )
+    return recipe
 
 
 def _known(spec: RunSpec, key: str, find: Callable[[str], T], name: str) -> T:
@@ -56,7 +108,8 @@ def _known(spec: RunSpec, key: str, find: Callable[[str], T], name: str) -> T:
 
 
 def _exists(spec: RunSpec, key: str, source: ModelSource) -> None:
-    for what, text in ((source.kind, source.path), ("tokenizer", source.tokenizer)):
+    named = {source.kind: source.path, "tokenizer": source.tokenizer, "data": source.data}
+    for what, text in named.items():
         # An `hf` that is no local folder is a hub id: whether it exists is the hub's to say.
         hub_id = what == "hf" and text is not None and not text.startswith("/")
         if text is not None and not hub_id and not Path(text).exists():

@@ -46,8 +46,15 @@ class Checkpoint(Protocol):
     """An opened model."""
 
     config: ModelConfig
-    files: tuple[SourceFile, ...]
     tokenizer: TokenizerData
+
+    @property
+    def files(self) -> tuple[SourceFile, ...]:
+        """Files that decide the result of an export; hashed when they are asked for.
+
+        Raises:
+            ExportError: One can't be read.
+        """
 
     def tensor(self, name: str) -> torch.Tensor:
         """Read one tensor in the dtype it is stored in (quantised ones as float32).

@@ -38,12 +38,17 @@ class QuantisedEmbedding(nn.Module):
         return result
 
 
+def float_embedding(table: torch.Tensor) -> nn.Module:
+    """Embedding module that gives the rows of a table as they are, in fp32."""
+    plain = nn.Embedding(table.shape[0], table.shape[1], device="meta")
+    plain.weight = nn.Parameter(table.float(), requires_grad=False)
+    return plain
+
+
 def build_embedding(table: torch.Tensor, recipe: Recipe) -> nn.Module:
     """Embedding module of a recipe for a table [vocab, dim]."""
     if recipe.embedding_bits is None:
-        plain = nn.Embedding(table.shape[0], table.shape[1], device="meta")
-        plain.weight = nn.Parameter(table.float(), requires_grad=False)
-        return plain
+        return float_embedding(table)
     return QuantisedEmbedding(
         quantise_embedding(table, recipe.embedding_bits, recipe.embedding_group)
     )

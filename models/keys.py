@@ -20,6 +20,7 @@ from models.config import ModelConfig
 _EAGER_SOURCES = (
     "eager.py",
     "embedding.py",
+    "layers.py",
     "parts.py",
     "quantise.py",
     "rope.py",
@@ -27,7 +28,7 @@ _EAGER_SOURCES = (
     "tokenizer.py",
 )
 #: And what an artifact holds.
-_LOWERING_SOURCES = (*_EAGER_SOURCES, "lowering")
+_LOWERING_SOURCES = (*_EAGER_SOURCES, "lowering", "replay.py", "texts.py")
 
 
 def export_key(

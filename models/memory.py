@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 
-from farm.core.artifact import Recipe
+from farm.core.artifact import ModelSource, Recipe
 from farm.core.errors import ExportError
+from farm.hostlimits import read_limits
+from models import registry
 from models.config import ModelConfig
 
 #: torch, executorch and torchao in memory, and what tracing needs.
@@ -40,16 +44,38 @@ def export_bytes(config: ModelConfig, recipe: Recipe) -> int:
     return _BASE_BYTES + artifact_bytes(config, recipe) + 3 * max(widest, layer) + caches
 
 
+def rough_export_bytes(parameters: int, recipe: Recipe) -> int:
+    """As `export_bytes`, from the number of weights alone: what a scheduler sets aside."""
+    bits = {"none": 32.0, "int8": 8.1, "4w": 4.5, "8da4w": 4.5}[recipe.linear]
+    widest = min(parameters // 4, 600_000_000)
+    return _BASE_BYTES + int(bits * parameters / 8) + 12 * widest
+
+
+def source_parameters(source: ModelSource) -> int | None:
+    """About how many weights a source holds, without opening it; None when nobody can tell yet.
+
+    Raises:
+        UnknownName: No such registry name.
+    """
+    if source.kind == "registry":
+        return registry.get(source.name).parameters
+    path = Path(source.path or "")
+    if source.kind == "gguf" and path.is_file():
+        return path.stat().st_size * 2  # 4-bit weights at the least
+    pattern = {"hf": "*.safetensors", "meta": "*.pth"}.get(source.kind)
+    sizes = [file.stat().st_size for file in path.glob(pattern)] if pattern else []
+    return sum(sizes) // 2 or None
+
+
 def available_bytes() -> int:
-    """Memory that this machine can give without swapping."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Memory that this machine, and the control group we are in, can give without swapping."""
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                found = int(line.split()[1]) * 1024
+    limit = read_limits().memory_bytes
+    return found if limit is None else min(found, limit)
 
 
 def check_memory(

@@ -29,6 +29,8 @@ def describe_prebuilt(order: ExportOrder, staging: Staging) -> ExportResult:
         raise ConfigError(f"model {model.name}: a prebuilt artifact needs `pte: FILE`")
     methods = read_methods(Path(model.path))
     shutil.copyfile(model.path, staging.folder / "model.pte")
+    if model.data is not None:
+        shutil.copyfile(model.data, staging.folder / "model.ptd")
     tokenizer = None if model.tokenizer is None else read_tokenizer_file(Path(model.tokenizer))
     cpu_s, peak = used()
     bundle = Bundle(
@@ -37,7 +39,7 @@ def describe_prebuilt(order: ExportOrder, staging: Staging) -> ExportResult:
         recipe=order.request.recipe.name,
         toolchain=order.request.toolchain.name,
         pte=staging.add("model.pte"),
-        data=None,
+        data=None if model.data is None else staging.add("model.ptd"),
         tokenizer=None if tokenizer is None else staging.text("tokenizer.json", tokenizer.json),
         chat_template=None if tokenizer is None else tokenizer.chat_template,
         metadata=_metadata(methods, tokenizer),
@@ -51,6 +53,7 @@ def describe_prebuilt(order: ExportOrder, staging: Staging) -> ExportResult:
         cpu_s=round(cpu_s, 3),
         peak_rss_bytes=peak,
         delegation=None,
+        no_replay="a prebuilt artifact comes without weights to export a layer from",
     )
 
 

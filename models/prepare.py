@@ -15,6 +15,7 @@ from farm import codec
 from farm.core.artifact import (
     Bundle,
     ExportRequest,
+    Recipe,
     ReferenceRequest,
     ToolchainVersions,
 )
@@ -23,6 +24,7 @@ from models.checkpoint import SourceFile
 from models.config import ModelConfig
 from models.keys import export_key, lowering_hash, reference_hash
 from models.lowering.checks import check_recipe
+from models.memory import artifact_bytes
 from models.sources import OnBytes, open_source
 from models.sources.files import source_file
 from models.texts import read_text
@@ -37,6 +39,8 @@ class Prepared:
     #: None for a prebuilt artifact.
     config: ModelConfig | None
     versions: ToolchainVersions
+    #: About what the export writes to the disk at its most.
+    disk_bytes: int
 
 
 def prepare_export(
@@ -63,17 +67,24 @@ def prepare_export(
     else:
         checkpoint = open_source(request.model, cache, on_bytes)
         files, config = checkpoint.files, checkpoint.config
-        if request.recipe.engine == "farm":
-            check_recipe(config, request.recipe)
+        check_recipe(config, request.recipe)
     key = export_key(files, config, request.recipe, versions, lowering_hash())
-    return Prepared(key, files, config, versions)
+    return Prepared(key, files, config, versions, _disk_bytes(files, config, request.recipe))
+
+
+def _disk_bytes(files: tuple[SourceFile, ...], config: ModelConfig | None, recipe: Recipe) -> int:
+    if config is None or recipe.engine == "none":
+        return sum(file.size_bytes for file in files)
+    # Stock reads a checkpoint of its own format, in fp32.
+    converted = 4 * config.parameters if recipe.engine == "stock" else 0
+    return artifact_bytes(config, recipe) + converted
 
 
 def _prebuilt_files(request: ExportRequest, cache: Path) -> tuple[SourceFile, ...]:
     model = request.model
     if model.path is None:
         raise ConfigError(f"model {model.name}: a prebuilt artifact needs `pte: FILE`")
-    names = [model.path] + ([model.tokenizer] if model.tokenizer else [])
+    names = [name for name in (model.path, model.data, model.tokenizer) if name]
     return tuple(source_file(Path(name), cache) for name in names)
 
 
@@ -86,9 +97,8 @@ def reference_key(request: ReferenceRequest) -> str:
     bundle = _without_files(request.bundle)
     text = read_text(request.text)
     recipe = replace(request.recipe, name="")
-    return codec.digest(
-        "reference 1", bundle, recipe, text, request.tokens, request.prompt, reference_hash()
-    )
+    asked = (request.tokens, request.prompt, request.text_lengths, request.forced)
+    return codec.digest("reference 2", bundle, recipe, text, asked, reference_hash())
 
 
 def _without_files(bundle: Bundle) -> dict[str, object]:

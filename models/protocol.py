@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from farm.core.artifact import ExportRequest, ExportResult, ReferenceRequest, ReferenceResult
+from farm.core.artifact import (
+    ExportRequest,
+    ExportResult,
+    ReferenceRequest,
+    ReferenceResult,
+    Toolchain,
+    ToolchainVersions,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,18 @@ class ReferenceOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class InstallOrder:
+    """Build the environment of a toolchain, while nobody else does."""
+
+    toolchain: Toolchain
+    #: What pip is asked for: a pinned release, or wheel files.
+    requirements: tuple[str, ...]
+    #: Where; whatever stands there is replaced.
+    folder: str
+    task: Literal["install"] = "install"
+
+
+@dataclass(frozen=True, slots=True)
 class ExportAnswer:
     """A finished export. Every ObjectRef in it names a file of the staging folder."""
 
@@ -54,3 +73,13 @@ class ReferenceAnswer:
 
     result: ReferenceResult
     files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class InstallAnswer:
+    """An environment that stands."""
+
+    result: ToolchainVersions
+
+
+Order = ExportOrder | ReferenceOrder | InstallOrder

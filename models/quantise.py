@@ -6,6 +6,7 @@ Nothing here knows how a projection is delegated.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,9 @@ from torchao.quantization.granularity import PerAxis, PerGroup
 from farm.core.artifact import Recipe
 from farm.core.errors import ExportError
 
+#: Longest piece of a float32 row that an artifact sums in one go. XNNPACK adds a row into a single
+#: accumulator, which leaves SmolLM2-135M a third farther from eager (`benchmarks/fp32.py`).
+SUMMED_AT_ONCE = 256
 #: Smallest and largest integer of each weight width.
 RANGES = {4: (-8, 7), 8: (-128, 127)}
 
@@ -160,7 +164,10 @@ def round_heads(x: torch.Tensor) -> torch.Tensor:
 
 
 class FloatLinears(nn.Module):
-    """Projections of one input with float32 weights; with `dynamic`, of the rounded input."""
+    """Projections of one input with float32 weights; with `dynamic`, of the rounded input.
+
+    A row of more than `longest` inputs is summed in pieces, whose sums are added.
+    """
 
     def __init__(
         self,
@@ -168,21 +175,36 @@ class FloatLinears(nn.Module):
         biases: tuple[torch.Tensor | None, ...],
         *,
         dynamic: bool = False,
+        longest: int | None = None,
     ) -> None:
         super().__init__()
         self.count = len(weights)
         self.dynamic = dynamic
+        width = weights[0].shape[1]
+        pieces = -(-width // (longest or width))
+        self.bounds = [width * piece // pieces for piece in range(pieces + 1)]
         for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            self.register_buffer(f"w{index}", weight.float())
+            for piece, part in enumerate(weight.float().tensor_split(self.bounds[1:-1], dim=1)):
+                # A copy of a part: a delegate stores all the memory that a tensor is a part of.
+                self.register_buffer(f"w{index}_{piece}", part.contiguous())
             self.register_buffer(f"b{index}", None if bias is None else bias.float())
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return one result [1, S, out] per weight."""
         x = round_activation(x) if self.dynamic else x
-        return tuple(
-            functional.linear(x, getattr(self, f"w{i}"), getattr(self, f"b{i}"))
-            for i in range(self.count)
-        )
+        spans = list(itertools.pairwise(self.bounds))
+        inputs = [x] if len(spans) == 1 else [x[..., first:last] for first, last in spans]
+        return tuple(self._project(inputs, i) for i in range(self.count))
+
+    def _project(self, inputs: list[torch.Tensor], index: int) -> torch.Tensor:
+        sums = []
+        for piece, part in enumerate(inputs):
+            bias = getattr(self, f"b{index}") if piece == 0 else None
+            sums.append(functional.linear(part, getattr(self, f"w{index}_{piece}"), bias))
+        while len(sums) > 1:  # neighbours first, then sums of neighbours
+            pairs = [a + b for a, b in zip(sums[::2], sums[1::2], strict=False)]
+            sums = pairs + sums[2 * len(pairs) :]
+        return sums[0]
 
 
 class QuantisedLinears(nn.Module):
@@ -256,7 +278,10 @@ class LinearBuilder:
         weights = tuple(self.read(f"{name}.weight") for name in full)
         biases = tuple(self.read(f"{name}.bias") if bias else None for name in full)
         if self.form is None:
-            return FloatLinears(weights, biases)
+            # The output of a tied model shares its weights with the embedding, so they stay whole.
+            whole = self.eager or names == ("output",)
+            longest = None if whole else SUMMED_AT_ONCE
+            return FloatLinears(weights, biases, longest=longest)
         if not self.form.fits(weights[0].shape[1]):
             self.unquantised.extend(full)
             return FloatLinears(weights, biases)

@@ -8,7 +8,7 @@ whole text at once: every row equals what one token at a time would give, up to 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -18,24 +18,19 @@ import torch.nn.functional as functional
 from farm.core.artifact import Recipe
 from farm.core.errors import ExportError
 from models.checkpoint import Checkpoint
-from models.eager import RmsNorm, attend
-from models.embedding import embed_eagerly
-from models.parts import PartBuilder, tied_reader
+from models.eager import RmsNorm
+from models.layers import OnLayer, embed, run_layers
+from models.parts import tied_reader
 from models.quantise import (
     LinearFormat,
     dequantise,
     linear_format,
     quantise_weight,
     round_activation,
-    round_heads,
 )
-from models.rope import rope_tables
 
 #: Rows of the output weights in float32 at a time: 8192 x 4096 is 128 MiB.
 _OUTPUT_ROWS = 8192
-
-#: Called before each layer: layer number from 1, and layers in all.
-OnLayer = Callable[[int, int], None]
 
 
 def eager_logits(
@@ -72,32 +67,10 @@ def eager_logits(
         )
     with torch.no_grad():
         form = None if recipe is None else linear_format(recipe)
-        x = _hidden(checkpoint, recipe, form, torch.tensor([list(tokens)]), on_layer)
+        x = embed(checkpoint, recipe, tokens)
+        x = run_layers(checkpoint, recipe, x, range(config.layers), on_layer)
         _write_logits(checkpoint, form, x[0], target)
     return len(tokens), config.vocab
-
-
-def _hidden(
-    checkpoint: Checkpoint,
-    recipe: Recipe | None,
-    form: LinearFormat | None,
-    tokens: torch.Tensor,
-    on_layer: OnLayer,
-) -> torch.Tensor:
-    """Residual stream [1, S, dim] after the last layer."""
-    config = checkpoint.config
-    builder = PartBuilder(config, checkpoint.tensor, form, eager=True)
-    cos, sin = (
-        table.view(1, -1, 1, config.head_dim) for table in rope_tables(config, tokens.shape[1])
-    )
-    x = embed_eagerly(checkpoint.tensor("tok_embeddings.weight"), tokens, recipe)
-    for layer in range(config.layers):
-        on_layer(layer + 1, config.layers)
-        q, k, v = builder.pre(layer)(x, cos, sin)
-        if recipe is not None and recipe.quantised_kv_cache:
-            q, k, v = (round_heads(value) for value in (q, k, v))
-        x = builder.post(layer)(attend(q, k, v), x)
-    return x
 
 
 def _write_logits(

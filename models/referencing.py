@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from farm.core.artifact import LogitsRef, Recipe, ReferenceResult
+from farm.core.artifact import LogitsRef, Recipe, ReferenceRequest, ReferenceResult
 from farm.core.errors import ExportError
 from models.anchors import anchor_error, find_anchor
 from models.checkpoint import Checkpoint, TokenizerData
 from models.exporting import Report, Staging, limit_threads
 from models.protocol import ReferenceAnswer, ReferenceOrder
 from models.sources import open_source
-from models.texts import forced_tokens, read_text
+from models.texts import forced_tokens, prefix_text, read_text
 from models.tokenizer import Tokenizer
 
 
@@ -30,7 +30,7 @@ def run_reference(order: ReferenceOrder, report: Report) -> ReferenceAnswer:
     report.stage("open", 0, 0, request.model.name)
     checkpoint = open_source(request.model, Path(order.cache), report.progress)
     limit_threads(order.threads)
-    tokens = forced_tokens(Tokenizer(checkpoint.tokenizer), read_text(request.text), request.tokens)
+    tokens = _tokens(request, Tokenizer(checkpoint.tokenizer))
     logits = [
         _logits(checkpoint, recipe, tokens, staging, name, report)
         for name, recipe in (("eager_fp32", None), ("eager_quantised", request.recipe))
@@ -89,13 +89,22 @@ def _result(
 ) -> ReferenceResult:
     request = order.request
     tokenizer = Tokenizer(data)
+    tokens = _tokens(request, tokenizer)
     return ReferenceResult(
-        tokens=forced_tokens(tokenizer, read_text(request.text), request.tokens),
+        tokens=tokens,
         prompt=tuple(tokenizer.chat(request.prompt)),
         stop_ids=data.stop_ids,
         eager_fp32=fp32,
         eager_quantised=quantised,
+        prompt_text=tokenizer.chat_text(request.prompt),
+        texts=tuple((n, prefix_text(tokenizer, tokens, n)) for n in request.text_lengths),
     )
+
+
+def _tokens(request: ReferenceRequest, tokenizer: Tokenizer) -> tuple[int, ...]:
+    if request.forced:
+        return request.forced
+    return forced_tokens(tokenizer, read_text(request.text), request.tokens)
 
 
 def _prebuilt_tokenizer(order: ReferenceOrder) -> TokenizerData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from farm.core.errors import ConfigError, ExportError
@@ -36,3 +37,9 @@ def forced_tokens(tokenizer: Tokenizer, text: str, count: int) -> tuple[int, ...
             " correctness.tokens lower"
         )
     return tuple(ids[:count])
+
+
+def prefix_text(tokenizer: Tokenizer, ids: Sequence[int], count: int) -> str:
+    """Return the text of the first `count` ids, repeated where there are fewer; without BOS."""
+    rounds = -(-count // len(ids))
+    return tokenizer.decode((list(ids) * rounds)[:count])

@@ -73,9 +73,22 @@ class Tokenizer:
         starts = bool(self.data.bos_token) and text.startswith(self.data.bos_token)
         return self.encode(text, bos=False if starts else None)
 
+    def chat_text(self, user: str) -> str:
+        """Return a user's message in the model's chat format, for runners that tokenise.
 
-def decode(path: Path, ids: Sequence[int]) -> str:
-    """Return the text of token ids by a `tokenizer.json`, special tokens left out.
+        BOS is left out: it is their rule to put it there.
+
+        Raises:
+            ExportError: The template is broken.
+        """
+        if self.data.chat_template is None:
+            return user
+        text = render_chat(self.data, [{"role": "user", "content": user}])
+        return text.removeprefix(self.data.bos_token) if self.data.add_bos else text
+
+
+def bare_tokenizer(path: Path) -> Tokenizer:
+    """Open a `tokenizer.json` without the rules of its model: no BOS, no chat.
 
     Raises:
         ExportError: The file can't be read or isn't a tokenizer.
@@ -84,8 +97,7 @@ def decode(path: Path, ids: Sequence[int]) -> str:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(f"can't read the tokenizer {path}: {error}") from error
-    data = TokenizerData(content, None, add_bos=False, stop_ids=(), chat_template=None)
-    return Tokenizer(data).decode(ids)
+    return Tokenizer(TokenizerData(content, None, add_bos=False, stop_ids=(), chat_template=None))
 
 
 def render_chat(data: TokenizerData, messages: list[dict[str, str]]) -> str:

@@ -1,33 +1,36 @@
 """Virtual environments of toolchains: one for each set of exporter versions, built once.
 
 Not to be confused with a recipe: a toolchain is which ExecuTorch exports, not what it makes.
-An environment is whole when its `ready.json` is there; anything less is built again. No torch.
+An environment is whole when its `ready.json` is there; anything less is built again. Of two who
+want one, a lock of the caller's lets one build. No torch.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import glob
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from farm import codec
 from farm.core.artifact import Toolchain, ToolchainVersions
 from farm.core.errors import ConfigError, ExportError
 from models.prepare import own_versions
+from models.protocol import InstallOrder
 from models.sources.files import sha256_of, write_atomic
 
 log = logging.getLogger(__name__)
 
-#: Called with each line that pip prints.
+#: Called with each step of an installation.
 OnLine = Callable[[str], None]
 
 #: What a worker imports besides torch, torchao and executorch.
@@ -46,6 +49,10 @@ _ASK_VERSIONS = (
     "print(json.dumps({'python': platform.python_version(),"
     " **{p: m.version(p) for p in ('torch', 'executorch', 'torchao')}}))"
 )
+#: One release, however the index grows.
+_PINNED = re.compile(r"==\s*[0-9][0-9A-Za-z.+!]*")
+#: Lines of pip that say how far it is.
+_STEPS = ("Collecting", "Downloading", "Processing", "Installing", "Successfully installed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,40 +61,40 @@ class Environment:
 
     python: Path
     versions: ToolchainVersions
+    #: Folder name; empty for the environment of this process.
+    key: str = ""
 
 
-def ensure_environment(
-    toolchain: Toolchain, root: Path, on_line: OnLine = lambda _line: None
-) -> Environment:
-    """Return the environment of a toolchain, building it when it isn't there.
+def own_environment() -> Environment:
+    """The environment of this process."""
+    return Environment(Path(sys.executable), own_versions())
 
-    Args:
-        toolchain: With an empty specifier it is the environment of this process.
-        root: Folder of environments. Two processes that want one wait for each other.
-        on_line: Progress of an installation.
+
+def install_order(toolchain: Toolchain, root: Path) -> InstallOrder:
+    """Say what has to be installed, and where, for a toolchain with a specifier.
+
+    A range is resolved to the release that pip would take today: environments are told apart by
+    what is in them.
 
     Raises:
-        ConfigError: The specifier names wheels that aren't there.
-        ExportError: pip can't install it; the message quotes pip.
+        ConfigError: The specifier is neither versions nor wheels that are there.
+        ExportError: The index has no such release; the message quotes pip.
     """
-    if not toolchain.executorch:
-        return Environment(Path(sys.executable), own_versions())
     requirements = executorch_requirements(toolchain)
+    if not requirements[0].endswith(".whl") and not _PINNED.fullmatch(toolchain.executorch.strip()):
+        requirements = (f"executorch=={_resolved(toolchain, requirements)}",)
     folder = root / environment_key(requirements)
-    ready = folder / "ready.json"
+    return InstallOrder(toolchain, requirements, str(folder))
+
+
+def find_environment(folder: Path) -> Environment | None:
+    """Return the environment in a folder; None when it isn't there or not whole."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f"{folder.name}.lock"):
-            found = _read_ready(ready, folder)
-            if found is None:
-                shutil.rmtree(folder)
-                found = _build(toolchain, requirements, folder, on_line)
-                write_atomic(ready, json.dumps(found).encode())
-    except OSError as error:
-        raise ExportError(
-            f"toolchain {toolchain.name}: can't use {folder}: {error.strerror or error}"
-        ) from error
-    return Environment(_python(folder), ToolchainVersions(**found))
+        versions = codec.from_json(ToolchainVersions, (folder / "ready.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    python = _python(folder)
+    return Environment(python, versions, folder.name) if python.exists() else None
 
 
 def executorch_requirements(toolchain: Toolchain) -> tuple[str, ...]:
@@ -102,7 +109,7 @@ def executorch_requirements(toolchain: Toolchain) -> tuple[str, ...]:
         if not wheels:
             raise ConfigError(f"toolchain {toolchain.name}: no wheel matches {wanted}")
         return tuple(str(Path(wheel).resolve()) for wheel in wheels)
-    if wanted[:1] not in "=<>~!":
+    if wanted[:1] not in tuple("=<>~!"):
         raise ConfigError(
             f"toolchain {toolchain.name}: {wanted!r} is neither a version specifier like ==1.5.1"
             " nor a path of wheels like ./wheels/*.whl"
@@ -120,45 +127,73 @@ def environment_key(requirements: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def build_environment(order: InstallOrder, on_line: OnLine) -> ToolchainVersions:
+    """Build an environment anew, while nobody else does.
+
+    Raises:
+        ExportError: pip can't install it; the message quotes pip.
+    """
+    toolchain, folder = order.toolchain, Path(order.folder)
+    # A release that doesn't exist, or a file that is no wheel, is refused within a second.
+    on_line("looking for " + ", ".join(Path(one).name for one in order.requirements))
+    _resolved(toolchain, order.requirements)
+    if folder.exists():
+        shutil.rmtree(folder)
+    on_line("creating a virtual environment")
+    _run(toolchain, [sys.executable, "-m", "venv", "--without-pip", str(folder)])
+    # The same torch as farm's own, so that pip doesn't choose one of several gigabytes.
+    torch = f"torch=={own_versions().torch.split('+')[0]}"
+    command = _pip("--python", str(_python(folder)), "install", "--progress-bar", "off")
+    # Compiling every module of torch takes a minute; those that are used compile themselves.
+    command += ["--no-compile", torch, "torchao", *order.requirements, *_WORKER_NEEDS]
+    _run(toolchain, command, on_line)
+    answer = _run(toolchain, [str(_python(folder)), "-c", _ASK_VERSIONS])
+    found = codec.from_json(ToolchainVersions, answer[-1])
+    write_atomic(folder / "ready.json", codec.to_json(found).encode())
+    log.info("toolchain %s: %s", toolchain.name, found)
+    return found
 
 
 def _python(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def _read_ready(ready: Path, folder: Path) -> dict[str, str] | None:
-    try:
-        found = json.loads(ready.read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and _python(folder).exists() else None
+def _pip(*words: str) -> list[str]:
+    return [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *words]
 
 
-def _build(
-    toolchain: Toolchain, requirements: tuple[str, ...], folder: Path, on_line: OnLine
-) -> dict[str, str]:
-    on_line(f"creating {folder}")
-    _run(toolchain, [sys.executable, "-m", "venv", str(folder)], on_line)
-    # The same torch as farm's own, so that pip doesn't choose one of several gigabytes.
-    torch = f"torch=={own_versions().torch.split('+')[0]}"
-    command = [str(_python(folder)), "-m", "pip", "install", "--disable-pip-version-check"]
-    command += ["--no-input", "--progress-bar", "off"]
-    _run(toolchain, [*command, torch, "torchao", *requirements, *_WORKER_NEEDS], on_line)
-    answer = _run(toolchain, [str(_python(folder)), "-c", _ASK_VERSIONS], lambda _line: None)
-    found: dict[str, str] = json.loads(answer[-1])
-    log.info("toolchain %s: %s", toolchain.name, found)
-    return found
+def _resolved(toolchain: Toolchain, requirements: tuple[str, ...]) -> str:
+    """Version of executorch that pip would install; downloads no more than its metadata.
+
+    Raises:
+        ExportError: There is none.
+    """
+    with tempfile.TemporaryDirectory(prefix="farm-resolve-") as name:
+        report = Path(name) / "report.json"
+        words = ["install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet"]
+        _run(toolchain, _pip(*words, "--report", str(report), *requirements))
+        found = [item["metadata"] for item in json.loads(report.read_text())["install"]]
+    versions = {str(one["name"]).lower(): str(one["version"]) for one in found}
+    if "executorch" not in versions:
+        names = ", ".join(Path(one).name for one in requirements)
+        raise ExportError(
+            f"toolchain {toolchain.name}: {names} holds {', '.join(versions)}, not executorch",
+            toolchain=toolchain.name,
+        )
+    return versions["executorch"]
 
 
-def _run(toolchain: Toolchain, command: list[str], on_line: OnLine) -> list[str]:
-    """Run a step and return its lines."""
+def _run(
+    toolchain: Toolchain, command: list[str], on_line: OnLine = lambda _line: None
+) -> list[str]:
+    """Run a step and return its lines.
+
+    Raises:
+        ExportError: It failed; the message quotes what it said.
+    """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    process = subprocess.Popen(
+    lines: list[str] = []
+    with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -166,26 +201,23 @@ def _run(toolchain: Toolchain, command: list[str], on_line: OnLine) -> list[str]
         text=True,
         errors="replace",
         env=environment,
-    )
-    lines: list[str] = []
-    try:
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line.rstrip())
-            on_line(lines[-1])
-        process.wait()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    finally:
-        assert process.stdout is not None
-        process.stdout.close()
+            if lines[-1].lstrip().startswith(_STEPS):
+                on_line(lines[-1].strip())
     if process.returncode:
-        errors = [line for line in lines if "ERROR" in line] or lines
         raise ExportError(
             f"toolchain {toolchain.name}: {toolchain.executorch} can't be installed:"
-            f" {' '.join(errors[-2:])[:500]}",
+            f" {_reason(lines)}",
             toolchain=toolchain.name,
         )
     return lines
+
+
+def _reason(lines: list[str]) -> str:
+    """What pip says went wrong: its errors without the list of every release there is."""
+    errors = [line for line in lines if "ERROR" in line] or lines[-3:]
+    text = " ".join(line.removeprefix("ERROR: ").strip() for line in errors[:2])
+    return re.sub(r"\(from versions: (?:.*, )?([^,()]*)\)", r"(newest: \1)", text)[:600]

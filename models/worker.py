@@ -24,7 +24,7 @@ import pydantic
 
 from farm import codec
 from farm.core.errors import ConfigError, ExportError, FarmError, StoreError
-from models.protocol import ExportOrder, ReferenceOrder
+from models.protocol import ExportOrder, InstallAnswer, InstallOrder, Order, ReferenceOrder
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Reporter:
         self._out.flush()
 
 
-def read_order(text: str) -> ExportOrder | ReferenceOrder:
+def read_order(text: str) -> Order:
     """Parse a request.
 
     Raises:
@@ -78,13 +78,17 @@ def read_order(text: str) -> ExportOrder | ReferenceOrder:
     """
     try:
         data = json.loads(text)
-        kind = {"export": ExportOrder, "reference": ReferenceOrder}[data["task"]]
-        return codec.from_data(kind, data)
+        kinds: dict[str, type[Order]] = {
+            "export": ExportOrder,
+            "reference": ReferenceOrder,
+            "install": InstallOrder,
+        }
+        return codec.from_data(kinds[data["task"]], data)
     except (ValueError, KeyError, TypeError, pydantic.ValidationError) as error:
         raise ConfigError(f"worker: not a request of this protocol: {error}") from error
 
 
-def perform(order: ExportOrder | ReferenceOrder, report: Reporter) -> object:
+def perform(order: Order, report: Reporter) -> object:
     """Do a task.
 
     Raises:
@@ -94,6 +98,11 @@ def perform(order: ExportOrder | ReferenceOrder, report: Reporter) -> object:
         from models.exporting import run_export
 
         return run_export(order, report)
+    if isinstance(order, InstallOrder):
+        from models.toolchain import build_environment
+
+        name = f"installing toolchain {order.toolchain.name}"
+        return InstallAnswer(build_environment(order, lambda line: report.stage(name, 0, 0, line)))
     from models.referencing import run_reference
 
     return run_reference(order, report)

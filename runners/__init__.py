@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from farm.core.runtime import OWN, RunnerSpec
 from farm.protocols import Runner
 from farm.registry import Registry
 
-#: Runner name to the function that makes one. A new runner is one file and one line here.
-RUNNERS: Registry[Callable[[], Runner]] = Registry(
+#: Runner kind to the function that makes one. A new kind is one file and one line here.
+RUNNERS: Registry[Callable[[RunnerSpec], Runner]] = Registry(
     "runner",
     {
         "executorch": "runners.executorch:ExecutorchRunner",
+        "executorch_python": "runners.executorch_python:ExecutorchPythonRunner",
+        "llama_main": "runners.llama_main:LlamaMainRunner",
+        "llama_cpp": "runners.llama_cpp:LlamaCppRunner",
+        "command": "runners.command:CommandRunner",
     },
 )
 
 
-def find(name: str) -> Runner:
+def find(spec: RunnerSpec = OWN) -> Runner:
     """Make a runner.
 
     Raises:
-        UnknownName: No runner has that name; the message lists those that exist.
+        ConfigError: The description lacks what its kind needs; `key` says which part.
     """
-    return RUNNERS.get(name)()
+    return RUNNERS.get(spec.kind)(spec)

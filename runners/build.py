@@ -12,13 +12,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from farm.core.errors import FarmError
+from runners.android import AndroidSdk
 from runners.compiler import Compiler, compile_objects, find_compiler, link
+from runners.elf import check_alignment
 from runners.sdk import bundle_libraries, sdk_for, sdk_version, shipped_libraries
 
 SOURCES = Path(__file__).parent / "native"
@@ -56,7 +58,7 @@ class NativeBuild:
     isa_baseline: str
     """What every device of this ABI can run, for example `x86-64-v2`."""
     libc: str
-    """`glibc` (the device must have one), `glibc-bundle` (it comes along) or `static`."""
+    """`glibc` or `bionic` (the device must have it), `glibc-bundle` (it comes along), `static`."""
     key: str
     """sha256 of everything that went in."""
     toolchain: str
@@ -65,6 +67,8 @@ class NativeBuild:
     """Start of the command line, relative to the work folder."""
     env: tuple[tuple[str, str], ...]
     files: tuple[NativeFile, ...]
+    how: str = ""
+    """Why this way of building was taken, where there were several."""
 
     @property
     def size(self) -> int:
@@ -101,6 +105,8 @@ def build_helper(abi: str, cache: Path, *, progress: Progress | None = None) -> 
         objects = compile_objects(compiler, sources, (*flags, _stamp(key)), folder, tick)
         target = folder / "farm-helper"
         link(compiler, objects, link_flags, target)
+        files = (_entry("farm-helper", target, 0o700),)
+        _check_pages(abi, files)
         return NativeBuild(
             name="farm-helper",
             abi=abi,
@@ -111,7 +117,7 @@ def build_helper(abi: str, cache: Path, *, progress: Progress | None = None) -> 
             toolchain="",
             argv=("./farm-helper",),
             env=(),
-            files=(_entry("farm-helper", target, 0o700),),
+            files=files,
         )
 
     return _cached(cache, "farm-helper", abi, key, make, progress)
@@ -123,7 +129,9 @@ def build_runner(
     cache: Path,
     *,
     bundle_libc: bool = False,
+    profile: bool = False,
     progress: Progress | None = None,
+    how: str = "",
 ) -> NativeBuild:
     """Builds (or finds) farm-runner against the C++ SDK of an installed ExecuTorch.
 
@@ -133,50 +141,114 @@ def build_runner(
             the same version for that ABI is downloaded into the cache.
         cache: folder that may be deleted at any time when nothing builds.
         bundle_libc: also ship loader and C library, for systems without glibc.
+        profile: the variant that can trace every operator; its timed windows are slower.
         progress: called with one short line per step.
+        how: why this way of building was chosen, for reports.
 
     Raises:
         UnknownName: no such ABI.
         RunnerError: no compiler, no SDK in that ExecuTorch, or the compiler refused our sources.
     """
     compiler = find_compiler(abi)
-    say = progress or (lambda _line: None)
-    sdk = sdk_for(abi, sdk_root, cache, say)
-    libraries = shipped_libraries(sdk)
-    flags = ("-O3", "-fno-math-errno", *_sdk_includes(sdk), *_defines(abi))
-    fingerprint = ("bundle" if bundle_libc else "", *(_hash_file(path) for path in libraries))
-    public = tuple(flag for flag in flags if str(sdk) not in flag)
+    sdk = sdk_for(abi, sdk_root, cache, progress or (lambda _line: None))
+    libraries = shipped_libraries(sdk, profile=profile)
+    names = [f"-l{path.name[3:-3]}" for path in libraries]
+    search = [f"-L{sdk / 'lib'}", "-Wl,-rpath-link," + str(sdk / "lib")]
+    loader = (f"./lib/{_LOADERS[abi]}", "--library-path", "./lib") if bundle_libc else ()
+    against = _Against(
+        compiler=compiler,
+        root=sdk,
+        hashed=tuple(libraries),
+        shipped=(*libraries, *(bundle_libraries(compiler) if bundle_libc else ())),
+        link_flags=(*search, "-Wl,--no-as-needed", *names, "-pthread", "-ldl"),
+        libc="glibc-bundle" if bundle_libc else "glibc",
+        version=sdk_version(sdk),
+        argv=(*loader, "./farm-runner"),
+        env=() if bundle_libc else (("LD_LIBRARY_PATH", "./lib"),),
+        flags=("-DET_EVENT_TRACER_ENABLED",) if profile else (),
+    )
+    return replace(_build_against(against, abi, cache, progress), how=how)
+
+
+def build_for_android(
+    abi: str, android: AndroidSdk, cache: Path, *, progress: Progress | None = None
+) -> NativeBuild:
+    """Builds (or finds) farm-runner with the NDK, against an ExecuTorch that was built with it.
+
+    Raises:
+        RunnerError: the compiler refused our sources, or a library isn't loadable everywhere.
+    """
+    against = _Against(
+        compiler=android.compiler,
+        root=android.prefix,
+        hashed=(*android.shared, *android.archives),
+        shipped=tuple(android.shared),
+        link_flags=tuple(android.link_flags),
+        libc="bionic",
+        version="of the NDK build",
+        argv=("./farm-runner",),
+        env=(("LD_LIBRARY_PATH", "./lib"),),
+    )
+    return replace(_build_against(against, abi, cache, progress), how=android.how)
+
+
+@dataclass(frozen=True, slots=True)
+class _Against:
+    """An ExecuTorch to build farm-runner against, and what the result needs on a device."""
+
+    compiler: Compiler
+    root: Path
+    """Has `include/executorch`."""
+    hashed: tuple[Path, ...]
+    shipped: tuple[Path, ...]
+    link_flags: tuple[str, ...]
+    libc: str
+    version: str
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    flags: tuple[str, ...] = ()
+
+
+def _build_against(
+    against: _Against, abi: str, cache: Path, progress: Progress | None
+) -> NativeBuild:
+    compiler = against.compiler
+    known = f'-DFARM_EXECUTORCH_VERSION="{against.version}"'
+    flags = ("-O3", "-fno-math-errno", known, *against.flags, *_defines(abi))
+    flags += _sdk_includes(against.root)
+    fingerprint = (against.libc, *(_hash_file(path) for path in against.hashed))
+    public = tuple(flag for flag in flags if str(against.root) not in flag)
     key = _key("farm-runner", compiler, public, _RUNNER_DIRS, fingerprint)
 
     def make(folder: Path) -> NativeBuild:
-        sources = _sources(_RUNNER_DIRS)
         tick = _tick("farm-runner", abi, progress)
+        sources = _sources(_RUNNER_DIRS)
         objects = compile_objects(compiler, sources, (*flags, _stamp(key)), folder, tick)
         target = folder / "farm-runner"
-        names = [f"-l{path.name[3:-3]}" for path in libraries]
-        search = [f"-L{sdk / 'lib'}", "-Wl,-rpath-link," + str(sdk / "lib")]
-        link(compiler, objects, ["-s", *search, "-Wl,--no-as-needed", *names, "-pthread"], target)
-        shipped = [target, *libraries]
-        if bundle_libc:
-            shipped += bundle_libraries(compiler)
-        files = [_adopt(path, folder, target) for path in shipped]
-        loader = f"./lib/{_LOADERS[abi]}"
+        link(compiler, objects, ["-s", *against.link_flags], target)
+        files = [_adopt(path, folder, target) for path in (target, *against.shipped)]
+        _check_pages(abi, files)
         return NativeBuild(
             name="farm-runner",
             abi=abi,
             version=_version(key),
             isa_baseline=compiler.baseline,
-            libc="glibc-bundle" if bundle_libc else "glibc",
+            libc=against.libc,
             key=key,
-            toolchain=sdk_version(sdk),
-            argv=(loader, "--library-path", "./lib", "./farm-runner")
-            if bundle_libc
-            else ("./farm-runner",),
-            env=() if bundle_libc else (("LD_LIBRARY_PATH", "./lib"),),
+            toolchain=against.version,
+            argv=against.argv,
+            env=against.env,
             files=tuple(files),
         )
 
     return _cached(cache, "farm-runner", abi, key, make, progress)
+
+
+def _check_pages(abi: str, files: Sequence[NativeFile]) -> None:
+    """Devices with pages of 16 KiB exist among arm64 ones only."""
+    if abi == "arm64-v8a":
+        for file in files:
+            check_alignment(file.path)
 
 
 def _version(key: str) -> str:
@@ -217,7 +289,7 @@ def _key(
         digest.update(part.encode() + b"\0")
     for folder in folders:
         for path in sorted((SOURCES / folder).iterdir()):
-            if path.suffix in {".h", ".cpp"}:
+            if path.suffix in {".h", ".cpp", ".inl"}:
                 digest.update(f"{folder}/{path.name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -284,6 +356,12 @@ def _cached(
     if found is None:
         raise FarmError(f"The build of {name} for {abi} in {final} can't be read back.")
     return found
+
+
+def cached_builds(cache: Path, abi: str) -> list[NativeBuild]:
+    """The builds of an ABI that are there and whole."""
+    folders = sorted(path for path in (cache / abi).glob("farm-*") if path.is_dir())
+    return [build for folder in folders if (build := _load(folder)) is not None]
 
 
 @contextmanager

@@ -76,7 +76,8 @@ class Compiler:
     link_flags: tuple[str, ...]
     baseline: str
     identity: str
-    """First line of `--version` and the target machine: part of every build's key."""
+    """First line of `--version`, the target machine, and the flags that CXX brings along: part
+    of every build's key."""
 
     def ask(self, *words: str) -> str:
         """One line that the compiler prints about itself, for example `-print-file-name=...`."""
@@ -119,11 +120,16 @@ def find_compiler(abi: str) -> Compiler:
             f"has none for this target), or set {variable} to your own.",
             abi=abi,
         )
-    return _describe(command, abi)
+    return describe(command, abi)
 
 
 @lru_cache(maxsize=8)
-def _describe(command: tuple[str, ...], abi: str) -> Compiler:
+def describe(command: tuple[str, ...], abi: str) -> Compiler:
+    """Ask a compiler who it is, and give it the flags of an ABI.
+
+    Raises:
+        RunnerError: It can't be run.
+    """
     target = TARGETS[abi]
     version = _run([*command, "--version"]).splitlines()[0]
     machine = _run([*command, "-dumpmachine"]).strip()
@@ -132,7 +138,7 @@ def _describe(command: tuple[str, ...], abi: str) -> Compiler:
         flags=(*_WARNINGS, f"-march={target.march}"),
         link_flags=target.link_flags,
         baseline=target.baseline,
-        identity=f"{version} {machine}",
+        identity=" ".join((version, machine, *command[1:])),
     )
 
 

@@ -8,30 +8,36 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from farm.core.artifact import LogitsRef, ObjectRef
+from farm.core.artifact import LogitsRef, ObjectRef, Sdk
 from farm.core.device import DeviceFacts
-from farm.core.errors import BadOutput, DeviceUnfit, RunnerCrashed, RunnerError
+from farm.core.errors import BadOutput, RunnerCrashed, RunnerError
 from farm.core.runtime import (
+    OWN,
+    PLAIN,
+    BuildVariant,
     DeployFile,
     Hello,
     LaunchRequest,
     LaunchResult,
+    ProfileRef,
     RunnerBuild,
+    RunnerSpec,
     Sample,
+    WorkFiles,
 )
-from farm.home import native_cache
-from runners.build import NativeBuild, build_runner
-from runners.compiler import TARGETS
-from runners.sdk import installed_sdk
+from farm.home import native_cache, toolchain_root
+from runners.build import NativeBuild
+from runners.given import refuse
+from runners.printed import RAW_BYTES, json_objects, json_value
+from runners.ways import Places, native_build
 
 PROTOCOL = 1
 REQUEST = "request.json"
-#: Bytes of output that an error carries.
-RAW_BYTES = 4096
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -39,9 +45,13 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class ExecutorchRunner:
     """See the module."""
 
-    name = "executorch"
+    greeting: tuple[str, ...] | None = ("--hello",)
 
-    def __init__(self) -> None:
+    def __init__(self, spec: RunnerSpec = OWN) -> None:
+        if spec.kind == "executorch":
+            refuse(spec, "push", "argv", "parse", "logits", "python")
+        self.name = spec.name
+        self._env = spec.env
         self._files: dict[str, Path] = {}
 
     def build(
@@ -49,29 +59,21 @@ class ExecutorchRunner:
         abi: str,
         facts: DeviceFacts,
         home: Path,
-        executorch: str,
+        sdk: Sdk,
         progress: Callable[[str], None] | None = None,
+        variant: BuildVariant = PLAIN,
     ) -> RunnerBuild:
-        """Compile farm-runner, or take it from the cache; see `farm.protocols.Runner`.
-
-        Whatever exported a program, farm's own SDK runs it: the runtime reads the programs of
-        older exporters. `RunnerBuild.version` names that SDK.
-        """
-        del executorch
-        if abi not in TARGETS:
-            raise DeviceUnfit(
-                f"no runner for {abi}: farm builds for {', '.join(sorted(TARGETS))}", abi=abi
-            )
-        native = build_runner(
-            abi,
-            installed_sdk(),
-            native_cache(home),
-            # Where the loader or the C++ runtime isn't at its usual place, all of it goes along.
-            bundle_libc=not facts.system_loader or facts.cxx_runtime is False,
-            progress=progress,
+        """Compile farm-runner, or take it from the cache; see `farm.protocols.Runner`."""
+        native, note = native_build(
+            abi, facts, sdk, Places(native_cache(home), toolchain_root(home)), variant, progress
         )
         self._files |= {file.sha256: file.path for file in native.files}
-        return _described(native)
+        built = _described(native, note)
+        if not self._env:
+            return built
+        # Another environment is another runner: baselines must not take it for the same.
+        digest = hashlib.sha256(f"{built.sha256}\0{self._env}".encode()).hexdigest()
+        return replace(built, sha256=digest, env=(*built.env, *self._env))
 
     def files(self, build: RunnerBuild) -> Mapping[str, Path]:
         """Places of a build's files; see `farm.protocols.Runner`."""
@@ -88,17 +90,18 @@ class ExecutorchRunner:
         return places
 
     def arguments(
-        self, request: LaunchRequest, *, model: str, data: Sequence[str], out: str
+        self, request: LaunchRequest, files: WorkFiles
     ) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
         """Arguments and request.json; see `farm.protocols.Runner`."""
-        words = ["--model", model]
-        for path in data:
+        words = ["--model", files.model]
+        for path in files.data:
             words += ["--data", path]
-        words += ["--request", REQUEST, "--out", out]
+        words += ["--request", REQUEST, "--out", files.out]
         return tuple(words), {REQUEST: request_json(request)}
 
-    def parse(self, stdout: bytes, launch: int) -> LaunchResult:
+    def parse(self, stdout: bytes, launch: int, request: LaunchRequest) -> LaunchResult:
         """Read a finished launch; see `farm.protocols.Runner`."""
+        del request
         lines = _Lines(stdout)
         for line in lines.of("error"):
             raise RunnerCrashed(
@@ -122,6 +125,7 @@ class ExecutorchRunner:
                 threads=int(loaded["threads"]),
                 affinity=_affinity(loaded["affinity"]),
                 backends=tuple(map(_word, loaded["backends"])),
+                profiles=tuple(_profile(line) for line in lines.of("profile")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadOutput(
@@ -130,14 +134,14 @@ class ExecutorchRunner:
 
     def progress(self, line: bytes) -> tuple[str, int, int] | None:
         """Read a progress line; see `farm.protocols.Runner`."""
-        match _value(line):
+        match json_value(line):
             case {"type": "progress", "phase": str(phase), "done": int(done), "total": int(total)}:
                 return phase, done, total
         return None
 
     def rate(self, line: bytes) -> tuple[str, float] | None:
         """Read the rate of a sample line; see `farm.protocols.Runner`."""
-        match _value(line):
+        match json_value(line):
             case {
                 "type": "sample",
                 "metric": str(metric),
@@ -161,18 +165,10 @@ def request_json(request: LaunchRequest) -> bytes:
         "sdpa_order": request.sdpa_order,
         "tokens": list(request.tokens),
         "logits": [{"name": item.name, "chunks": list(item.chunks)} for item in request.passes],
-        "measure": [
-            {
-                "name": item.name,
-                "prefill": item.prefill,
-                "decode": item.decode,
-                "depth": item.depth,
-                "repetitions": item.repetitions,
-                "warmup": item.warmup,
-            }
-            for item in request.measures
-        ],
+        "measure": [asdict(item) for item in request.measures],
     }
+    if request.profiles:
+        document["profile"] = [asdict(item) for item in request.profiles]
     if request.generate is not None:
         document["generate"] = {
             "prompt": list(request.generate.prompt),
@@ -188,9 +184,8 @@ class _Lines:
     def __init__(self, stdout: bytes) -> None:
         self.raw = stdout[:RAW_BYTES].decode("utf-8", "replace")
         self._by_type: dict[str, list[dict[str, Any]]] = {}
-        for raw in stdout.splitlines():
-            value = _value(raw)
-            if isinstance(value, dict) and isinstance(value.get("type"), str):
+        for value in json_objects(stdout):
+            if isinstance(value.get("type"), str):
                 self._by_type.setdefault(value["type"], []).append(value)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
@@ -204,13 +199,6 @@ class _Lines:
                 raw=self.raw,
             )
         return found[0]
-
-
-def _value(line: bytes) -> object:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _text(line: Mapping[str, Any], key: str) -> str:
@@ -256,6 +244,14 @@ def _logits(line: Mapping[str, Any]) -> tuple[str, LogitsRef]:
     return _word(line["name"]), LogitsRef(ref, rows, cols)
 
 
+def _profile(line: Mapping[str, Any]) -> ProfileRef:
+    size, sha256 = int(line["size"]), str(line["sha256"])
+    if not _SHA256.fullmatch(sha256) or size < 1:
+        raise ValueError(f"a profile of {size} bytes")
+    tokens = int(line["prefill"]) + int(line["decode"])
+    return ProfileRef(_word(line["name"]), ObjectRef(sha256, size, str(line["file"])), tokens)
+
+
 def _word(value: object) -> str:
     """A name out of a device's mouth, fit for reports and terminals."""
     text = str(value)
@@ -270,7 +266,7 @@ def _affinity(value: object) -> str:
     return str(value)
 
 
-def _described(native: NativeBuild) -> RunnerBuild:
+def _described(native: NativeBuild, note: str) -> RunnerBuild:
     digest = hashlib.sha256()
     for file in native.files:
         digest.update(f"{file.name}\0{file.sha256}\0".encode())
@@ -291,4 +287,7 @@ def _described(native: NativeBuild) -> RunnerBuild:
         env=native.env,
         libc=native.libc,
         isa=native.isa_baseline,
+        executorch=native.toolchain,
+        note=note,
+        how=native.how,
     )

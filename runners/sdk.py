@@ -13,13 +13,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from farm.core.artifact import Sdk
 from farm.core.errors import RunnerError
 from runners.compiler import TARGETS, Compiler
+from runners.elf import elf_machine
 
-_ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 _WHEEL_PLATFORMS = {"x86_64": "manylinux_2_28_x86_64", "aarch64": "manylinux_2_28_aarch64"}
 _LIBRARIES = (
     "libexecutorch.so",
@@ -28,6 +30,7 @@ _LIBRARIES = (
     "libexecutorch_kernels_quantized.so",
     "libexecutorch_threadpool.so",
 )
+_ETDUMP = "libexecutorch_etdump.so"
 _LIBC_BUNDLE = (
     "libc.so.6",
     "libm.so.6",
@@ -38,6 +41,7 @@ _LIBC_BUNDLE = (
     "libgcc_s.so.1",
 )
 _DOWNLOAD_TIMEOUT_S = 900
+_FIRST_WITH_SDK = (1, 5)
 
 
 def installed_sdk() -> Path:
@@ -56,6 +60,56 @@ def installed_sdk() -> Path:
     return Path(places[0])
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The SDK to build with."""
+
+    folder: Path
+    #: Why it isn't the one that was asked for; empty when it is.
+    note: str = ""
+
+
+def choose_sdk(
+    abi: str, wanted: Sdk, environments: Path, cache: Path, progress: Callable[[str], None]
+) -> Chosen:
+    """Find the C++ SDK of a toolchain; farm's own stands in for one that has none.
+
+    The runtime reads the programs of older exporters, so a stand-in runs them, and says so.
+
+    Args:
+        abi: Android's name of the ABI, where the SDK has to be downloaded.
+        wanted: The toolchain's ExecuTorch.
+        environments: Folder of toolchain environments on this host.
+        cache: Folder of downloaded SDKs.
+        progress: Called with one short line per step.
+
+    Raises:
+        RunnerError: Its wheel should have one, and can't be downloaded.
+    """
+    own = installed_sdk()
+    if not wanted.version:
+        return Chosen(own)
+    place = f"{wanted.environment or '-'}/lib/python*/site-packages/executorch"
+    for folder in environments.glob(place):
+        if _missing_libraries(folder):
+            return _stand_in(own, sdk_version(folder))
+        return Chosen(folder)
+    if wanted.version.partition("+")[0] == sdk_version(own):
+        return Chosen(own)
+    numbers = re.match(r"(\d+)\.(\d+)", wanted.version)
+    if numbers is not None and (int(numbers[1]), int(numbers[2])) < _FIRST_WITH_SDK:
+        return _stand_in(own, wanted.version)
+    return Chosen(_downloaded(wanted.version, TARGETS[abi].machine, cache, progress))
+
+
+def _stand_in(own: Path, version: str) -> Chosen:
+    note = (
+        f"the wheel of ExecuTorch {version} has no C++ SDK to build a runner with, so the artifact"
+        f" ran on the runtime of {sdk_version(own)}"
+    )
+    return Chosen(own, note)
+
+
 def sdk_version(sdk: Path) -> str:
     """The public version of that ExecuTorch, for example `1.5.1`.
 
@@ -72,21 +126,28 @@ def sdk_version(sdk: Path) -> str:
     return found.group(1)
 
 
-def shipped_libraries(sdk: Path) -> list[Path]:
+def shipped_libraries(sdk: Path, *, profile: bool = False) -> list[Path]:
     """The libraries that farm-runner links and that go to the device with it.
+
+    Args:
+        sdk: an `executorch` package.
+        profile: with the one that writes ETDumps.
 
     Raises:
         RunnerError: this ExecuTorch has no C++ SDK.
     """
-    paths = [sdk / "lib" / name for name in _LIBRARIES]
-    missing = [path.name for path in paths if not path.is_file()]
+    names = (*_LIBRARIES, _ETDUMP) if profile else _LIBRARIES
+    missing = _missing_libraries(sdk, names)
     if missing:
         raise RunnerError(
             f"ExecuTorch {sdk_version(sdk)} has no C++ SDK ({', '.join(missing)} missing in "
-            f"{sdk / 'lib'}); wheels have one from 1.5.0 on. Use a newer toolchain, or the runner "
-            "executorch_python."
+            f"{sdk / 'lib'}); wheels have one from 1.5.0 on. Use a newer toolchain."
         )
-    return paths
+    return [sdk / "lib" / name for name in names]
+
+
+def _missing_libraries(sdk: Path, names: Sequence[str] = _LIBRARIES) -> list[str]:
+    return [name for name in names if not (sdk / "lib" / name).is_file()]
 
 
 def sdk_for(abi: str, sdk_root: Path, cache: Path, progress: Callable[[str], None]) -> Path:
@@ -98,7 +159,11 @@ def sdk_for(abi: str, sdk_root: Path, cache: Path, progress: Callable[[str], Non
     machine = TARGETS[abi].machine
     if elf_machine(shipped_libraries(sdk_root)[0]) == machine:
         return sdk_root
-    version = sdk_version(sdk_root)
+    return _downloaded(sdk_version(sdk_root), machine, cache, progress)
+
+
+def _downloaded(version: str, machine: str, cache: Path, progress: Callable[[str], None]) -> Path:
+    """Provide the SDK of a released version for a machine."""
     home = cache / "sdk" / f"executorch-{version}-{machine}"
     if (home / "executorch" / "version.py").is_file():
         return home / "executorch"
@@ -110,15 +175,6 @@ def sdk_for(abi: str, sdk_root: Path, cache: Path, progress: Callable[[str], Non
             progress(f"downloading ExecuTorch {version} for {machine}")
             _unpack_wheel(version, machine, home)
     return home / "executorch"
-
-
-def elf_machine(path: Path) -> str:
-    """`x86_64`, `aarch64`, or `unknown`."""
-    with path.open("rb") as stream:
-        head = stream.read(20)
-    if len(head) < 20 or head[:4] != b"\x7fELF":
-        return "unknown"
-    return _ELF_MACHINES.get(int.from_bytes(head[18:20], "little"), "unknown")
 
 
 def bundle_libraries(compiler: Compiler) -> list[Path]:

@@ -1,7 +1,8 @@
 """Every test, in two pytest processes side by side; exit 0 only when both passed.
 
-The lab's tests mostly wait for deadlines while the others mostly compute. With arguments it is
-one process with those. What the lab's process printed follows when both have ended.
+The lab's tests mostly wait for deadlines while the others mostly compute; a third process on two
+cores would make those deadlines late. With arguments it is one process with those. What the lab's
+process printed follows when both have ended.
 """
 
 from __future__ import annotations

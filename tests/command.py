@@ -10,8 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from farm.home import native_cache
+
 SOURCES = Path(__file__).parents[1]
 CONFIGS = SOURCES / "configs"
+#: Builds of native programs, shared by all tests and kept between runs.
+NATIVE = SOURCES / "build" / "native-tests"
+
+
+def share_native(home: Path) -> None:
+    """Let a FARM_HOME find the native programs that other tests compiled; keyed by content."""
+    place = native_cache(home)
+    if not place.is_symlink() and not place.exists():
+        NATIVE.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(NATIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +33,9 @@ class Farm:
 
     home: Path
     cwd: Path
+
+    def __post_init__(self) -> None:
+        share_native(self.home)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -16,16 +16,24 @@ def main() -> None:
 
     from farm.cli.commands import app
     from farm.core.errors import FarmError
+    from farm.core.printable import printable
 
     # Wrong usage, as click raises it; typer has no name for it.
     usage_error: type[BaseException] = typer.BadParameter.__mro__[2]
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
-    )
+
+    class Printable(logging.Formatter):
+        """Messages quote devices: nothing of them may act on the terminal."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record))
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Printable("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         code = app(standalone_mode=False)
     except FarmError as error:
-        sys.stderr.write(f"farm: {error}\n")
+        sys.stderr.write(f"farm: {printable(str(error))}\n")
         sys.exit(error.exit_code)
     except usage_error as error:
         text = str(error)

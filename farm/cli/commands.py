@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from farm.cli import devices, look, nightly, running
+from farm.cli import devices, look, nightly, profiling, quarantine, running, store
 
 app = typer.Typer(
     name="farm",
@@ -25,11 +25,14 @@ app.command("run")(running.run)
 app.command("plan")(running.plan)
 app.command("export")(running.export)
 app.command("bench")(running.bench)
+app.command("profile")(profiling.profile)
 app.command("nightly")(nightly.nightly)
 app.add_typer(nightly.baseline_app, name="baseline")
 app.add_typer(nightly.history_app, name="history")
 app.command("report")(look.report)
 app.add_typer(devices.app, name="devices")
+app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(store.app, name="store")
 app.command("runners")(look.runners)
 app.command("models")(look.models)
 app.command("recipes")(look.recipes)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 from typing import Annotated
 
 import typer
 
 from farm.cli import options as o
 from farm.cli import show
+
+#: A glance: whatever is silent for this long is shown as that, seconds.
+LOOK_S = 1.0
 
 app = typer.Typer(
     invoke_without_command=True, help="Devices of the inventory: state, facts, what to do."
@@ -19,36 +24,36 @@ def devices(
     context: typer.Context,
     inventory: o.InventoryFile = None,
     select: o.Select = "",
+    wait: Annotated[
+        float, typer.Option(help="Seconds that a silent device may take.", min=0.1)
+    ] = LOOK_S,
     as_json: o.Json = False,
 ) -> None:
-    """Probe every device of the inventory and show it.
+    """Probe every device of the inventory: state and why, who has it, how warm, what to do.
 
     Example: `farm devices --inventory lab.yaml --select 'transport=adb'`
     """
     if context.invoked_subcommand is not None:
         return
-    import asyncio
-
     from farm import codec
-    from farm.cluster.start import start
     from farm.config import load_inventory
-    from farm.core.device import Device
+    from farm.devices import survey
     from farm.home import farm_home
-    from farm.prepare import find_devices
-    from farm.ui import tables
 
-    async def look() -> tuple[Device, ...]:
-        runtime = await start("none", farm_home())
-        try:
-            return await find_devices(runtime, load_inventory(inventory), select)
-        finally:
-            await runtime.close()
-
-    found = asyncio.run(look())
+    entries = load_inventory(inventory)
+    if not as_json:
+        # A tenth of a second to load, which fits into the wait for the slowest device.
+        load = threading.Thread(
+            target=importlib.import_module, args=("farm.ui.devices",), daemon=True
+        )
+        load.start()
+    found = survey(entries, select, farm_home(), wait)
     if as_json:
         show.print_json([codec.to_data(device) for device in found])
     else:
-        show.print_table(tables.devices(found))
+        from farm.ui.devices import devices as table
+
+        show.print_table(table(found))
 
 
 @app.command("trust")
@@ -81,3 +86,106 @@ def trust(
     ssh.trust(entries[name], key)
     show.print_text(f"recorded; {name} can be used now")
     return 0
+
+
+def _duration(text: str) -> float:
+    from farm.core.holds import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+DeviceName = Annotated[str, typer.Argument(help="Name of the device, as `farm devices` shows it.")]
+
+
+@app.command("hold")
+def hold(
+    name: DeviceName,
+    reason: Annotated[str, typer.Option(help="Why; everybody who waits for it reads this.")],
+    for_: Annotated[str, typer.Option("--for", metavar="DURATION", help="2h, 90min, 1d.")] = "1h",
+    inventory: o.InventoryFile = None,
+) -> int:
+    """Take a device for yourself: runs wait for it, and say who has it and why.
+
+    Example: `farm devices hold pixel8 --for 2h --reason "new battery"`
+    """
+    from farm import holding
+    from farm.home import farm_home
+
+    seconds = _duration(for_)
+    with holding.connected(name, inventory, farm_home()) as connection:
+        held = holding.hold(connection.helper, seconds, reason)
+    show.print_text(f"{name} is {held.text}; give it back with: farm devices release {name}")
+    return 0
+
+
+@app.command("release")
+def release(
+    name: DeviceName,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="End the lease or hold of this owner instead.")
+    ] = None,
+    inventory: o.InventoryFile = None,
+) -> int:
+    """Give a device back before its hold ends.
+
+    Example: `farm devices release pixel8`
+    """
+    from farm import holding
+    from farm.home import farm_home
+
+    with holding.connected(name, inventory, farm_home()) as connection:
+        before = holding.release(connection.helper, from_)
+    was = f"it was {before.text}" if before.state == "held" else "nobody had it"
+    show.print_text(f"{name} is free; {was}")
+    return 0
+
+
+@app.command("shell")
+def shell(name: DeviceName, inventory: o.InventoryFile = None) -> int:
+    """Hold a device and open a shell on it (adb shell, ssh); it is given back at the end.
+
+    Example: `farm devices shell pi5 --inventory lab.yaml`
+    """
+    from farm import holding
+    from farm.home import farm_home
+
+    with holding.connected(name, inventory, farm_home()) as connection:
+        code = holding.open_shell(connection)
+    return 0 if code != 255 else 3
+
+
+@app.command("prepare")
+def prepare(
+    name: DeviceName,
+    undo: Annotated[bool, typer.Option("--undo", help="Put every old value back.")] = False,
+    inventory: o.InventoryFile = None,
+    as_json: o.Json = False,
+) -> int:
+    """Make a device quiet: awake, no doze, dim, no animations; a board: performance governor.
+
+    Shows every setting's old and new value; needs no root on Android. The old values are kept
+    in FARM_HOME. Example: `farm devices prepare pixel8`, later `farm devices prepare pixel8 --undo`
+    """
+    from farm import codec, holding, preparing
+    from farm.home import farm_home
+    from farm.ui import tables
+
+    home = farm_home()
+    with (
+        holding.connected(name, inventory, home) as connection,
+        holding.borrowed(connection.helper, "prepare"),
+    ):
+        change = preparing.undo if undo else preparing.prepare
+        changes = change(connection, home)
+    refused = [change for change in changes if change.problem]
+    if as_json:
+        show.print_json([codec.to_data(change) for change in changes])
+    else:
+        rows = [(c.name, c.old or "?", c.new or "?", c.problem) for c in changes]
+        show.print_table(tables.plain(("setting", "was", "is", "problem"), rows))
+        if not undo:
+            show.print_text(f"put it back with: farm devices prepare {name} --undo")
+    return 3 if refused else 0

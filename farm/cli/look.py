@@ -42,7 +42,10 @@ def report(
 def runners(
     action: Annotated[str, typer.Argument(help="`list`, or `build`.")] = "list",
     abi: Annotated[
-        str, typer.Argument(help="For build: x86_64 or arm64-v8a; default: this machine's.")
+        str,
+        typer.Argument(
+            help="For build: x86_64, arm64-v8a, android-arm64-v8a...; default: this machine's."
+        ),
     ] = "",
     as_json: o.Json = False,
 ) -> int:
@@ -57,11 +60,13 @@ def runners(
 
     if action == "build":
         built = runnerbuild.build(abi, farm_home(), show.say)
-        header: tuple[str, ...] = ("runner", "abi", "version", "sha256")
-        rows: list[tuple[str, ...]] = [(built.name, built.abi, built.version, built.sha256)]
+        header: tuple[str, ...] = ("runner", "abi", "version", "libc", "how", "sha256")
+        rows: list[tuple[str, ...]] = [
+            (built.name, built.abi, built.version, built.libc or "", built.how, built.sha256)
+        ]
     elif action == "list":
-        header = ("runner", "abis")
-        rows = [*runnerbuild.listing()]
+        header = ("runner", "target", "how", "built")
+        rows = [*runnerbuild.listing(farm_home())]
     else:
         raise ConfigError(f"farm runners {action}: write list or build")
     if as_json:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from farm.core.errors import ConfigError
+
 Config = Annotated[Path, typer.Argument(help="Run config (YAML); examples are in configs/.")]
 InventoryFile = Annotated[
     Path | None,
@@ -39,3 +41,35 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout,
 Quick = Annotated[
     bool, typer.Option("--quick", help="Least work that shows every step; numbers are rough.")
 ]
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """Read a list such as `128,512`, each number once.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        found = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        found = (-1,)
+    if min(found) < 0:
+        raise ConfigError(f"{option} {text!r}: write whole numbers, for example {option} 128,512")
+    return found
+
+
+def percentage(option: str, text: str) -> float:
+    """Read a percentage above zero, such as `2%`, as a fraction.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    from farm.config_schema import share
+
+    try:
+        found = share(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from None
+    if not 0 < found <= 1:
+        raise ConfigError(f"{option} {text!r}: write more than 0% and at most 100%")
+    return found

@@ -94,7 +94,7 @@ def plan(
     else:
         from farm.ui import tables
 
-        show.print_table(tables.plan(prepared.spec, prepared.plan))
+        show.print_table(tables.plan(prepared.spec, prepared.plan, prepare.left_out(prepared)))
     return 0
 
 
@@ -103,7 +103,7 @@ def export(
     set_: o.Set = None,
     cluster: o.Cluster = "none",
     copy: Annotated[
-        Path | None, typer.Option(help="Also copy each .pte and tokenizer into this folder.")
+        Path | None, typer.Option(help="Also copy each .pte, .ptd and tokenizer into this folder.")
     ] = None,
     live: o.Live = "auto",
     as_json: o.Json = False,
@@ -133,30 +133,47 @@ def export(
 
 def bench(
     pte: Annotated[Path, typer.Argument(help="A .pte with a KV cache, from any exporter.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Its .ptd, where the weights are in a file of their own.")
+    ] = None,
     on: Annotated[str, typer.Option(help="Device: a name of the inventory.")] = "local",
     inventory: o.InventoryFile = None,
-    prefill: Annotated[int, typer.Option("-p", help="Prompt length, tokens.")] = 128,
-    decode: Annotated[int, typer.Option("-n", help="Tokens to generate.")] = 64,
-    threads: Annotated[int, typer.Option("-t", help="Threads; 0 chooses.")] = 0,
-    launches: Annotated[int, typer.Option("-l", help="Process starts.")] = 3,
+    prefill: Annotated[str, typer.Option("-p", help="Prompt lengths, tokens: 128,512.")] = "128",
+    decode: Annotated[str, typer.Option("-n", help="Reply lengths, tokens: 64.")] = "64",
+    depth: Annotated[str, typer.Option("-d", help="Tokens of context before: 0,512.")] = "0",
+    threads: Annotated[str, typer.Option("-t", help="Threads: 1,2,4; 0 chooses.")] = "0",
+    launches: Annotated[int, typer.Option("-l", min=1, max=100, help="Process starts.")] = 3,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="More starts until intervals are this narrow: 2%, within --budget."),
+    ] = None,
+    budget: Annotated[float, typer.Option(help="Seconds for all starts of one -t.")] = 120.0,
     live: o.Live = "auto",
     as_json: o.Json = False,
 ) -> int:
     """Measure a .pte on one device: no config, no PyTorch, numbers in a minute.
 
-    Example: `farm bench model.pte --on pixel8 -p 128 -n 64 -t 4`
+    Lists are swept: `farm bench model.pte --on pixel8 -p 128,512 -n 64 -d 0,256 -t 1,4`
     """
     from farm import benching
+    from farm.core.spec import Workload
     from farm.home import farm_home
 
     request = benching.BenchRequest(
         pte=pte,
+        data=data,
         device=on,
         inventory=inventory,
-        prefill=prefill,
-        decode=decode,
-        threads=threads,
-        launches=launches,
+        workload=Workload(
+            prefill=tuple(n for n in o.numbers("-p", prefill) if n),
+            decode=tuple(n for n in o.numbers("-n", decode) if n),
+            depth=o.numbers("-d", depth),
+            launches=launches,
+            max_launches=launches if precision is None else max(launches, 50),
+            precision=None if precision is None else o.percentage("--precision", precision),
+            budget_s=budget,
+        ),
+        threads=o.numbers("-t", threads),
     )
     with show.watching(live, as_json=as_json) as emit:
         result = benching.bench(request, farm_home(), emit)
@@ -166,6 +183,8 @@ def bench(
         from farm.ui import tables
 
         show.print_table(
-            tables.bench(result.device.name, result.performance, result.peak_rss_bytes)
+            tables.bench(
+                result.device.name, result.performance, result.peak_rss_bytes, result.stops
+            )
         )
     return 0

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from farm.cluster import tasks
 from farm.core.artifact import StageEvent
 from farm.core.errors import Interrupted
-from farm.core.tasks import HostTask, HostTaskResult
+from farm.core.spec import Resources
+from farm.core.tasks import ExportTask, HostTask, HostTaskResult, ReferenceTask
 from farm.protocols import StageCallback
 
 
@@ -20,15 +24,61 @@ class LocalPool:
     Args:
         home: FARM_HOME of this host.
         workers: Tasks that run at once.
+        cpus_per_export: CPUs of an export that asks for none.
+        memory_bytes: Memory that exports may set aside together.
     """
 
-    def __init__(self, home: Path, workers: int) -> None:
+    def __init__(
+        self, home: Path, workers: int, *, cpus_per_export: int, memory_bytes: int
+    ) -> None:
         self._home = home
+        self._free = Resources(workers, memory_bytes)
+        self._cpus_per_export, self._all = cpus_per_export, self._free
+        self._freed = asyncio.Condition()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="farm-task")
         self._stops: set[threading.Event] = set()
 
     async def run(self, task: HostTask, on_stage: StageCallback) -> HostTaskResult:
         """See protocols.TaskPool."""
+        if not isinstance(task, ExportTask | ReferenceTask):
+            return await self._run(task, on_stage)
+        asked = task.resources
+        granted = replace(
+            asked,
+            cpus=min(asked.cpus or self._cpus_per_export, self._all.cpus),
+            memory_bytes=min(asked.memory_bytes, self._all.memory_bytes),
+        )
+        async with self._set_aside(granted, on_stage):
+            return await self._run(replace(task, resources=granted), on_stage)
+
+    @contextlib.asynccontextmanager
+    async def _set_aside(self, wanted: Resources, on_stage: StageCallback) -> AsyncIterator[None]:
+        """Wait until CPUs and memory are free, and hold them."""
+
+        def fits() -> bool:
+            free = self._free
+            return wanted.cpus <= free.cpus and wanted.memory_bytes <= free.memory_bytes
+
+        if not fits():
+            on_stage(StageEvent("waiting", 0, 0, 0.0, "for CPUs and memory of this host"))
+        async with self._freed:
+            await self._freed.wait_for(fits)
+            self._take(wanted, 1)
+        try:
+            yield
+        finally:
+            self._take(wanted, -1)
+            async with self._freed:
+                self._freed.notify_all()
+
+    def _take(self, what: Resources, sign: int) -> None:
+        self._free = replace(
+            self._free,
+            cpus=self._free.cpus - sign * what.cpus,
+            memory_bytes=self._free.memory_bytes - sign * what.memory_bytes,
+        )
+
+    async def _run(self, task: HostTask, on_stage: StageCallback) -> HostTaskResult:
         loop = asyncio.get_running_loop()
         stop = threading.Event()
         self._stops.add(stop)

@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from farm.core.artifact import ObjectRef, StageEvent
@@ -16,8 +16,9 @@ from farm.core.device import Device, DeviceEntry
 from farm.core.errors import FarmError, Interrupted, PlanError
 from farm.core.events import Handshake, Numbered
 from farm.core.runtime import DeviceJob
+from farm.core.spec import Resources
 from farm.core.tasks import ExportTask, HostTask, HostTaskResult, ReferenceTask
-from farm.protocols import StageCallback
+from farm.protocols import PROBE_LIMIT_S, StageCallback
 
 # Ray reads these when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -135,8 +136,12 @@ class RayPool:
 
     async def run(self, task: HostTask, on_stage: StageCallback) -> HostTaskResult:
         """See protocols.TaskPool."""
-        cpus = self._cpus if isinstance(task, ExportTask | ReferenceTask) else 1
-        stream = self._remote.options(num_cpus=cpus, name=task.task_id).remote(task)
+        options: dict[str, Any] = {"num_cpus": 1}
+        if isinstance(task, ExportTask | ReferenceTask):
+            task = replace(task, resources=self._granted(task.resources))
+            options["num_cpus"] = task.resources.cpus
+            options["memory"] = task.resources.memory_bytes or None
+        stream = self._remote.options(**options, name=task.task_id).remote(task)
         self._running.add(stream)
         try:
             async for reference in stream:
@@ -159,6 +164,20 @@ class RayPool:
             raise
         finally:
             self._running.discard(stream)
+
+    def _granted(self, asked: Resources) -> Resources:
+        """What the largest node can set aside: Ray would wait for ever for more.
+
+        A model that doesn't fit is refused by the export itself, which says what it needs.
+        """
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cpus = max((int(node.get("CPU", 1)) for node in nodes), default=1)
+        memory = max((int(node.get("memory", 0)) for node in nodes), default=0)
+        return replace(
+            asked,
+            cpus=max(1, min(asked.cpus or self._cpus, cpus)),
+            memory_bytes=min(asked.memory_bytes, memory),
+        )
 
     async def close(self) -> None:
         """See protocols.TaskPool."""
@@ -200,9 +219,16 @@ class RaySite:
         handshake: Handshake = await self._call(self._actor.handshake.remote())
         return handshake
 
-    async def inventory(self, entries: Sequence[DeviceEntry], *, adb_auto: bool) -> list[Device]:
+    async def inventory(
+        self,
+        entries: Sequence[DeviceEntry],
+        *,
+        adb_auto: bool,
+        limit_s: float = PROBE_LIMIT_S,
+        recover: bool = False,
+    ) -> list[Device]:
         """See protocols.Site."""
-        call = self._actor.inventory.remote(tuple(entries), adb_auto)
+        call = self._actor.inventory.remote(tuple(entries), adb_auto, limit_s, recover)
         devices: list[Device] = await self._call(call)
         return devices
 
@@ -252,8 +278,12 @@ class _Agent:
         handshake: Handshake = await self._agent.handshake()
         return handshake
 
-    async def inventory(self, entries: tuple[DeviceEntry, ...], adb_auto: bool) -> list[Device]:
-        devices: list[Device] = await self._agent.inventory(entries, adb_auto=adb_auto)
+    async def inventory(
+        self, entries: tuple[DeviceEntry, ...], adb_auto: bool, limit_s: float, recover: bool
+    ) -> list[Device]:
+        devices: list[Device] = await self._agent.inventory(
+            entries, adb_auto=adb_auto, limit_s=limit_s, recover=recover
+        )
         return devices
 
     async def submit(self, jobs: tuple[DeviceJob, ...]) -> None:

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Most time that ending a pool or a site may take before it is left to its own supervision.
 CLOSE_S = 3.0
+#: CPUs of an export where the config doesn't say.
+CPUS_PER_EXPORT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,11 @@ async def start(cluster: str, home: Path) -> Runtime:
     cpus = os.cpu_count() or 1
     if cluster == "none":
         agent = SiteAgent(home)
-        return Runtime(LocalPool(home, workers=cpus), {"": agent}, lambda: None)
+        memory = psutil.virtual_memory().available
+        pool = LocalPool(
+            home, cpus, cpus_per_export=min(CPUS_PER_EXPORT, cpus), memory_bytes=memory
+        )
+        return Runtime(pool, {"": agent}, lambda: None)
 
     from farm.cluster import ray
 
@@ -122,7 +128,7 @@ async def start(cluster: str, home: Path) -> Runtime:
         sites = {"": SiteAgent(home)}
         for name in ray.site_names():
             sites[name] = ray.RaySite(name, partial(local_agent, name), detached=True)
-    runtime = Runtime(ray.RayPool(cpus_per_export=min(2, cpus)), sites, ray.stop)
+    runtime = Runtime(ray.RayPool(cpus_per_export=min(CPUS_PER_EXPORT, cpus)), sites, ray.stop)
     try:
         await _shake_hands(runtime.sites, await SiteAgent(home).handshake())
     except BaseException:

@@ -16,14 +16,16 @@ import runners
 from farm import home as layout
 from farm import transports
 from farm.cluster import worker_process
+from farm.cluster.canary import make_canary
 from farm.codec import digest
 from farm.core.artifact import LogitsRef, StageEvent
+from farm.core.chain import bundle_files
 from farm.core.device import DeviceEntry
 from farm.core.errors import Interrupted, RunnerError
 from farm.core.events import JobProgress
 from farm.core.result import Judgement
 from farm.core.runtime import (
-    DeployFile,
+    OWN,
     DeviceJob,
     DeviceRunResult,
     HostRunResult,
@@ -31,6 +33,7 @@ from farm.core.runtime import (
     NoiseFloor,
 )
 from farm.core.tasks import (
+    CanaryTask,
     CompareTask,
     ExportTask,
     HostRunTask,
@@ -38,15 +41,18 @@ from farm.core.tasks import (
     HostTaskResult,
     ReferenceTask,
 )
+from farm.judge.answers import Answer
+from farm.judge.canary import canary_error
 from farm.judge.cell import judge_cell, stage_logits
 from farm.judge.logits import Logits, Matrix, open_logits
 from farm.judge.metrics import compare as compare_logits
+from farm.judge.replay import layer_cosine
 from farm.site.actions import ActionCache
 from farm.site.connection import Connection
 from farm.site.context import SiteContext
 from farm.site.job import JobRun
 from farm.site.store import ContentStore
-from models.tokenizer import decode
+from models.tokenizer import bare_tokenizer
 
 Emit = Callable[[StageEvent], None]
 
@@ -66,41 +72,78 @@ def run_task(task: HostTask, home: Path, emit: Emit, stop: threading.Event) -> H
     Raises:
         FarmError: It failed, with its own error; Interrupted after `stop`.
     """
+    with ContentStore(layout.store_root(home)).in_use(task.task_id):
+        return _perform(task, home, emit, stop)
+
+
+def _perform(task: HostTask, home: Path, emit: Emit, stop: threading.Event) -> HostTaskResult:
     match task:
         case ExportTask():
-            return worker_process.export(task.request, home, emit, stop)
+            return worker_process.export(task, home, emit, stop)
         case ReferenceTask():
-            return worker_process.reference(task.request, home, emit, stop)
+            return worker_process.reference(task, home, emit, stop)
         case HostRunTask():
             return host_run(task, home, emit, stop)
         case CompareTask():
-            return compare(task, home)
+            return compare(task, home, emit, stop)
+        case CanaryTask():
+            return make_canary(task, home, emit, stop)
 
 
-def compare(task: CompareTask, home: Path) -> Judgement:
+def compare(task: CompareTask, home: Path, emit: Emit, stop: threading.Event) -> Judgement:
     """Judge a finished device run.
 
     Raises:
         StoreError: Logits are missing or damaged.
         BadOutput: Logits have another shape than the runner said.
+        FarmError: The eager logits of an answer couldn't be computed.
     """
     store = ContentStore(layout.store_root(home))
 
     def opened(ref: LogitsRef) -> Matrix:
         return open_logits(store.path(ref.object), ref)
 
-    generated = next(
-        (launch.generated for launch in task.run.launches if launch.generated is not None), None
-    )
-    text = None
-    if generated is not None and task.export.bundle.tokenizer is not None:
-        path = store.path(task.export.bundle.tokenizer)
-        text = decode(path, generated)
+    launches = task.run.launches
+    generated = next((x.generated for x in launches if x.generated is not None), None)
+    text = next((x.text for x in launches if x.text is not None), None)
+    tokenizer = None
+    if task.export.bundle.tokenizer is not None:
+        tokenizer = bare_tokenizer(store.path(task.export.bundle.tokenizer))
+    if text is None and generated is not None and tokenizer is not None:
+        text = tokenizer.decode(generated)
+    answer = None
+    if task.answer is not None and text and tokenizer is not None:
+        answer = _answer(
+            task.answer, task.reference.prompt, tokenizer.encode(text), home, emit, stop
+        )
     return judge_cell(
         task,
         stage_logits(task, opened),
         generated_text=text,
+        answer=answer,
+        canary=canary_error(task, opened),
+        layer=layer_cosine(task, opened),
     )
+
+
+def _answer(
+    task: ReferenceTask,
+    prompt: tuple[int, ...],
+    ids: list[int],
+    home: Path,
+    emit: Emit,
+    stop: threading.Event,
+) -> Answer | None:
+    """Eager logits at every token of an answer that came as text; None without eager weights."""
+    request = replace(task.request, forced=(*prompt, *ids))
+    result = worker_process.reference(replace(task, request=request), home, emit, stop)
+    store = ContentStore(layout.store_root(home))
+    refs = {"eager_quantised": result.eager_quantised, "eager_fp32": result.eager_fp32}
+    for stage, ref in refs.items():
+        if ref is not None:
+            rows = open_logits(store.path(ref.object), ref)
+            return Answer(stage, tuple(ids), rows[len(prompt) - 1 : -1])
+    return None
 
 
 def host_run(task: HostRunTask, home: Path, emit: Emit, stop: threading.Event) -> HostRunResult:
@@ -115,7 +158,6 @@ def host_run(task: HostRunTask, home: Path, emit: Emit, stop: threading.Event) -
         home=home, store=store, open_transport=transports.open, find_runner=runners.find
     )
     entry = DeviceEntry(name="host", transport="local", root=str(home / "host"))
-    key = _host_run_key(task, entry, context, emit)
 
     def work() -> HostRunResult:
         run = _run_here(task, entry, context, emit, stop)
@@ -125,7 +167,10 @@ def host_run(task: HostRunTask, home: Path, emit: Emit, stop: threading.Event) -
             runner=run.runner, hello=normal.hello, logits=normal.logits, noise_floor=floor
         )
 
-    result, hit = cache.cached(key, HostRunResult, work, worker_process.waiting(emit, stop))
+    # They share a folder with its helper, objects and lease, and each uses every core.
+    with cache.lock("host-runs", worker_process.waiting(emit, stop, "another host run")):
+        key = _host_run_key(task, entry, context, emit)
+        result, hit = cache.cached(key, HostRunResult, work, worker_process.waiting(emit, stop))
     return replace(result, cache_hit=hit)
 
 
@@ -136,13 +181,13 @@ def _host_run_key(task: HostRunTask, entry: DeviceEntry, context: SiteContext, e
         facts = connection.snapshot().facts
     finally:
         connection.close()
-    runner = context.find_runner(task.runner)
+    runner = context.find_runner(OWN)
     started = time.monotonic()
 
     def step(text: str) -> None:
         emit(StageEvent("build", 0, 0, time.monotonic() - started, text))
 
-    build = runner.build(facts.abi, facts, context.home, task.executorch, step)
+    build = runner.build(facts.abi, facts, context.home, task.sdk, step)
     files = [task.bundle.pte.sha256, task.bundle.data and task.bundle.data.sha256]
     parts = (files, build.sha256, facts.features, task.tokens, task.passes, PERTURBATIONS)
     return "host-run-" + digest(*parts)
@@ -159,9 +204,6 @@ def _run_here(
         LaunchRequest(threads=0, tokens=task.tokens, passes=task.passes, sdpa_order=order)
         for order in (0, *PERTURBATIONS)
     )
-    files = [DeployFile(task.bundle.pte, "model.pte")]
-    if task.bundle.data is not None:
-        files.append(DeployFile(task.bundle.data, task.bundle.data.name))
     started = time.monotonic()
 
     def report(progress: JobProgress) -> None:
@@ -183,10 +225,10 @@ def _run_here(
             run_id="host-run",
             cell_id=task.task_id,
             device=entry.name,
-            runner=task.runner,
-            artifact=tuple(files),
+            runner=OWN,
+            artifact=bundle_files(task.bundle),
             launches=launches,
-            executorch=task.executorch,
+            sdk=task.sdk,
         ),
         entry,
         context,

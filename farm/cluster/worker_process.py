@@ -25,26 +25,28 @@ import pydantic
 
 from farm import codec
 from farm import home as layout
+from farm.clock import Deadline
 from farm.core import errors
 from farm.core.artifact import (
-    ExportRequest,
     ExportResult,
-    ReferenceRequest,
     ReferenceResult,
     StageEvent,
+    Toolchain,
 )
 from farm.core.errors import ExportError, FarmError, Interrupted
+from farm.core.spec import Resources
+from farm.core.tasks import ExportTask, ReferenceTask
 from farm.site.actions import ActionCache
 from farm.site.store import ContentStore
 from models import prepare as model_prepare
 from models import protocol
-from models.toolchain import ensure_environment
+from models.toolchain import Environment, find_environment, install_order, own_environment
 from models.worker import WITH_PARENT
 
 log = logging.getLogger(__name__)
 
 Emit = Callable[[StageEvent], None]
-A = TypeVar("A", protocol.ExportAnswer, protocol.ReferenceAnswer)
+A = TypeVar("A", protocol.ExportAnswer, protocol.ReferenceAnswer, protocol.InstallAnswer)
 
 #: A worker that is told to end gets this long before it is killed, seconds.
 _TERMINATE_S = 0.5
@@ -52,39 +54,47 @@ _TERMINATE_S = 0.5
 _TAIL_LINES = 15
 #: A worker that finds less free on the store's disk would fail minutes later.
 _LEAST_FREE_BYTES = 64 << 20
+#: What the environment of a toolchain takes.
+_ENVIRONMENT_BYTES = 2 << 30
 #: The folder that `farm` and `models` are imported from.
 _SOURCES = Path(errors.__file__).parents[2]
 
 
-def export(request: ExportRequest, home: Path, emit: Emit, stop: threading.Event) -> ExportResult:
+def export(task: ExportTask, home: Path, emit: Emit, stop: threading.Event) -> ExportResult:
     """Provide one artifact: from the store, or made now and remembered.
 
     Raises:
-        ExportError: The source or the recipe is wrong, or the worker failed.
+        ExportError: The source or the recipe is wrong, the worker failed, or it took too long.
         StoreError: The disk is full, or the store can't be used.
         Interrupted: `stop` was set.
     """
+    request = task.request
     store = ContentStore(layout.store_root(home))
     cache = layout.model_cache(home)
     started = time.monotonic()
-    environment = ensure_environment(
-        request.toolchain, layout.toolchain_root(home), _pip_stage(emit, stop, started)
-    )
-    key = model_prepare.prepare_export(
+    environment = _environment(request.toolchain, home, task.resources, emit, stop)
+    prepared = model_prepare.prepare_export(
         request, cache, environment.versions, _bytes_stage(emit, stop, started)
-    ).key
+    )
+    key = prepared.key
+    actions, action = ActionCache(store), f"export-{key}"
+
+    def telling(event: StageEvent) -> None:
+        actions.tell(action, _told(event))
+        emit(event)
 
     def work() -> ExportResult:
-        store.require_space(_LEAST_FREE_BYTES)
+        store.require_space(_LEAST_FREE_BYTES + prepared.disk_bytes)
         with store.scratch() as staging:
-            order = protocol.ExportOrder(request, key, str(cache), str(staging), _threads())
-            answer = _run(order, protocol.ExportAnswer, emit, stop, environment.python)
+            threads = _threads(task.resources)
+            order = protocol.ExportOrder(request, key, str(cache), str(staging), threads)
+            worker = _Worker(order, environment.python, task.resources.timeout_s)
+            answer = worker.run(protocol.ExportAnswer, telling, stop)
             _adopt(store, staging, answer.files)
             return answer.result
 
-    result, hit = ActionCache(store).cached(
-        f"export-{key}", ExportResult, work, waiting(emit, stop)
-    )
+    on_wait = waiting(emit, stop, told=lambda: actions.told(action))
+    result, hit = actions.cached(action, ExportResult, work, on_wait)
     # One artifact may serve several names: the one that was asked for is what is reported.
     bundle = replace(
         result.bundle,
@@ -92,17 +102,18 @@ def export(request: ExportRequest, home: Path, emit: Emit, stop: threading.Event
         recipe=request.recipe.name,
         toolchain=request.toolchain.name,
     )
-    return replace(result, bundle=bundle, cache_hit=hit)
+    return replace(result, bundle=bundle, cache_hit=hit, environment=environment.key)
 
 
 def reference(
-    request: ReferenceRequest, home: Path, emit: Emit, stop: threading.Event
+    task: ReferenceTask, home: Path, emit: Emit, stop: threading.Event
 ) -> ReferenceResult:
     """Provide token ids and eager logits of a text, from the store or made now.
 
     Raises:
         ExportError, StoreError, Interrupted: As `export`.
     """
+    request = task.request
     store = ContentStore(layout.store_root(home))
     cache = layout.model_cache(home)
     key = model_prepare.reference_key(request)
@@ -110,8 +121,10 @@ def reference(
     def work() -> ReferenceResult:
         store.require_space(_LEAST_FREE_BYTES)
         with store.scratch() as staging:
-            order = protocol.ReferenceOrder(request, str(cache), str(staging), _threads())
-            answer = _run(order, protocol.ReferenceAnswer, emit, stop, Path(sys.executable))
+            threads = _threads(task.resources)
+            order = protocol.ReferenceOrder(request, str(cache), str(staging), threads)
+            worker = _Worker(order, Path(sys.executable), task.resources.timeout_s)
+            answer = worker.run(protocol.ReferenceAnswer, emit, stop)
             _adopt(store, staging, answer.files)
             return answer.result
 
@@ -121,43 +134,93 @@ def reference(
     return replace(result, cache_hit=hit)
 
 
-def _run(
-    order: protocol.ExportOrder | protocol.ReferenceOrder,
-    kind: type[A],
-    emit: Emit,
-    stop: threading.Event,
-    python: Path,
-) -> A:
-    """Start a worker, relay its stages, return its answer.
+def _environment(
+    toolchain: Toolchain, home: Path, resources: Resources, emit: Emit, stop: threading.Event
+) -> Environment:
+    """Provide the environment of a toolchain; of several that want one, one builds it.
 
     Raises:
-        FarmError: The worker's own error; ExportError when it ended without one.
-        Interrupted: `stop` was set; the worker and its children are gone.
+        ConfigError, ExportError: The toolchain can't be had; says why.
+        StoreError: There is no space for it.
+        Interrupted: `stop` was set.
     """
-    started = time.monotonic()
-    with _worker(python) as (process, lines, tail):
-        assert process.stdin is not None
-        process.stdin.write(codec.to_json(order) + "\n")
-        process.stdin.flush()
-        while True:
-            if stop.is_set():
-                raise Interrupted(f"{order.task} of {order.request.model.name} was cancelled")
-            try:
-                line = lines.get(timeout=0.1)
-            except queue.Empty:
-                continue
-            if line is None:
-                raise _ended_early(process, tail, order)
-            message = _parsed(line)
-            match message.get("type"):
-                case "stage":
-                    emit(_stage(message))
-                case "progress":
-                    emit(_download(message, time.monotonic() - started))
-                case "result":
-                    return _answer(kind, message)
-                case "error":
-                    raise _error(message)
+    if not toolchain.executorch:
+        return own_environment()
+    order = install_order(toolchain, layout.toolchain_root(home))
+    folder = Path(order.folder)
+    store = ContentStore(layout.store_root(home))
+    found = find_environment(folder)
+    if found is not None:
+        return found
+    on_wait = waiting(emit, stop, f"another export installs toolchain {toolchain.name}")
+    with ActionCache(store).lock(f"toolchain-{folder.name}", on_wait):
+        found = find_environment(folder)
+        if found is None:
+            store.require_space(_ENVIRONMENT_BYTES)
+            worker = _Worker(order, Path(sys.executable), resources.timeout_s)
+            worker.run(protocol.InstallAnswer, emit, stop)
+            found = find_environment(folder)
+    if found is None:
+        raise ExportError(f"toolchain {toolchain.name}: {folder} was removed while it was built")
+    return found
+
+
+class _Worker:
+    """One order and the process that performs it."""
+
+    def __init__(self, order: protocol.Order, python: Path, timeout_s: float) -> None:
+        self._order, self._python, self._timeout_s = order, python, timeout_s
+        self._stage = "start"
+
+    def run(self, kind: type[A], emit: Emit, stop: threading.Event) -> A:
+        """Start the worker, relay its stages, return its answer.
+
+        Raises:
+            FarmError: The worker's own error; ExportError when it ended without one or was
+                ended because it took too long.
+            Interrupted: `stop` was set; the worker and its children are gone.
+        """
+        started, deadline = time.monotonic(), Deadline(self._timeout_s)
+        with _worker(self._python) as (process, lines, tail):
+            assert process.stdin is not None
+            process.stdin.write(codec.to_json(self._order) + "\n")
+            process.stdin.flush()
+            while True:
+                if stop.is_set():
+                    raise Interrupted(f"{_name(self._order)} was cancelled")
+                if deadline.passed:
+                    raise self._too_long()
+                try:
+                    line = lines.get(timeout=0.1)
+                except queue.Empty:
+                    continue
+                if line is None:
+                    raise _ended_early(process, tail, self._order)
+                message = _parsed(line)
+                match message.get("type"):
+                    case "stage":
+                        self._stage = str(message["name"])
+                        emit(_stage(message))
+                    case "progress":
+                        emit(_download(message, time.monotonic() - started))
+                    case "result":
+                        return _answer(kind, message)
+                    case "error":
+                        raise _error(message)
+
+    def _too_long(self) -> ExportError:
+        return ExportError(
+            f"{_name(self._order)} did not end within {self._timeout_s:g} s, its last stage was"
+            f" {self._stage!r}; allow more with `export: {{timeout_s: ...}}`",
+            stage=self._stage,
+            timeout_s=self._timeout_s,
+        )
+
+
+def _name(order: protocol.Order) -> str:
+    if isinstance(order, protocol.InstallOrder):
+        return f"installing toolchain {order.toolchain.name}"
+    return f"{order.task} of {order.request.model.name}"
 
 
 @contextlib.contextmanager
@@ -244,15 +307,13 @@ def _error(message: dict[str, Any]) -> FarmError:
 
 
 def _ended_early(
-    process: subprocess.Popen[str],
-    tail: list[str],
-    order: protocol.ExportOrder | protocol.ReferenceOrder,
+    process: subprocess.Popen[str], tail: list[str], order: protocol.Order
 ) -> FarmError:
     code = process.wait()
     why = f"signal {-code}" if code < 0 else f"exit code {code}"
     killed = " (was this machine out of memory?)" if code == -signal.SIGKILL else ""
     return ExportError(
-        f"{order.task} of {order.request.model.name}: the worker ended with {why}{killed}."
+        f"{_name(order)}: the worker ended with {why}{killed}."
         f" It said: {''.join(tail).strip() or 'nothing'}",
         code=code,
     )
@@ -279,17 +340,6 @@ def _download(message: dict[str, Any], elapsed_s: float) -> StageEvent:
     )
 
 
-def _pip_stage(emit: Emit, stop: threading.Event, started: float) -> Callable[[str], None]:
-    """Show how a toolchain's environment is built, and allow to end it."""
-
-    def on_line(line: str) -> None:
-        if stop.is_set():
-            raise Interrupted("building the toolchain was cancelled; the next run begins it anew")
-        emit(StageEvent("toolchain", 0, 0, time.monotonic() - started, line[:120]))
-
-    return on_line
-
-
 def _bytes_stage(emit: Emit, stop: threading.Event, started: float) -> Callable[[int, int], None]:
     """Show a download that happens in this process, and allow to end it."""
 
@@ -302,13 +352,33 @@ def _bytes_stage(emit: Emit, stop: threading.Event, started: float) -> Callable[
     return on_bytes
 
 
-def waiting(emit: Emit, stop: threading.Event) -> Callable[[float], None]:
-    """Show the wait for another process that works on the same key, and allow to end it."""
+def _told(event: StageEvent) -> str:
+    """How far an export is, for those who wait for it."""
+    done = f" {event.index}/{event.count}" if event.count else ""
+    return f"pid {os.getpid()}: {event.name}{done}{f' ({event.detail})' if event.detail else ''}"
+
+
+def waiting(
+    emit: Emit,
+    stop: threading.Event,
+    detail: str = "another process works on it",
+    told: Callable[[], str] = lambda: "",
+) -> Callable[[float], None]:
+    """Show the wait for another process that works on the same key, and allow to end it.
+
+    Args:
+        emit: Takes progress.
+        stop: Set to end the wait.
+        detail: What is waited for.
+        told: How far the other process is, as it says.
+    """
 
     def on_wait(seconds: float) -> None:
         if stop.is_set():
             raise Interrupted("cancelled while another process works on the same thing")
-        emit(StageEvent("waiting", 0, 0, seconds, "another process works on it"))
+        progress = told()
+        text = f"{detail}: {progress}" if progress else detail
+        emit(StageEvent("waiting", 0, 0, seconds, text))
 
     return on_wait
 
@@ -320,6 +390,6 @@ def _adopt(store: ContentStore, staging: Path, files: dict[str, str]) -> None:
             raise ExportError(f"{name} changed while it was moved into the content store")
 
 
-def _threads() -> int:
-    """Threads of a worker: what Ray gave this task, else every core."""
-    return int(os.environ.get("OMP_NUM_THREADS") or 0) or (os.cpu_count() or 1)
+def _threads(resources: Resources) -> int:
+    """Threads of a worker: the CPUs that were set aside for it, else every core."""
+    return resources.cpus or os.cpu_count() or 1

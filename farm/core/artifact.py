@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Backend = Literal["xnnpack", "portable", "vulkan", "coreml", "qnn", "openvino", "mps"]
+Backend = Literal["xnnpack", "portable", "vulkan", "coreml", "qnn", "openvino", "mps", "ggml"]
 LinearQuantization = Literal["none", "8da4w", "4w", "int8"]
 SourceKind = Literal["registry", "gguf", "hf", "meta", "pte", "seeded"]
 
@@ -33,6 +33,8 @@ class ModelSource:
     path: str | None = None
     #: Tokenizer file; needed where the source holds none (pte).
     tokenizer: str | None = None
+    #: External weights (.ptd) of a prebuilt artifact; None when they are inside the program.
+    data: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Recipe:
     """How a model is quantised and lowered: data, no code. Not to be confused with a stage."""
 
     name: str
-    engine: Literal["farm", "stock"] = "farm"
+    #: `none`: the model's own file as it is, nothing exported.
+    engine: Literal["farm", "stock", "none"] = "farm"
     backend: Backend = "xnnpack"
     linear: LinearQuantization = "none"
     #: Group size of 4-bit weights; None where the quantisation has no groups.
@@ -56,8 +59,16 @@ class Recipe:
     #: Longest single forward in tokens.
     max_seq: int = 512
     dynamic_shape: bool = True
+    #: Weights in a file of their own (.ptd) beside a small program: recipes that differ in
+    #: context or attention only share it, byte for byte. `engine: farm` only.
+    external_weights: bool = False
     #: `engine: stock` only: LlmConfig keys and values, as `group.key`.
     options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def program(self) -> Literal["pte", "gguf"]:
+        """What kind of file a runner has to load."""
+        return "gguf" if self.engine == "none" else "pte"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,16 @@ class Toolchain:
     name: str
     #: A version specifier (`==1.5.1`), a wheel path, or empty for farm's own environment.
     executorch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sdk:
+    """Which ExecuTorch a native runner is to be built against; empty is farm's own."""
+
+    version: str = ""
+    #: The toolchain's environment under FARM_HOME, where it was installed on this host: two
+    #: builds may call themselves by one version.
+    environment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +169,16 @@ class ExportResult:
     unquantised: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     cache_hit: bool = False
+    #: The toolchain's environment, as in `Sdk`; empty where farm's own exported.
+    environment: str = ""
+    replay: LayerReplay | None = None
+    #: Why there is none; empty where there is one.
+    no_replay: str = ""
+
+    @property
+    def sdk(self) -> Sdk:
+        """What a runner for this artifact is to be built against."""
+        return Sdk(self.versions.executorch, self.environment) if self.environment else Sdk()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +212,40 @@ class LogitsRef:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryProgram:
+    """A small fp32 program and what PyTorch computes for it: what every device is checked by."""
+
+    pte: ObjectRef
+    tokens: tuple[int, ...]
+    #: A row for each position.
+    expected: LogitsRef
+    cache_hit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReplay:
+    """One layer of an artifact as a program that is fed what the layer gets in the model.
+
+    The recorded inputs are its embedding table: id i is the input at position i of the built-in
+    text. What it gives in place of logits is the residual stream after the layer, inputs included.
+    """
+
+    key: str
+    #: Counted from 0.
+    layer: int
+    pte: ObjectRef
+    #: Residual stream before the layer; a row for each position.
+    inputs: LogitsRef
+    #: What PyTorch adds to it, with weights and activations as the recipe has them.
+    added: LogitsRef
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Ids that feed the inputs in order."""
+        return tuple(range(self.inputs.rows))
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceRequest:
     """Ask for token ids and eager logits of a text."""
 
@@ -194,6 +259,10 @@ class ReferenceRequest:
     tokens: int
     #: The user's message of the generated text.
     prompt: str
+    #: Lengths in tokens of the texts that runners without ids are measured with.
+    text_lengths: tuple[int, ...] = ()
+    #: Exactly these ids instead of the text: an answer that is judged.
+    forced: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +279,10 @@ class ReferenceResult:
     eager_quantised: LogitsRef | None
     #: Greatest difference to the source's own logits; None where none are stored.
     source_max_abs_error: float | None = None
+    #: The chat-formatted prompt as text.
+    prompt_text: str = ""
+    #: By length in tokens, for runners without ids.
+    texts: tuple[tuple[int, str], ...] = ()
     cache_hit: bool = False
 
 

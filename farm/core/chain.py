@@ -1,14 +1,36 @@
-"""What hangs on one artifact: its export, its reference, its run on a host for each runner."""
+"""What hangs on one artifact: its export, its reference, its run on a host."""
 
 from __future__ import annotations
 
-from farm.core.artifact import ExportRequest, ExportResult, ReferenceRequest, ReferenceResult
+from farm.core.artifact import (
+    Bundle,
+    CanaryProgram,
+    ExportRequest,
+    ExportResult,
+    ReferenceRequest,
+    ReferenceResult,
+)
 from farm.core.device import Device
 from farm.core.errors import FarmError
-from farm.core.launches import cell_launches, logits_passes, ram_need_bytes
+from farm.core.launches import (
+    canary_launch,
+    cell_launches,
+    logits_passes,
+    ram_need_bytes,
+    replay_launch,
+    text_lengths,
+)
 from farm.core.plan import ArtifactId, Catalog, Cell
-from farm.core.runtime import DeployFile, DeviceJob, DeviceRunResult, HostRunResult
-from farm.core.spec import RunSpec
+from farm.core.runtime import (
+    OWN,
+    BaselineArm,
+    DeployFile,
+    DeviceJob,
+    DeviceRunResult,
+    HostRunResult,
+    Program,
+)
+from farm.core.spec import Resources, RunSpec
 from farm.core.tasks import (
     CompareTask,
     ExportTask,
@@ -19,23 +41,43 @@ from farm.core.tasks import (
 )
 
 
+def bundle_files(bundle: Bundle, program: Program = "pte") -> tuple[DeployFile, ...]:
+    """What a device needs of a bundle: the program, and external weights after it."""
+    files = [DeployFile(bundle.pte, f"model.{program}")]
+    if bundle.data is not None:
+        files.append(DeployFile(bundle.data, bundle.data.name))
+    return tuple(files)
+
+
+def export_task(target: ArtifactId, catalog: Catalog, limits: Resources) -> ExportTask:
+    """Return the export of one artifact, with what is to be set aside for it."""
+    request = ExportRequest(
+        catalog.models[target.model],
+        catalog.recipes[target.recipe],
+        catalog.toolchains[target.toolchain],
+    )
+    return ExportTask(f"export:{target}", request, catalog.resources(limits, target))
+
+
 class ArtifactChain:
     """How far one artifact is. Not to be confused with a cell: many cells share one chain."""
 
     def __init__(self, target: ArtifactId, spec: RunSpec, catalog: Catalog) -> None:
         self._target, self._spec = target, spec
         self._model = catalog.models[target.model]
+        self._runners = catalog.runners
         self.recipe = catalog.recipes[target.recipe]
         self.toolchain = catalog.toolchains[target.toolchain]
+        self._export_task = export_task(target, catalog, spec.export)
         self.export: ExportResult | None = None
         self.reference: ReferenceResult | None = None
-        #: By runner; None while the run is under way.
-        self.hosts: dict[str, HostRunResult | FarmError | None] = {}
+        #: None until the run has ended.
+        self._host: HostRunResult | FarmError | None = None
+        self._host_asked = False
 
     def first_task(self) -> HostTask:
         """Return the export: everything begins with it."""
-        request = ExportRequest(self._model, self.recipe, self.toolchain)
-        return ExportTask(f"export:{self._target}", request)
+        return self._export_task
 
     def ended(
         self, task: HostTask, result: HostTaskResult | None, error: FarmError | None
@@ -57,34 +99,70 @@ class ArtifactChain:
                 self.reference = reference
                 return []
             case HostRunTask(), HostRunResult() as host:
-                self.hosts[task.runner] = host
+                self._host = host
                 return []
             case HostRunTask(), None if error is not None:
-                self.hosts[task.runner] = error
+                self._host = error
                 return []
         raise error or FarmError(f"{task.task_id}: ended with a result of another kind")
 
     def host_task(self, runner: str) -> HostTask | None:
-        """Return the host run for a runner, once: None when it was asked for before."""
-        if runner in self.hosts or self.export is None or self.reference is None:
+        """Return the host run, once: None when it was asked for before, or nobody needs it.
+
+        It is farm's own runner that runs there, whichever runs on the device: its logits are
+        the yardstick for every other that gives some.
+        """
+        if self.export is None or self.reference is None or self._host_asked:
             return None
-        self.hosts[runner] = None
+        if not self._has_yardstick(runner):
+            return None
+        self._host_asked = True
         return HostRunTask(
-            task_id=f"host_run:{self._target}:{runner}",
+            task_id=f"host_run:{self._target}",
             bundle=self.export.bundle,
-            runner=runner,
             tokens=self.reference.tokens,
             passes=logits_passes(self._spec.correctness, self._spec.workload),
-            executorch=self.toolchain.executorch,
+            sdk=self.export.sdk,
         )
 
-    def job(self, cell: Cell, device: str, *, attempt: int, run_id: str, epoch: int) -> DeviceJob:
+    def host_ended(self, runner: str) -> bool:
+        """True when a cell with this runner has not to wait for the host run (any longer)."""
+        return self._host is not None or not self._has_yardstick(runner)
+
+    def _has_yardstick(self, runner: str) -> bool:
+        """Whether this host can give logits that the runner's can be compared with."""
+        return self._runners[runner].gives_logits and self.recipe.backend in OWN.backends
+
+    def checks_kernels(self, runner: str) -> bool:
+        """Whether the canary says something of this runner: its kernels come with farm's build."""
+        return self._runners[runner].kind == "executorch"
+
+    def job(
+        self,
+        cell: Cell,
+        device: str,
+        *,
+        attempt: int,
+        run_id: str,
+        epoch: int,
+        baseline: BaselineArm | None = None,
+        canary: CanaryProgram | None = None,
+    ) -> DeviceJob:
         """Return one attempt's work for a device; export and reference are done."""
         export, reference = self._done()
         bundle = export.bundle
-        files = [DeployFile(bundle.pte, "model.pte")]
-        if bundle.data is not None:
-            files.append(DeployFile(bundle.data, bundle.data.name))
+        runner = self._runners[cell.runner]
+        launches = cell_launches(
+            self._spec,
+            reference,
+            threads=cell.threads,
+            max_context=bundle.metadata.max_context,
+            paired=baseline is not None,
+            sweeps=runner.sweeps,
+        )
+        checked = self.checks_kernels(cell.runner)
+        replay = export.replay if checked and self._spec.correctness.canary else None
+        tokenizer = bundle.tokenizer if runner.needs_tokenizer else None
         return DeviceJob(
             job_id=cell.cell_id,
             attempt=attempt,
@@ -92,31 +170,40 @@ class ArtifactChain:
             run_id=run_id,
             cell_id=cell.cell_id,
             device=device,
-            runner=cell.runner,
-            artifact=tuple(files),
-            launches=cell_launches(
-                self._spec.correctness, self._spec.workload, reference, threads=cell.threads
-            ),
+            runner=runner,
+            artifact=bundle_files(bundle, self.recipe.program),
+            launches=launches.once,
+            policy=launches.policy,
+            baseline=baseline,
+            tokenizer=None if tokenizer is None else DeployFile(tokenizer, "tokenizer.json"),
             ram_need_bytes=ram_need_bytes(bundle),
+            canary=canary_launch(canary, threads=cell.threads)
+            if canary is not None and checked
+            else None,
+            replay=None if replay is None else replay_launch(replay, threads=cell.threads),
             toolchain=cell.artifact.toolchain,
-            executorch=self.toolchain.executorch,
+            sdk=export.sdk,
         )
 
-    def compare_task(self, cell: Cell, device: Device, run: DeviceRunResult) -> CompareTask:
+    def compare_task(
+        self, cell: Cell, device: Device, run: DeviceRunResult, canary: CanaryProgram | None = None
+    ) -> CompareTask:
         """Return the judging of a finished device run."""
         export, reference = self._done()
-        host = self.hosts.get(cell.runner)
+        runner, host = self._runners[cell.runner], self._host
         return CompareTask(
             task_id=f"compare:{cell.cell_id}",
             spec=self._spec,
             device=device,
             threads=cell.threads,
-            runner=cell.runner,
+            runner=runner,
             recipe=self.recipe,
             export=export,
             reference=reference,
-            host=host if isinstance(host, HostRunResult) else None,
+            host=host if isinstance(host, HostRunResult) and runner.gives_logits else None,
             run=run,
+            canary=canary,
+            answer=None if runner.gives_logits else self._reference_task(export),
         )
 
     def _done(self) -> tuple[ExportResult, ReferenceResult]:
@@ -124,7 +211,7 @@ class ArtifactChain:
         assert self.reference is not None, "cells run after their reference"
         return self.export, self.reference
 
-    def _reference_task(self, export: ExportResult) -> HostTask:
+    def _reference_task(self, export: ExportResult) -> ReferenceTask:
         request = ReferenceRequest(
             model=self._model,
             recipe=self.recipe,
@@ -133,5 +220,6 @@ class ArtifactChain:
             text=self._spec.correctness.text,
             tokens=self._spec.correctness.tokens,
             prompt=self._spec.correctness.prompt,
+            text_lengths=text_lengths(self._spec.workload),
         )
-        return ReferenceTask(f"reference:{self._target}", request)
+        return ReferenceTask(f"reference:{self._target}", request, self._export_task.resources)

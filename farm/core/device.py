@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 TransportName = Literal["local", "adb", "ssh", "sim"]
@@ -104,7 +104,20 @@ class DeviceFacts:
     unread: tuple[str, ...] = ()
 
 
-DeviceState = Literal["ready", "leased", "held", "offline", "unauthorized", "unfit", "quarantined"]
+#: States in which a device can be planned with: it answers, and its holder gives it back.
+USABLE_STATES = ("ready", "leased", "held")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has a device now: a person (run id `hold`) or a run."""
+
+    owner: str
+    run_id: str
+    #: Why, in the person's words; empty for a run.
+    reason: str
+    #: Seconds until it expires, of the device's uptime.
+    left_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +127,45 @@ class Device:
     entry: DeviceEntry
     #: None when the device could not be probed.
     facts: DeviceFacts | None
+    #: `ready`, `leased`, `held`; `unfit`, `quarantined`, `untrusted`, `elsewhere`; `recovering`;
+    #: or what adb calls it when it can't be used: `offline`, `unauthorized`, `no permissions`,
+    #: `recovery`, `absent`...
     state: str = "ready"
-    #: Why it is not ready and what to do; empty when it is.
+    #: Why it is not ready; empty when it is. May end in the remedy.
     reason: str = ""
     #: Owner of the lease or hold; None when free.
     owner: str | None = None
+    #: Lease or hold; None when free or not known.
+    holder: Holder | None = None
+    #: What a person does next; empty when there is nothing to do.
+    remedy: str = ""
+    #: Warmest sensor now, by name, degrees Celsius; None when it tells none.
+    hottest: tuple[str, float] | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether work may be planned on it; a leased or held one is waited for."""
+        return self.facts is not None and self.state in USABLE_STATES
+
+    @property
+    def problem(self) -> str:
+        """The reason without the device's name in front and the remedy at its end."""
+        text = self.reason.removeprefix(f"{self.entry.name}: ")
+        if self.remedy and text.endswith(self.remedy):
+            text = text.removesuffix(self.remedy).rstrip(" :;.,")
+        return text
+
+    def marked(self, state: str, reason: str, remedy: str = "") -> Device:
+        """Return the device in another state; who holds it stays."""
+        return replace(self, state=state, reason=reason, remedy=remedy)
+
+    @property
+    def unmet(self) -> tuple[str, ...]:
+        """Expectations of the inventory that don't hold: `os is Android 14, expected 15`.
+
+        A version alone (`15`) is met by a name that ends in it (`Android 15`).
+        """
+        return () if self.facts is None else unmet_expectations(self.entry, self.facts)
 
     @property
     def name(self) -> str:
@@ -146,6 +193,20 @@ class Device:
         if self.entry.serial is not None:
             values.setdefault("serial", self.entry.serial)
         return values
+
+
+def unmet_expectations(entry: DeviceEntry, facts: DeviceFacts) -> tuple[str, ...]:
+    """Expectations of the inventory that don't hold: `os is Android 14, expected 15`.
+
+    A version alone (`15`) is met by a name that ends in it (`Android 15`).
+    """
+    found = []
+    for key, wanted in entry.expect:
+        value = getattr(facts, key, None)
+        text = "unknown" if value is None else str(value)
+        if text != wanted and text.rpartition(" ")[2] != wanted:
+            found.append(f"{key} is {text}, expected {wanted}")
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class JobProgress:
     job_id: str
     attempt: int
     device: str
-    #: `lease`, `deploy`, `check`, `measure`, `collect`, `clean`.
+    #: `lease`, `deploy`, `check`, `cooldown`, `measure`, `collect`, `clean`.
     stage: str
     done: int = 0
     #: 0 when the end isn't known.
@@ -61,7 +61,20 @@ class DeviceChanged:
     device: Device
 
 
-SiteEvent = JobStarted | JobProgress | JobFinished | DeviceChanged
+@dataclass(frozen=True, slots=True)
+class DeviceRecovery:
+    """A recovery step of the inventory was performed on a device that didn't answer."""
+
+    device: str
+    #: `reconnect`, `reboot`, or `command: ...`.
+    step: str
+    at: str
+    #: Whether the device answered after it.
+    ok: bool
+    detail: str
+
+
+SiteEvent = JobStarted | JobProgress | JobFinished | DeviceChanged | DeviceRecovery
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,27 @@
-"""What a cell's launches do: the correctness launch first, then the measuring ones. Pure."""
+"""What a cell's launches do: cold ones, the check of correctness, and those that measure. Pure."""
 
 from __future__ import annotations
 
-from farm.core.artifact import Bundle, LogitsPass, ReferenceResult
-from farm.core.runtime import Generate, LaunchRequest, Measure
-from farm.core.spec import Correctness, Workload
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from farm.core.artifact import Bundle, CanaryProgram, LayerReplay, LogitsPass, ReferenceResult
+from farm.core.runtime import (
+    CanaryLaunch,
+    DeployFile,
+    DeviceJob,
+    Generate,
+    LaunchPolicy,
+    LaunchRequest,
+    Measure,
+)
+from farm.core.spec import Correctness, Gate, RunSpec, Workload
 
 #: Length of the later chunks of the prefill pass: short enough for several rows of evidence.
 _CHUNK = 16
+#: The same of a replayed layer: longer than the block of rows of any kernel, and no multiple of it.
+_REPLAY_CHUNK = 5
 
 
 def logits_passes(correctness: Correctness, workload: Workload) -> tuple[LogitsPass, ...]:
@@ -50,18 +64,167 @@ def _measure(
     )
 
 
+def too_long(workload: Workload, max_context: int) -> dict[str, str]:
+    """Measures that the artifact's context can't hold, and why, by name."""
+    return {
+        measure.name: f"needs {positions(measure)} tokens of context, the artifact has"
+        f" {max_context}"
+        for measure in measures(workload)
+        if positions(measure) > max_context
+    }
+
+
+def positions(measure: Measure) -> int:
+    """Positions of the context that one window fills; a decode starts from one token at least."""
+    return max(measure.depth + measure.prefill, 1) + measure.decode
+
+
+@dataclass(frozen=True, slots=True)
+class CellLaunches:
+    """What one cell launches."""
+
+    #: Once each, in order.
+    once: tuple[LaunchRequest, ...]
+    #: And then again and again; None when nothing of the workload fits the context.
+    policy: LaunchPolicy | None
+
+
 def cell_launches(
-    correctness: Correctness, workload: Workload, reference: ReferenceResult, *, threads: int
-) -> tuple[LaunchRequest, ...]:
-    """Return the launches of one cell, in order."""
+    spec: RunSpec,
+    reference: ReferenceResult,
+    *,
+    threads: int,
+    max_context: int,
+    paired: bool,
+    sweeps: bool = True,
+) -> CellLaunches:
+    """Return the launches of one cell.
+
+    First the cold ones, then the check of correctness, then those that are timed warm. Of two
+    arms each gets one launch that warms its files before any that counts.
+    """
+    workload = spec.workload
+    long = too_long(workload, max_context)
+    timed = tuple(m for m in measures(workload) if m.name not in long)
     check = LaunchRequest(
         threads=threads,
         tokens=reference.tokens,
-        passes=logits_passes(correctness, workload),
-        generate=Generate(reference.prompt, correctness.max_new_tokens, reference.stop_ids),
+        passes=logits_passes(spec.correctness, workload),
+        generate=Generate(
+            reference.prompt,
+            spec.correctness.max_new_tokens,
+            reference.stop_ids,
+            reference.prompt_text,
+        ),
     )
-    timed = LaunchRequest(threads=threads, tokens=reference.tokens, measures=measures(workload))
-    return (check, *([timed] * workload.launches))
+    if not timed:
+        return CellLaunches((check,), None)
+    first = replace(timed[0], repetitions=1, warmup=0)
+    warm = replace(check, passes=(), generate=None, measures=timed, texts=reference.texts)
+    start = replace(warm, measures=(first,))
+    cold = (replace(start, cold=True),) * workload.cold_launches
+    ours = (warm,) if sweeps else one_by_one(warm)
+    if not paired:
+        return CellLaunches((*cold, check), _policy(spec, ours))
+    theirs = tuple(replace(request, arm="baseline") for request in ours)
+    once = (*cold, check, replace(start, arm="baseline"))
+    return CellLaunches(once, _policy(spec, (*ours, *theirs, *theirs, *ours)))
+
+
+def without_baseline(job: DeviceJob) -> DeviceJob:
+    """Return the job for the candidate alone."""
+    policy = job.policy
+    if policy is not None:
+        ours = dict.fromkeys(request for request in policy.block if request.arm == "candidate")
+        policy = replace(policy, block=tuple(ours))
+    launches = tuple(request for request in job.launches if request.arm == "candidate")
+    return replace(job, launches=launches, policy=policy, baseline=None)
+
+
+def least_launches(job: DeviceJob) -> int:
+    """Launches that a job has at least; its policy may add more."""
+    policy = job.policy
+    if policy is None:
+        return len(job.launches)
+    return len(job.launches) + -(-policy.least // policy.per_block) * len(policy.block)
+
+
+def _policy(spec: RunSpec, block: tuple[LaunchRequest, ...]) -> LaunchPolicy:
+    names = dict.fromkeys(measure.name for request in block for measure in request.measures)
+    bounds = tuple((name, value) for name in names for value in _bounds(spec.gates, name))
+    return replace(launch_policy(spec.workload, block, regress=spec.regress), bounds=bounds)
+
+
+def launch_policy(
+    workload: Workload, block: tuple[LaunchRequest, ...], *, regress: float
+) -> LaunchPolicy:
+    """Return how often a block is repeated for a workload."""
+    return LaunchPolicy(
+        block=block,
+        least=workload.launches,
+        most=workload.max_launches,
+        budget_s=workload.budget_s,
+        precision=regress if workload.precision is None else workload.precision,
+        regress=regress,
+    )
+
+
+def text_lengths(workload: Workload) -> tuple[int, ...]:
+    """Return the lengths in tokens of the texts for runners that take no ids.
+
+    A reply alone is measured after a short text: such a runner starts from a prompt always.
+    """
+    return workload.prefill or (_CHUNK,)
+
+
+def _bounds(gates: Sequence[Gate], metric: str) -> list[float]:
+    """Bounds of the gates on one rate, by its class (`decode_tok_s`) or its own name."""
+    kind = {"pp": "prefill_tok_s", "tg": "decode_tok_s"}[metric[:2]]
+    return [
+        gate.value for gate in gates if gate.metric in (kind, metric) and gate.relative_to is None
+    ]
+
+
+def one_by_one(launch: LaunchRequest) -> tuple[LaunchRequest, ...]:
+    """Split a timed launch for runners that do one prompt and one reply each, at depth 0."""
+    prefills = [m for m in launch.measures if m.prefill and not m.depth]
+    decodes = [m for m in launch.measures if m.decode and not m.depth]
+    pairs = [
+        tuple(m for m in pair if m is not None) for pair in itertools.zip_longest(prefills, decodes)
+    ]
+    return tuple(replace(launch, measures=pair) for pair in pairs) or (launch,)
+
+
+def canary_passes(program: CanaryProgram) -> tuple[LogitsPass, ...]:
+    """Return the canary's passes: token by token, and in chunks that end at odd places."""
+    total = len(program.tokens)
+    first, second = total // 2 + 1, total // 4 + 1
+    chunks = (first, second, total - first - second)
+    return (LogitsPass("decode", (1,) * total), LogitsPass("prefill", chunks))
+
+
+def canary_launch(program: CanaryProgram, *, threads: int) -> CanaryLaunch:
+    """Return the launch that checks the kernels."""
+    return CanaryLaunch(
+        DeployFile(program.pte, "canary.pte"),
+        LaunchRequest(threads=threads, tokens=program.tokens, passes=canary_passes(program)),
+    )
+
+
+def replay_passes(replay: LayerReplay) -> tuple[LogitsPass, ...]:
+    """Return the passes over one layer's recorded inputs: token by token, and in chunks."""
+    total = replay.inputs.rows
+    rest = total % _REPLAY_CHUNK
+    chunks = (_REPLAY_CHUNK,) * (total // _REPLAY_CHUNK) + ((rest,) if rest else ())
+    return (LogitsPass("decode", (1,) * total), LogitsPass("prefill", chunks))
+
+
+def replay_launch(replay: LayerReplay, *, threads: int) -> CanaryLaunch:
+    """Return the launch that runs one layer of the artifact on its own."""
+    return CanaryLaunch(
+        DeployFile(replay.pte, "replay.pte"),
+        LaunchRequest(threads=threads, tokens=replay.tokens, passes=replay_passes(replay)),
+    )
 
 
 def ram_need_bytes(bundle: Bundle) -> int:

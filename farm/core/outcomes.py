@@ -41,14 +41,17 @@ def judged(
 ) -> CellResult:
     """Result of a cell whose device run was compared."""
     build = task.run.runner
-    flags = judgement.flags
+    flags, reason = judgement.flags, judgement.reason
+    if build.note:
+        flags = (*flags, "other_runtime")
+        reason = f"{reason}; {build.note}" if reason else build.note
     if len(attempts) > 1:
         flags = (*flags, "retried")
     return _result(
         cell,
         device,
         outcome=judgement.outcome,
-        reason=judgement.reason,
+        reason=reason,
         flags=flags,
         attempts=attempts,
         export=task.export,
@@ -60,6 +63,8 @@ def judged(
             isa=task.run.launches[0].hello.isa if task.run.launches else build.isa,
             backend_requested=task.export.bundle.backend,
             backend_effective=judgement.backend_effective,
+            executorch=build.executorch or None,
+            how=build.how,
         ),
         judgement=judgement,
         pushed_bytes=task.run.deployed.pushed_bytes,
@@ -112,11 +117,17 @@ def skipped(
 
 
 def artifact_report(export: ExportResult | None) -> ArtifactReport:
-    """Name the deployed file, or nothing when there is none."""
+    """Name the deployed files, or nothing when there are none."""
     if export is None:
         return ArtifactReport(None, None, None)
-    pte = export.bundle.pte
-    return ArtifactReport(export.bundle.key, pte.sha256, pte.size_bytes)
+    pte, data = export.bundle.pte, export.bundle.data
+    return ArtifactReport(
+        export.bundle.key,
+        pte.sha256,
+        pte.size_bytes,
+        None if data is None else data.sha256,
+        None if data is None else data.size_bytes,
+    )
 
 
 def _result(

@@ -7,14 +7,15 @@ A cell is one line of the report: model x recipe x toolchain x runner x threads 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from farm.core.artifact import ModelSource, Recipe, Toolchain
 from farm.core.device import Device
 from farm.core.errors import PlanError
+from farm.core.runtime import RunnerSpec
 from farm.core.selector import Selector, parse_selector
-from farm.core.spec import DeviceRequest, RunSpec
+from farm.core.spec import DeviceRequest, Resources, RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Skip:
     """A cell that won't run, and why."""
 
     cell: Cell
-    #: `excluded`, `device_missing`, `unfit`.
+    #: `excluded`, `device_missing`, `quarantined`, `unfit`.
     flag: str
     reason: str
 
@@ -79,10 +80,34 @@ class Catalog:
     models: dict[str, ModelSource]
     recipes: dict[str, Recipe]
     toolchains: dict[str, Toolchain]
+    runners: dict[str, RunnerSpec]
+    #: Memory that an export is expected to need, by model and recipe; missing where unknown.
+    export_bytes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+    def resources(self, limits: Resources, target: ArtifactId) -> Resources:
+        """What to set aside for an export: what the config says, else the estimate."""
+        if limits.memory_bytes:
+            return limits
+        need = self.export_bytes.get((target.model, target.recipe), 0)
+        return replace(limits, memory_bytes=need)
+
+    def unusable(self, artifact: ArtifactId, runner: str) -> str | None:
+        """Say why a runner can't load an artifact; None when it can."""
+        program = self.recipes[artifact.recipe].program
+        spec = self.runners[runner]
+        if program in spec.programs:
+            return None
+        takes = " and ".join(f".{name}" for name in spec.programs)
+        return f"recipe {artifact.recipe} makes a .{program}, runner {runner} takes {takes}"
 
 
-def make_plan(spec: RunSpec, devices: Sequence[Device]) -> Plan:
+def make_plan(spec: RunSpec, devices: Sequence[Device], catalog: Catalog) -> Plan:
     """Plan a run over the devices of an inventory.
+
+    Args:
+        spec: The run config.
+        devices: What probing found.
+        catalog: What its names mean.
 
     Raises:
         PlanError: No device matches any request; the message says what was asked and what
@@ -93,15 +118,18 @@ def make_plan(spec: RunSpec, devices: Sequence[Device]) -> Plan:
     for request in spec.devices:
         for cell, usable in _requested(spec, request, devices):
             excluded = _excluded_by(spec, cell)
+            unusable = catalog.unusable(cell.artifact, cell.runner)
             if excluded is not None:
                 skips.append(Skip(cell, "excluded", f"excluded by the config: {excluded}"))
+            elif unusable is not None:
+                skips.append(Skip(cell, "excluded", unusable))
             elif not usable:
                 reason = "; ".join(
                     f"{device.name}: {device.reason or device.state}"
                     for device in devices
                     if device.name in cell.devices
                 )
-                skips.append(Skip(cell, "device_missing", reason))
+                skips.append(Skip(cell, _missing_flag(cell, devices), reason))
             else:
                 cells.append(cell)
     if not cells and not skips:
@@ -131,15 +159,33 @@ def _requested(
                 place = device.name
                 cell_id = _cell_id(artifact, runner, threads, place)
                 cell = Cell(cell_id, artifact, runner, threads, (device.name,), place)
-                yield cell, device.facts is not None
+                yield cell, device.usable
         elif matching:
             pool = request.pool or request.select or "any"
             names = tuple(device.name for device in matching)
-            usable = any(device.facts is not None for device in matching)
+            usable = any(device.usable for device in matching)
             for number in range(request.any):
                 place = pool if request.any == 1 else f"{pool}#{number + 1}"
                 cell_id = _cell_id(artifact, runner, threads, place)
                 yield Cell(cell_id, artifact, runner, threads, names, place), usable
+
+
+def _missing_flag(cell: Cell, devices: Sequence[Device]) -> str:
+    """Flag of a cell none of whose devices can be used: the state of one that is there."""
+    states = {device.state for device in devices if device.name in cell.devices}
+    return next((flag for flag in ("quarantined", "unfit") if flag in states), "device_missing")
+
+
+def measuring_at_most_s(spec: RunSpec, plan: Plan) -> float:
+    """Longest time that the budgets let one device spend in measuring, seconds.
+
+    Devices work side by side; a cell of a pool may come to any of its devices.
+    """
+    counts = [
+        sum(1 / len(cell.devices) for cell in plan.cells if device.name in cell.devices)
+        for device in plan.devices
+    ]
+    return spec.workload.budget_s * max(counts, default=0.0)
 
 
 def selects(selector: Selector, device: Device) -> bool:

@@ -12,7 +12,14 @@ from farm.core.device import Device
 from farm.core.errors import FarmError
 from farm.core.outcomes import artifact_report, error_report
 from farm.core.plan import ArtifactId, Plan
-from farm.core.result import CellResult, DeviceReport, ExportReport, FarmReport, Report
+from farm.core.result import (
+    CellResult,
+    DeviceReport,
+    ExportReport,
+    FarmReport,
+    Incident,
+    Report,
+)
 from farm.core.spec import RunSpec
 
 SCHEMA_VERSION = 1
@@ -32,6 +39,8 @@ class RunFacts:
     farm: FarmReport
     #: Seconds each device had a job.
     busy_s: Mapping[str, float]
+    #: What had to be done about devices, in order.
+    incidents: tuple[Incident, ...] = ()
 
 
 def export_report(
@@ -55,20 +64,27 @@ def export_report(
     )
 
 
-def alarms(devices: Iterable[Device], exports: Iterable[ExportReport]) -> tuple[str, ...]:
+def alarms(
+    devices: Iterable[Device],
+    exports: Iterable[ExportReport],
+    incidents: Iterable[Incident] = (),
+) -> tuple[str, ...]:
     """Return what somebody should look at although no cell failed of it."""
     found = []
     for device in devices:
-        if device.facts is None:
-            reason = device.reason or device.state
+        reason = device.reason or device.state
+        if device.unmet:
+            found.append(f"device {device.name}: {'; '.join(device.unmet)}")
+        elif device.state == "quarantined":
+            found.append(f"device {device.name} is quarantined: {reason}")
+        elif device.facts is None:
             found.append(f"device {device.name} of the inventory is not there: {reason}")
-            continue
-        for key, wanted in device.entry.expect:
-            actual = device.attributes.get(key)
-            if actual is None or not str(actual).startswith(wanted):
-                found.append(
-                    f"device {device.name}: {key} is {actual or 'unknown'}, expected {wanted}"
-                )
+        elif device.state == "unfit":
+            found.append(f"device {device.name} can't be used: {reason}")
+        elif not device.usable:
+            found.append(f"device {device.name} was lost during the run: {reason}")
+    for incident in incidents:
+        found.append(f"device {incident.device}: {incident.kind}: {incident.detail}")
     for export in exports:
         if export.unquantised:
             names = ", ".join(export.unquantised[:3])
@@ -94,7 +110,9 @@ def build_report(
         summary,
         planned=len(results),
         require_judged=spec.require_judged,
-        device_missing=any("device_missing" in result.flags for result in results),
+        device_missing=any(
+            {"device_missing", "quarantined"} & set(result.flags) for result in results
+        ),
         interrupted=facts.interrupted,
     )
     used = {name for cell in plan.cells for name in cell.devices}
@@ -111,7 +129,7 @@ def build_report(
         host=facts.host,
         toolchains=dict(toolchains),
         farm=facts.farm,
-        alarms=alarms(plan.devices, exports),
+        alarms=alarms(plan.devices, exports, facts.incidents),
         devices=tuple(
             DeviceReport(
                 name=device.name,
@@ -120,6 +138,7 @@ def build_report(
                 idle_share=_idle_share(facts, device.name) if device.name in used else None,
                 state=device.state,
                 reason=device.reason,
+                incidents=tuple(i for i in facts.incidents if i.device == device.name),
             )
             for device in plan.devices
         ),

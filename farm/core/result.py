@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from farm.core.artifact import Delegation, ToolchainVersions
 from farm.core.device import DeviceFacts
+from farm.core.runtime import Arm, Regime
 
 Outcome = Literal["passed", "failed", "inconclusive", "errored", "skipped"]
 Trust = Literal["ok", "unverified", "noisy", "invalid"]
-Regime = Literal["first_ever", "cold", "warm"]
 BaselineVerdict = Literal["PASS", "REGRESSED", "IMPROVED", "NOISY", "INCOMPARABLE", "INSUFFICIENT"]
 
 
@@ -57,9 +57,18 @@ class StageComparison:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A small fp32 program through the same kernels."""
+    """A small fp32 program through the same kernels, and one layer of the model on its own."""
 
     max_abs_error: float | None
+    #: Cosine of what the layer adds to its recorded inputs, device to PyTorch: mean over
+    #: positions, on the path where it is lower.
+    layer_cosine: float | None = None
+    #: Of the worst position.
+    layer_cosine_min: float | None = None
+    #: Which layer it was, counted from 0.
+    layer: int | None = None
+    #: Why there is no cosine; empty where there is one.
+    layer_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ class SampleReport:
     t_s: float
     launch: int
     rep: int
-    arm: str = "candidate"
+    arm: Arm = "candidate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,8 @@ class PerformanceReport:
     trust: Trust
     #: Guard name to ok, flagged or unavailable.
     guards: dict[str, str] = field(default_factory=dict)
+    #: Why there is no number; empty where there is one.
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +129,22 @@ class MemoryReport:
     #: Peak of each launch, in launch order; empty where the kernel doesn't tell.
     launches_bytes: tuple[int, ...] = ()
     gates: tuple[GateResult, ...] = ()
+    #: The same of the baseline's arm, where one ran beside the cell.
+    baseline_launches_bytes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EnergyReport:
     """Energy, where the device has a gauge."""
 
+    #: Joules of the whole device per decoded token.
     j_per_token: float | None
+    #: Which gauge it comes from; empty when there is none.
+    source: str = ""
+    #: Mean power of the timed windows, watts.
+    mean_w: float | None = None
+    #: Why there is no number.
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +169,9 @@ class BaselineReport:
     ci95: tuple[float, float] | None
     metrics: tuple[MetricComparison, ...] = ()
     reason: str = ""
+    #: `paired`: both arms alternated in one lease. `identity`: both arms are the same bytes.
+    #: `sittings`: the numbers of two nights, widened by what devices drift between them.
+    method: Literal["paired", "identity", "sittings"] = "sittings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +180,11 @@ class ArtifactReport:
 
     key: str | None
     sha256: str | None
+    #: The program alone.
     size_bytes: int | None
+    #: External weights (.ptd); None when they are inside the program.
+    data_sha256: str | None = None
+    data_size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +198,10 @@ class RunnerReport:
     isa: str | None = None
     backend_requested: str | None = None
     backend_effective: str | None = None
+    #: Version of the ExecuTorch it was built against.
+    executorch: str | None = None
+    #: Which of several ways of building was taken, and why; empty where there is one.
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +293,17 @@ class ExportReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that had to be done about a device during the run."""
+
+    device: str
+    at: str
+    #: `recovery`, `quarantine`.
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceReport:
     """A device of the inventory during the run."""
 
@@ -272,6 +314,7 @@ class DeviceReport:
     idle_share: float | None
     state: str
     reason: str = ""
+    incidents: tuple[Incident, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

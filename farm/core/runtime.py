@@ -5,9 +5,23 @@ Plain data between controller, site and judge. Times are seconds unless a name s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-from farm.core.artifact import LogitsPass, LogitsRef, ObjectRef
+from farm.core.artifact import LogitsPass, LogitsRef, ObjectRef, Sdk
+from farm.core.telemetry import LaunchTelemetry, Start
+
+RunnerKind = Literal["executorch", "executorch_python", "llama_main", "llama_cpp", "command"]
+RUNNER_KINDS: dict[str, RunnerKind] = {kind: kind for kind in get_args(RunnerKind)}
+#: What a runner loads: an ExecuTorch program, or GGUF weights as they are.
+Program = Literal["pte", "gguf"]
+#: How the output of a `command` is read; `regex` comes with patterns.
+Parse = Literal["pytorch_observer", "jsonl", "regex"]
+#: How a launch finds the device: right after its files arrived; with its files out of the page
+#: cache; or with them in it, after another launch.
+Regime = Literal["first_ever", "cold", "warm"]
+#: Whose artifact and runner a launch runs.
+Arm = Literal["candidate", "baseline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +32,70 @@ class DeployFile:
     #: Path inside the work folder, with forward slashes.
     path: str
     executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFiles:
+    """What one launch finds in its work folder, as paths relative to it."""
+
+    model: str
+    #: External weights.
+    data: tuple[str, ...] = ()
+    #: For runners whose spec says that they read it.
+    tokenizer: str | None = None
+    #: A folder that exists, for what the runner writes.
+    out: str = "."
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSpec:
+    """A runner of a run config. Not to be confused with RunnerBuild: its files for one ABI."""
+
+    #: As cells and reports name it.
+    name: str
+    kind: RunnerKind = "executorch"
+    #: The user's files, in the work folder beside the model.
+    files: tuple[DeployFile, ...] = ()
+    #: Where they lie on the controller's host, in the same order.
+    sources: tuple[str, ...] = ()
+    #: ABI of its programs, in Android's terms; None for scripts.
+    abi: str | None = None
+    #: Program and arguments; see runners.command for what stands in braces.
+    argv: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    parse: Parse | None = None
+    #: `parse: regex` only: figure and pattern.
+    patterns: tuple[tuple[str, str], ...] = ()
+    #: File with logits that a `command` writes; None when it gives none.
+    logits: str | None = None
+    #: `executorch_python` only: the device's interpreter that has executorch.
+    python: str | None = None
+    programs: tuple[Program, ...] = ("pte",)
+    #: Backends whose programs it can run, `portable` included; empty: only the device can tell.
+    backends: tuple[str, ...] = ()
+    #: Whether it gives logits; without them correctness is by its text only.
+    gives_logits: bool = True
+    #: Whether it reads the tokenizer itself.
+    needs_tokenizer: bool = False
+    #: Whether one launch measures a whole sweep; others take one prompt and one reply each.
+    sweeps: bool = True
+
+
+#: The runner of cells that name no other.
+OWN = RunnerSpec("executorch", backends=("xnnpack", "portable"))
+
+
+@dataclass(frozen=True, slots=True)
+class BuildVariant:
+    """Which of several builds of one runner is wanted."""
+
+    #: Bring loader and C library along whatever the device's facts say: its own don't serve.
+    own_libc: bool = False
+    #: Able to trace every operator, at the price of slower windows.
+    profile: bool = False
+
+
+PLAIN = BuildVariant()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +115,12 @@ class RunnerBuild:
     libc: str | None = None
     #: The instruction set it is compiled for, before run-time dispatch.
     isa: str | None = None
+    #: Version of the ExecuTorch it was built against; empty where that says nothing.
+    executorch: str = ""
+    #: Why that isn't the version that was asked for; empty when it is.
+    note: str = ""
+    #: Why it was built this way, where there are several ways.
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +143,8 @@ class Generate:
     prompt: tuple[int, ...]
     max_new_tokens: int
     stop_ids: tuple[int, ...]
+    #: The prompt as text, for runners that read the tokenizer themselves.
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +157,17 @@ class LaunchRequest:
     passes: tuple[LogitsPass, ...] = ()
     generate: Generate | None = None
     measures: tuple[Measure, ...] = ()
+    #: Windows that are traced in place of timed ones.
+    profiles: tuple[Measure, ...] = ()
+    #: Texts of about so many tokens, to measure with where a runner takes no ids.
+    texts: tuple[tuple[int, str], ...] = ()
     affinity: str = "auto"
     #: Order-only perturbation of custom SDPA; 0 is the normal order.
     sdpa_order: int = 0
     timeout_s: float = 600.0
+    #: Put the program's files out of the page cache first, unless they have just arrived.
+    cold: bool = False
+    arm: Arm = "candidate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +201,17 @@ class Sample:
     #: Start on the device's monotonic clock while a runner's output is parsed; in a job's
     #: result, seconds since its first timed window.
     t_s: float = 0.0
-    arm: str = "candidate"
+    arm: Arm = "candidate"
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRef:
+    """The trace of one window, an ETDump."""
+
+    #: Name of the window.
+    name: str
+    object: ObjectRef
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +231,73 @@ class LaunchResult:
     affinity: str
     #: Backends that the loaded model's delegates use; empty when the runner doesn't tell.
     backends: tuple[str, ...] = ()
+    #: The answer of a runner that gives text instead of ids.
+    text: str | None = None
+    #: How its figures came about, where that isn't farm's own way; added to definitions.
+    definition: str = ""
+    #: False where a runner cuts its own prompts: counts are as it reports them.
+    exact_counts: bool = True
+    #: As the site brought it about; None where that could not be told.
+    regime: Regime | None = None
+    arm: Arm = "candidate"
+    #: Traces of windows: files of the output folder, in a job's result objects of the store.
+    profiles: tuple[ProfileRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPolicy:
+    """Launches that are repeated until what they show is enough; see farm.core.stopping."""
+
+    #: Launches of one round, in order: one, or A B B A.
+    block: tuple[LaunchRequest, ...]
+    #: Launches of the candidate, at least and at most.
+    least: int
+    most: int
+    #: No round begins that would probably end after this much time in launches, seconds.
+    budget_s: float
+    #: Relative half width that every rate's interval must get below.
+    precision: float
+    #: Largest accepted loss: what the ratio to a baseline arm must be told from.
+    regress: float
+    #: Metric name and bound of gates on a rate: no interval may hold its bound.
+    bounds: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def per_block(self) -> int:
+        """Launches of the candidate in one block that time one and the same metric."""
+        first = self.block[0].measures[0]
+        return sum(r.arm == "candidate" and first in r.measures for r in self.block)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a cell got no more launches."""
+
+    reason: Literal["precise", "budget", "most", "fixed"]
+    #: One sentence for people.
+    detail: str
+
+    @property
+    def looked(self) -> bool:
+        """Whether the number of launches was chosen by looking at what they gave."""
+        return self.reason != "fixed"
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineArm:
+    """What a cell's baseline ran, to be measured again beside the candidate."""
+
+    run_id: str
+    artifact: tuple[DeployFile, ...]
+    runner: RunnerBuild
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryLaunch:
+    """A check of the kernels in a device job: a file in the work folder, and what it is asked."""
+
+    file: DeployFile
+    request: LaunchRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +310,38 @@ class DeviceJob:
     run_id: str
     cell_id: str
     device: str
-    runner: str
+    runner: RunnerSpec
     #: Program first; external weights after it.
     artifact: tuple[DeployFile, ...]
     launches: tuple[LaunchRequest, ...]
+    #: For runners that tokenise on the device.
+    tokenizer: DeployFile | None = None
     #: Bytes of RAM the artifact is expected to need; 0 when unknown.
     ram_need_bytes: int = 0
     timeout_s: float = 3600.0
+    #: Runs before everything else; None where the runner can't give its logits.
+    canary: CanaryLaunch | None = None
+    #: Runs after it: one layer of the artifact; None where there is none to run alone.
+    replay: CanaryLaunch | None = None
     toolchain: str = ""
-    #: The SDK version the runner is built against; empty is farm's own.
-    executorch: str = ""
+    #: What the runner is to be built against.
+    sdk: Sdk = field(default_factory=Sdk)
+    #: More launches after `launches`, as many as are needed.
+    policy: LaunchPolicy | None = None
+    #: None: `launches` and `policy` name the candidate only.
+    baseline: BaselineArm | None = None
+
+    @property
+    def checks(self) -> dict[str, CanaryLaunch]:
+        """Launches that check the kernels before everything else, by name and in order."""
+        named = {"canary": self.canary, "replay": self.replay}
+        return {name: launch for name, launch in named.items() if launch is not None}
+
+    @property
+    def own_files(self) -> tuple[DeployFile, ...]:
+        """What the job deploys besides the files of its runner."""
+        words = () if self.tokenizer is None else (self.tokenizer,)
+        return (*self.artifact, *words, *(check.file for check in self.checks.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +362,17 @@ class DeviceRunResult:
     deployed: Deployed
     #: Facts about the moment: governor, battery, temperatures; for the report.
     conditions: tuple[tuple[str, str], ...] = ()
+    #: Of each timed launch: how warm the device was at its start, and what it said meanwhile.
+    starts: tuple[Start, ...] = ()
+    telemetry: tuple[LaunchTelemetry, ...] = ()
+    #: None where the number of launches was fixed.
+    stop: Stop | None = None
+    #: True when the baseline arm is the candidate, file by file: it wasn't measured again.
+    same_as_baseline: bool = False
+    #: Why the baseline arm gave no measurement; empty when it did, or wasn't asked for.
+    unpaired: str = ""
+    canary: LaunchResult | None = None
+    replay: LaunchResult | None = None
 
 
 @dataclass(frozen=True, slots=True)

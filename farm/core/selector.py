@@ -50,7 +50,7 @@ class Term:
             return any(_equal(actual, value) for value in self.values)
         if self.op in ("!=", "not in"):
             return not any(_equal(actual, value) for value in self.values)
-        left, right = _number(str(actual)), _number(self.values[0])
+        left, right = quantity(str(actual)), quantity(self.values[0])
         if left is None or right is None:
             return False
         comparisons = {
@@ -106,12 +106,13 @@ def parse_selector(text: str) -> Selector:
     return Selector(tuple(terms))
 
 
-def _number(text: str) -> float | None:
+def quantity(text: str) -> float | None:
+    """Read a number with or without a unit of bytes; None when it is neither."""
     match = _QUANTITY.match(text.strip())
     return None if match is None else float(match[1]) * _UNITS[match[2]]
 
 
 def _equal(actual: str | int, wanted: str) -> bool:
     if isinstance(actual, int):
-        return _number(wanted) == actual
+        return quantity(wanted) == actual
     return actual.casefold() == wanted.casefold()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from farm.core.artifact import ModelSource, Toolchain
+from farm.core.runtime import RunnerSpec
 
 Operator = Literal["<=", ">=", "<", ">", "=="]
 
@@ -38,11 +39,19 @@ class Workload:
     prefill: tuple[int, ...] = (128,)
     decode: tuple[int, ...] = (64,)
     depth: tuple[int, ...] = (0,)
+    #: Process starts of a cell that time the warm regime: at least, and at most.
     launches: int = 3
+    max_launches: int = 50
+    #: Process starts with the program's files out of the page cache.
+    cold_launches: int = 1
+    #: Windows of each metric inside one launch.
     repetitions: int = 3
     warmup: int = 1
     #: Most time a cell may spend in measuring, seconds.
     budget_s: float = 120.0
+    #: Relative half width that every rate's interval shall get below; None: as narrow as the
+    #: config's `regress` needs.
+    precision: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,20 @@ class Correctness:
     #: The user's message whose answer the report shows.
     prompt: str = "What is the capital of France?"
     max_new_tokens: int = 48
+    #: Whether a small fp32 program checks the kernels of every device first.
+    canary: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What an export or a reference may take on an export host."""
+
+    #: CPUs set aside, and threads; 0 leaves both to the pool.
+    cpus: int = 0
+    #: Memory set aside, bytes; 0 asks for none.
+    memory_bytes: int = 0
+    #: Most time of a worker process, seconds.
+    timeout_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +109,20 @@ class Waiver:
     issue: str = ""
 
 
+#: Value of a field of core.artifact.Recipe.
+RecipeValue = str | int | bool | None | tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeChange:
+    """A recipe of the config: a built-in one, changed."""
+
+    name: str
+    base: str
+    #: Fields of core.artifact.Recipe and their values.
+    fields: tuple[tuple[str, RecipeValue], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class RunSpec:
     """One run config."""
@@ -93,12 +130,17 @@ class RunSpec:
     name: str
     models: tuple[ModelSource, ...]
     toolchains: tuple[Toolchain, ...]
+    #: Those that the config describes; names of kinds need no entry.
+    runners: tuple[RunnerSpec, ...] = ()
+    #: Those that the config makes of built-in ones.
+    recipes: tuple[RecipeChange, ...] = ()
     matrix: Matrix = field(default_factory=Matrix)
     #: Each is a set of (field, value) that a cell must match in full to be left out.
     exclude: tuple[tuple[tuple[str, str], ...], ...] = ()
     devices: tuple[DeviceRequest, ...] = (DeviceRequest(select=""),)
     workload: Workload = field(default_factory=Workload)
     correctness: Correctness = field(default_factory=Correctness)
+    export: Resources = field(default_factory=Resources)
     gates: tuple[Gate, ...] = ()
     #: Largest allowed loss against the baseline, as a fraction (0.02 is 2 %).
     regress: float = 0.02

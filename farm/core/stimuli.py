@@ -21,6 +21,14 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceQuarantined:
+    """A device gets no more work in this run."""
+
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskEnded:
     """A host task ended: with a result or an error, never both."""
 
@@ -41,7 +49,16 @@ class Interrupt:
     """The user wants the run to end now."""
 
 
-Stimulus = Started | TaskEnded | RetryDue | Interrupt | JobStarted | JobFinished | DeviceChanged
+Stimulus = (
+    Started
+    | TaskEnded
+    | RetryDue
+    | Interrupt
+    | JobStarted
+    | JobFinished
+    | DeviceChanged
+    | DeviceQuarantined
+)
 
 
 @dataclass(frozen=True, slots=True)

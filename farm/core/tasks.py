@@ -5,21 +5,23 @@ Each kind has one function in farm.cluster.tasks, which Ray and the in-process p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from farm.core.artifact import (
     Bundle,
+    CanaryProgram,
     ExportRequest,
     ExportResult,
     LogitsPass,
     Recipe,
     ReferenceRequest,
     ReferenceResult,
+    Sdk,
 )
 from farm.core.device import Device
 from farm.core.result import Judgement
-from farm.core.runtime import DeviceRunResult, HostRunResult
-from farm.core.spec import RunSpec
+from farm.core.runtime import DeviceRunResult, HostRunResult, RunnerSpec
+from farm.core.spec import Resources, RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class ExportTask:
 
     task_id: str
     request: ExportRequest
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class ReferenceTask:
 
     task_id: str
     request: ReferenceRequest
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,9 @@ class HostRunTask:
 
     task_id: str
     bundle: Bundle
-    runner: str
     tokens: tuple[int, ...]
     passes: tuple[LogitsPass, ...]
-    executorch: str = ""
+    sdk: Sdk = field(default_factory=Sdk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +61,29 @@ class CompareTask:
     spec: RunSpec
     device: Device
     threads: int
-    runner: str
+    runner: RunnerSpec
     recipe: Recipe
     export: ExportResult
     reference: ReferenceResult
     #: None where no export host can run the artifact (another runner or backend).
     host: HostRunResult | None
     run: DeviceRunResult
+    #: What the device's canary is judged by; None where there is none.
+    canary: CanaryProgram | None = None
+    #: How to get eager logits for the device's answer, where text is all that it gives.
+    answer: ReferenceTask | None = None
 
 
-HostTask = ExportTask | ReferenceTask | HostRunTask | CompareTask
-HostTaskResult = ExportResult | ReferenceResult | HostRunResult | Judgement
+@dataclass(frozen=True, slots=True)
+class CanaryTask:
+    """Make, or find in the store, the program that checks the kernels of every device."""
+
+    task_id: str
+    resources: Resources = field(default_factory=Resources)
+
+
+HostTask = ExportTask | ReferenceTask | HostRunTask | CompareTask | CanaryTask
+HostTaskResult = ExportResult | ReferenceResult | HostRunResult | Judgement | CanaryProgram
 
 #: Name of each kind, for people and for history.
 KIND_NAMES: dict[type[HostTask], str] = {
@@ -76,4 +91,5 @@ KIND_NAMES: dict[type[HostTask], str] = {
     ReferenceTask: "reference",
     HostRunTask: "host_run",
     CompareTask: "compare",
+    CanaryTask: "canary",
 }

@@ -75,9 +75,11 @@ def last_line(results: Sequence[CellResult], summary: Summary, code: int) -> str
 #: Flags that name why a cell was not judged, most telling first, and how the last line says it.
 _REASON_FLAGS = {
     "device_missing": "device missing",
+    "quarantined": "quarantined",
     "interrupted": "interrupted",
     "export_failed": "export failed",
     "unfit": "unfit",
+    "no_runtime": "no runtime",
     "no_baseline": "no baseline",
     "incomparable": "incomparable",
     "insufficient": "insufficient",

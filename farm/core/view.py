@@ -61,6 +61,14 @@ class TaskFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceNote:
+    """Something about a device that people should know now."""
+
+    device: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CellDone:
     """A cell has its result."""
 
@@ -83,6 +91,7 @@ ViewEvent = (
     | JobStarted
     | JobProgress
     | JobFinished
+    | DeviceNote
     | CellDone
     | RunEnded
 )

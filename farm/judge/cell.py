@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from farm.core.artifact import LogitsRef
-from farm.core.launches import logits_passes, measures
+from farm.core.classes import device_class
+from farm.core.launches import logits_passes, measures, too_long
 from farm.core.result import (
     CorrectnessReport,
-    EnergyReport,
     GateResult,
     Judgement,
     MemoryReport,
@@ -24,6 +24,9 @@ from farm.core.result import (
 )
 from farm.core.runtime import HostRunResult, LaunchResult
 from farm.core.tasks import CompareTask
+from farm.judge.answers import Answer, judge_answer
+from farm.judge.canary import canary_gates
+from farm.judge.conditions import conditions
 from farm.judge.correctness import (
     EVERY_PATH,
     PATHS,
@@ -33,6 +36,7 @@ from farm.judge.correctness import (
     source_report,
     stage_report,
 )
+from farm.judge.environment import environment_guards
 from farm.judge.gates import (
     correctness_gates,
     describe,
@@ -41,14 +45,13 @@ from farm.judge.gates import (
     wanted_pairs,
 )
 from farm.judge.guards import (
-    NO_LANGUAGE_PERPLEXITY,
     Guard,
     backend_guard,
-    device_class,
-    environment_guards,
+    no_language_perplexity,
 )
 from farm.judge.logits import Logits, Matrix, every_position
-from farm.judge.performance import peak_rss_by_launch, performance_reports
+from farm.judge.performance import energy_report, peak_rss_by_launch, performance_reports
+from farm.judge.replay import LayerCosine, canary_report, replay_gates
 from farm.judge.rules import RuleContext, judge_pair, judge_source
 from farm.judge.text import garbage_reason
 
@@ -91,28 +94,49 @@ def stage_logits(task: CompareTask, open_ref: Callable[[LogitsRef], Matrix]) -> 
     return stages
 
 
-def judge_cell(task: CompareTask, logits: StageLogits, *, generated_text: str | None) -> Judgement:
+def judge_cell(
+    task: CompareTask,
+    logits: StageLogits,
+    *,
+    generated_text: str | None,
+    answer: Answer | None = None,
+    canary: float | None = None,
+    layer: LayerCosine | None = None,
+) -> Judgement:
     """Judge a finished device run.
 
     Args:
         task: The run, and the results it is judged by.
         logits: Opened matrices by stage and path, as stage_logits gives them.
         generated_text: The device's answer to the prompt, decoded; None when it gave none.
+        answer: Its tokens with eager logits, where the runner gives no logits of its own.
+        canary: Largest difference of the device's canary to PyTorch, as canary_error gives it.
+        layer: How well the layer that it replayed agrees, as layer_cosine gives it.
     """
     spec, entry = task.spec, task.device.entry
-    correctness = _judge_correctness(task, logits, generated_text)
+    correctness = _judge_correctness(task, logits, generated_text, answer)
     guards: list[Guard] = []
     if task.device.facts is not None:
         kind = device_class(task.device.facts, entry.labels)
-        guards += environment_guards(task.device.facts, entry.thermal, kind)
+        guards += environment_guards(task.device.facts, entry, kind, task.run)
     effective = effective_backend(task)
     guards.append(backend_guard(task.export.bundle.backend, effective))
     if correctness.text_guard is not None:
         guards.append(correctness.text_guard)
-    performance = performance_reports(task.run, measures(spec.workload), spec.gates, guards)
+    performance = performance_reports(
+        task.run,
+        measures(spec.workload),
+        spec.gates,
+        guards,
+        too_long(spec.workload, task.export.bundle.metadata.max_context),
+    )
     memory = _memory(task)
     extra = unmatched(spec.gates, [report.metric for report in performance])
-    report = replace(correctness.report, gates=(*correctness.report.gates, *extra))
+    report = replace(
+        correctness.report,
+        gates=(*canary_gates(canary), *replay_gates(layer), *correctness.report.gates, *extra),
+        canary=canary_report(task, canary, layer),
+    )
     gates = [*report.gates, *memory.gates, *(g for p in performance for g in p.gates)]
     outcome, reason = decide_outcome(gates)
     return Judgement(
@@ -122,8 +146,8 @@ def judge_cell(task: CompareTask, logits: StageLogits, *, generated_text: str | 
         correctness=report,
         performance=tuple(performance),
         memory=memory,
-        energy=EnergyReport(None),
-        conditions=_conditions(task),
+        energy=energy_report(task.run),
+        conditions=conditions(task.run, task.device, guards),
         backend_effective=effective,
     )
 
@@ -144,14 +168,17 @@ def decide_outcome(gates: Sequence[GateResult]) -> tuple[Outcome, str]:
 def effective_backend(task: CompareTask) -> str | None:
     """Name the backend that ran; None where neither export nor runner can tell."""
     requested = task.export.bundle.backend
-    if requested == "portable":
+    if requested in ("portable", "ggml"):
         return requested
     delegation = task.export.delegation
-    if delegation is None:
-        return None
-    linked = task.run.launches[0].hello.backends if task.run.launches else ()
-    missing = linked and not any(name.lower().startswith(requested) for name in linked)
-    return "portable" if delegation.delegated == 0 or missing else requested
+    if delegation is not None and delegation.delegated == 0:
+        return "portable"
+    launch = task.run.launches[0] if task.run.launches else None
+    if launch is not None and launch.hello.backends:
+        # A runner that tells which backends it has also tells which ones the program uses.
+        used = any(name.lower().startswith(requested) for name in launch.backends)
+        return requested if used else "portable"
+    return None if delegation is None else requested
 
 
 def same_code(host: HostRunResult | None, launches: Sequence[LaunchResult], sha256: str) -> bool:
@@ -162,7 +189,7 @@ def same_code(host: HostRunResult | None, launches: Sequence[LaunchResult], sha2
 
 
 def _judge_correctness(
-    task: CompareTask, logits: StageLogits, generated_text: str | None
+    task: CompareTask, logits: StageLogits, generated_text: str | None, answer: Answer | None
 ) -> _Correctness:
     spec = task.spec
     chain = compare_chain(logits, task.reference.tokens, wanted_pairs(spec.gates))
@@ -185,7 +212,11 @@ def _judge_correctness(
             stages.append(
                 stage_report(pair, path, context.noise_floor.get(path) if to_device else None)
             )
-    guard = _text_guard(generated_text, chain)
+    if answer is not None:
+        stage, gate = judge_answer(answer)
+        stages.append(stage)
+        gates.append(gate)
+    guard = _text_guard(generated_text, chain, task.export.bundle.metadata.vocab_size)
     if guard is not None:
         gates.append(_text_gate(guard))
     gates += correctness_gates(spec.gates, chain.pairs)
@@ -199,7 +230,7 @@ def _judge_correctness(
     return _Correctness(report, guard)
 
 
-def _text_guard(text: str | None, chain: ChainResult) -> Guard | None:
+def _text_guard(text: str | None, chain: ChainResult, vocabulary: int) -> Guard | None:
     """Look at the generated text, unless the model is known to know no language.
 
     Without an eager reference a huge perplexity may be a random model or a broken artifact, and
@@ -208,10 +239,11 @@ def _text_guard(text: str | None, chain: ChainResult) -> Guard | None:
     if text is None:
         return None
     reference = _perplexity_of("eager_fp32", chain)
-    if reference is not None and reference > NO_LANGUAGE_PERPLEXITY:
+    limit = no_language_perplexity(vocabulary)
+    if reference is not None and reference > limit:
         return None
     host = _perplexity_of("host_pte", chain)
-    if reference is None and host is not None and host > NO_LANGUAGE_PERPLEXITY:
+    if reference is None and host is not None and host > limit:
         return Guard(
             "garbage_text",
             "unavailable",
@@ -277,11 +309,13 @@ def _device_logits(task: CompareTask) -> tuple[tuple[str, LogitsRef], ...]:
 
 
 def _memory(task: CompareTask) -> MemoryReport:
-    peaks = [x.peak_rss_bytes for x in task.run.launches if x.peak_rss_bytes is not None]
+    own = [launch for launch in task.run.launches if launch.arm == "candidate"]
+    peaks = [x.peak_rss_bytes for x in own if x.peak_rss_bytes is not None]
     peak = max(peaks, default=None)
     return MemoryReport(
         peak_rss_bytes=peak,
         launches_bytes=peak_rss_by_launch(task.run),
+        baseline_launches_bytes=peak_rss_by_launch(task.run, "baseline"),
         gates=tuple(memory_gates(task.spec.gates, peak)),
     )
 
@@ -300,25 +334,27 @@ def _flags(
     flags += [
         trust
         for trust in ("invalid", "noisy", "unverified")
-        if any(report.trust == trust for report in warm)
+        if any(report.trust == trust and not report.reason for report in warm)
     ]
-    if any(report.median is None for report in warm):
+    if any(report.median is None and not report.reason for report in warm):
         flags.append("not_measured")
-    elif any(report.ci95 is None for report in warm):
+    elif any(report.ci95 is None and not report.reason for report in warm):
         flags.append("few_launches")
+    if any(report.reason for report in warm):
+        flags.append("too_long")
+    if task.run.stop is not None and task.run.stop.reason == "budget":
+        flags.append("budget_spent")
+    if task.run.same_as_baseline:
+        flags.append("same_as_baseline")
     if task.export.unquantised:
         flags.append("unquantised")
+    if task.spec.correctness.canary and task.run.canary is None:
+        flags.append("no_canary")
+    if not task.runner.gives_logits:
+        flags.append("text_only")
     if task.run.launches and all(x.peak_rss_bytes is None for x in task.run.launches):
         flags.append("no_peak_rss")
     return tuple(dict.fromkeys(flags))
-
-
-def _conditions(task: CompareTask) -> dict[str, str]:
-    conditions = dict(task.run.conditions)
-    facts = task.device.facts
-    if facts is not None:
-        conditions.setdefault("device_class", device_class(facts, task.device.entry.labels))
-    return conditions
 
 
 def _sentence(gates: Sequence[GateResult]) -> str:

@@ -1,22 +1,35 @@
 """Samples of a device job to metrics with units, definitions, intervals and trust.
 
-Rates and latencies are of the warm regime: warm-up windows are left out, and so is the load of
-a job's first launch; after a push that one is reported apart, as first-ever.
+Regimes are never pooled: a metric has one row for each regime that it was measured in. A load is
+of its launch's regime; so is a window, unless a warm-up window of its metric came before it in the
+same launch: then it is warm. Warm-up windows themselves are left out.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from farm.core.result import PerformanceReport, Regime, SampleReport
-from farm.core.runtime import DeviceRunResult, LaunchResult, Measure, Sample
+from farm.core.result import EnergyReport, PerformanceReport, SampleReport
+from farm.core.runtime import (
+    Arm,
+    DeviceRunResult,
+    LaunchResult,
+    Measure,
+    Regime,
+    Sample,
+)
 from farm.core.spec import Gate
 from farm.judge.gates import performance_gates
 from farm.judge.guards import Guard, spread_guard, trust_of, window_guard
-from farm.judge.statistics import median_interval, min_detectable_change, spread
+from farm.judge.statistics import (
+    median_interval,
+    min_detectable_change,
+    paired_interval,
+    spread,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,7 @@ def performance_reports(
     measures: Sequence[Measure],
     gates: Sequence[Gate],
     guards: Sequence[Guard],
+    missing: Mapping[str, str] | None = None,
 ) -> list[PerformanceReport]:
     """Report every metric of a job.
 
@@ -46,26 +60,80 @@ def performance_reports(
         measures: What it was asked to do, each once.
         gates: Gates of the config; those on speed are decided here.
         guards: Guards of the cell as a whole; each metric adds its own.
+        missing: Measures that weren't tried, and why, by name.
     """
     if not run.launches:
         return []
-    first = run.launches[0]
-    timed = [s for launch in run.launches for s in launch.samples if not s.warmup]
-    metrics = [*_rates(measures, timed), *_latencies(measures, timed), *_loads(run)]
+    why = missing or {}
+    tried = [measure for measure in measures if measure.name not in why]
+    # The first launch may be another program of the runner, which times nothing.
+    last = run.launches[-1]
+    windows = _windows(run)
+    metrics = []
+    for regime in ("warm", "cold", "first_ever"):
+        found = [sample for sample, its in windows if its == regime]
+        asked = [m for m in tried if regime == "warm" or any(s.metric == m.name for s in found)]
+        latencies = _latencies(asked, found, last.exact_counts, tried)
+        if last.definition:
+            latencies = [metric for metric in latencies if metric.samples]
+        named = [*_rates(asked, found, last.exact_counts), *latencies]
+        metrics += [replace(metric, regime=regime) for metric in named]
+    metrics += _loads(run)
     return [
-        # Gates are about the warm regime; a first-ever figure is shown, not judged.
-        _report(metric, first, gates if metric.regime == "warm" else (), guards)
+        # Gates are about the warm regime; other figures are shown, not judged.
+        _report(metric, run, gates if metric.regime == "warm" else (), guards)
         for metric in metrics
-    ]
+    ] + [_not_tried(measure, run, why[measure.name]) for measure in measures if measure.name in why]
 
 
-def peak_rss_by_launch(run: DeviceRunResult) -> tuple[int, ...]:
-    """Peak RSS in bytes of each launch that timed something, where the kernel told."""
-    timed = [launch for launch in run.launches if launch.samples]
-    return tuple(x.peak_rss_bytes for x in timed or run.launches if x.peak_rss_bytes is not None)
+def _windows(run: DeviceRunResult) -> list[tuple[Sample, Regime | None]]:
+    """Timed windows and their regimes."""
+    found: list[tuple[Sample, Regime | None]] = []
+    for launch in run.launches:
+        warmed = {sample.metric for sample in launch.samples if sample.warmup}
+        found += [
+            (sample, "warm" if sample.metric in warmed else launch.regime)
+            for sample in launch.samples
+            if not sample.warmup
+        ]
+    return found
 
 
-def by_launch(samples: Iterable[SampleReport], arm: str = "candidate") -> dict[int, list[float]]:
+def _not_tried(measure: Measure, run: DeviceRunResult, reason: str) -> PerformanceReport:
+    """Row of a metric that the artifact can't have: no number, and why."""
+    empty = _Metric(measure.name, "tok/s", _definition(measure), (), None)
+    return replace(_report(empty, run, (), ()), reason=reason)
+
+
+def peak_rss_by_launch(run: DeviceRunResult, arm: Arm = "candidate") -> tuple[int, ...]:
+    """Peak RSS in bytes of each launch of an arm that timed warm windows, where it is known."""
+    own = [launch for launch in run.launches if launch.arm == arm]
+    timed = [launch for launch in own if any(s.metric != "load" for s in launch.samples)]
+    warm = [launch for launch in timed if launch.regime == "warm"]
+    return tuple(x.peak_rss_bytes for x in warm or timed or own if x.peak_rss_bytes is not None)
+
+
+def energy_report(run: DeviceRunResult) -> EnergyReport:
+    """Energy of decoding, per token, over all launches; of prefill where nothing was decoded.
+
+    It is the whole device's: what it needs when idle is part of it.
+    """
+    others = {s.launch for x in run.launches if x.arm == "baseline" for s in x.samples}
+    own = [launch for launch in run.telemetry if launch.launch not in others]
+    parts = [part for launch in own for part in launch.energy]
+    decode = [part for part in parts if part.metric.startswith("tg")]
+    used = decode or parts
+    tokens = sum(part.tokens for part in used)
+    sources = list(dict.fromkeys(launch.energy_source for launch in run.telemetry))
+    said = "; ".join(source for source in sources if source)
+    if not tokens:
+        return EnergyReport(None, reason=said or "nothing was timed")
+    joules = sum(part.joules for part in used)
+    seconds = sum(part.seconds for part in used)
+    return EnergyReport(joules / tokens, source=said, mean_w=joules / seconds)
+
+
+def by_launch(samples: Iterable[SampleReport], arm: Arm = "candidate") -> dict[int, list[float]]:
     """Group the values of one arm by launch, as farm.judge.statistics wants them."""
     grouped: dict[int, list[float]] = {}
     for sample in samples:
@@ -75,24 +143,28 @@ def by_launch(samples: Iterable[SampleReport], arm: str = "candidate") -> dict[i
 
 
 def _report(
-    metric: _Metric, first: LaunchResult, gates: Sequence[Gate], cell_guards: Sequence[Guard]
+    metric: _Metric, run: DeviceRunResult, gates: Sequence[Gate], cell_guards: Sequence[Guard]
 ) -> PerformanceReport:
+    launch = run.launches[-1]
+    looked = run.stop is not None and run.stop.looked
     grouped = by_launch(metric.samples)
     guards = [*cell_guards, *metric.guards]
+    if metric.regime == "first_ever":
+        guards.append(Guard("first_ever", "flagged"))
     if metric.shortest_s is not None:
         guards.append(window_guard(metric.shortest_s))
     guards.append(spread_guard(spread(grouped) if grouped else None))
-    estimate = median_interval(grouped) if grouped else None
+    estimate = median_interval(grouped, looked=looked) if grouped else None
     report = PerformanceReport(
         metric=metric.name,
         unit=metric.unit,
         regime=metric.regime,
-        threads=first.threads,
-        affinity=first.affinity,
-        definition=metric.definition,
+        threads=launch.threads,
+        affinity=launch.affinity,
+        definition="; ".join(filter(None, (metric.definition, launch.definition))),
         median=None if estimate is None else estimate.median,
         ci95=None if estimate is None else estimate.ci95,
-        min_detectable_change=min_detectable_change(grouped) if grouped else None,
+        min_detectable_change=_detectable(metric, looked=looked),
         samples=metric.samples,
         gates=(),
         trust=trust_of(guards) if grouped else "invalid",
@@ -101,75 +173,100 @@ def _report(
     return replace(report, gates=tuple(performance_gates(gates, report)))
 
 
-def _rates(measures: Sequence[Measure], timed: Sequence[Sample]) -> list[_Metric]:
+def _detectable(metric: _Metric, *, looked: bool) -> float | None:
+    """Smallest relative change that the samples could show; against a baseline arm, in pairs."""
+    own, other = by_launch(metric.samples), by_launch(metric.samples, "baseline")
+    if not own:
+        return None
+    if not other:
+        return min_detectable_change(own)
+    found = paired_interval(own, other, looked=looked)
+    return None if found.ci95 is None else found.ci95[1] / found.ratio - 1
+
+
+def _rates(measures: Sequence[Measure], timed: Sequence[Sample], exact: bool) -> list[_Metric]:
     metrics = []
     for measure in measures:
         windows = [sample for sample in timed if sample.metric == measure.name]
         expected = measure.decode or measure.prefill
-        what = "one token at a time" if measure.decode else "in one prefill"
-        depth = f" after {measure.depth} tokens of context" if measure.depth else ""
         metrics.append(
             _Metric(
                 name=measure.name,
                 unit="tok/s",
-                definition=f"{expected} tokens {what}{depth}, per second of the window",
+                definition=_definition(measure),
                 samples=_values(windows, lambda s: s.tokens / s.duration_s),
                 shortest_s=_shortest(windows),
-                guards=(_token_count(windows, expected),),
+                guards=(_token_count(windows, expected, exact),),
             )
         )
     return metrics
 
 
-def _latencies(measures: Sequence[Measure], timed: Sequence[Sample]) -> list[_Metric]:
+def _definition(measure: Measure) -> str:
+    count = measure.decode or measure.prefill
+    what = "one token at a time" if measure.decode else "in one prefill"
+    depth = f" after {measure.depth} tokens of context" if measure.depth else ""
+    return f"{count} tokens {what}{depth}, per second of the window"
+
+
+def _latencies(
+    measures: Sequence[Measure], timed: Sequence[Sample], exact: bool, every: Sequence[Measure]
+) -> list[_Metric]:
+    """Latencies of `measures`; named after their measure where `every` has several of a kind."""
     prefills = [measure for measure in measures if measure.prefill and not measure.decode]
     decodes = [measure for measure in measures if measure.decode]
+    one_prefill = sum(bool(m.prefill and not m.decode) for m in every) == 1
+    one_decode = sum(bool(m.decode) for m in every) == 1
     metrics = []
     for measure in prefills:
         windows = [s for s in timed if s.metric == measure.name and s.ttft_s is not None]
         after = f" after {measure.depth} tokens of context" if measure.depth else ""
         metrics.append(
             _Metric(
-                name="ttft" if len(prefills) == 1 else f"ttft@{measure.name}",
+                name="ttft" if one_prefill else f"ttft@{measure.name}",
                 unit="s",
                 definition=f"start of the prefill of {measure.prefill} token ids{after} until the "
                 "first token is chosen; tokenising and loading not included",
                 samples=_values(windows, lambda s: s.ttft_s or 0.0),
                 shortest_s=None,
-                guards=(_token_count(windows, measure.prefill),),
+                guards=(_token_count(windows, measure.prefill, exact),),
             )
         )
     for measure in decodes:
         windows = [s for s in timed if s.metric == measure.name and s.token_s]
         metrics.append(
             _Metric(
-                name="inter_token" if len(decodes) == 1 else f"inter_token@{measure.name}",
+                name="inter_token" if one_decode else f"inter_token@{measure.name}",
                 unit="s",
                 definition=f"median time from token to token in a window of {measure.decode}",
                 samples=_values(windows, lambda s: statistics.median(s.token_s)),
                 shortest_s=_shortest(windows),
-                guards=(_token_count(windows, measure.decode),),
+                guards=(_token_count(windows, measure.decode, exact),),
             )
         )
     return metrics
 
 
 def _loads(run: DeviceRunResult) -> list[_Metric]:
-    """Load time. The first launch of a job is not warm: after a push it is a first-ever one."""
-    loads = [
-        SampleReport(value=launch.load_s, t_s=_start(launch), launch=number, rep=0)
-        for number, launch in enumerate(run.launches)
-        if launch.load_s is not None and launch.load_s > 0
-    ]
+    """Load times, by the regime of their launch."""
     definition = "start of reading the program until its first method can run"
-    metrics = []
-    warm = tuple(load for load in loads if load.launch > 0)
-    if warm:
-        metrics.append(_Metric("load", "s", definition, warm, None))
-    first = tuple(load for load in loads if load.launch == 0)
-    if first and run.deployed.pushed_bytes > 0:
-        metrics.append(_Metric("load", "s", definition, first, None, regime="first_ever"))
-    return metrics
+    loads: dict[Regime, list[SampleReport]] = {"warm": [], "cold": [], "first_ever": []}
+    for number, launch in enumerate(run.launches):
+        if launch.regime is None or launch.load_s is None or launch.load_s <= 0:
+            continue
+        loads[launch.regime].append(
+            SampleReport(launch.load_s, _start(launch), _number(launch, number), 0, launch.arm)
+        )
+    return [
+        _Metric("load", "s", definition, tuple(found), None, regime=regime)
+        for regime, found in loads.items()
+        if found
+    ]
+
+
+def _number(launch: LaunchResult, otherwise: int) -> int:
+    """Number of a launch as its windows say it: launches that were dropped leave gaps."""
+    return launch.samples[0].launch if launch.samples else otherwise
 
 
 def _start(launch: LaunchResult) -> float:
@@ -192,8 +289,10 @@ def _shortest(windows: Sequence[Sample]) -> float | None:
     return min((sample.duration_s for sample in windows), default=None)
 
 
-def _token_count(windows: Sequence[Sample], expected: int) -> Guard:
-    wrong = {sample.tokens for sample in windows if sample.tokens != expected}
+def _token_count(windows: Sequence[Sample], expected: int, exact: bool) -> Guard:
+    """Flag windows of another length; a runner that cuts its own prompts may be a tenth off."""
+    margin = 0 if exact else expected // 10
+    wrong = {x.tokens for x in windows if abs(x.tokens - expected) > margin}
     for sample in windows:
         if sample.token_s and len(sample.token_s) != expected:
             wrong.add(len(sample.token_s))

@@ -1,34 +1,15 @@
 """Medians, ratios and what they can show, with the process launch as the unit of evidence.
 
-Samples arrive as launch number -> values; repetitions inside a launch share its memory layout,
-frequency and neighbours, so they don't count as independent evidence. Values are > 0 (rates or
-times) and are handled on the log scale, where slowdowns multiply.
-
-Method: a two-level random-effects model reduced to its top level: each launch is represented
-by its median, and intervals are Student t intervals over the launches. Source: Kalibera and
-Jones, "Rigorous benchmarking in reasonable time" (ISMM 2013), which shows that the variance
-between process executions decides; t for few executions as in Georges, Buytaert and Eeckhout,
-"Statistically rigorous Java performance evaluation" (OOPSLA 2007). With three launches the
-factor is 4.3: wide, and honestly so.
+The intervals themselves, and their sources, are in farm.core.interval.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
-ByLaunch: TypeAlias = Mapping[int, Sequence[float]]
-
-#: 97.5 % quantiles of Student's t for 1..30 degrees of freedom.
-_T975 = (
-    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
-    2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
-    2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
-)  # fmt: skip
-_Z975 = 1.959964
+from farm.core.interval import ByLaunch, launch_logs, mean_interval, pair_interval, pair_logs, t975
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,49 +32,24 @@ class Ratio:
     launches: tuple[int, int]
 
 
-def t975(df: int) -> float:
-    """97.5 % quantile of Student's t; beyond 30 degrees of freedom by its expansion in 1/df."""
-    if df < 1:
-        raise ValueError("a t quantile needs at least one degree of freedom")
-    if df <= len(_T975):
-        return _T975[df - 1]
-    z = _Z975
-    return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
-
-
-def launch_logs(samples: ByLaunch) -> list[float]:
-    """Logarithm of each launch's median, in launch order.
-
-    Raises:
-        ValueError: No sample at all, or a value that isn't positive and finite.
-    """
-    logs = []
-    for _, values in sorted(samples.items()):
-        if not values:
-            continue
-        if not all(0 < value < math.inf for value in values):
-            raise ValueError("samples must be positive and finite")
-        logs.append(math.log(statistics.median(values)))
-    if not logs:
-        raise ValueError("no samples")
-    return logs
-
-
-def median_interval(samples: ByLaunch) -> Estimate:
+def median_interval(samples: ByLaunch, *, looked: bool = False) -> Estimate:
     """Median over launches of the launch medians, with a t interval on the log scale.
 
     The interval is that of the geometric mean of the launch medians, widened where needed to
     hold the median itself (skewed launches), so it never covers less than it says.
+
+    Args:
+        samples: What was measured.
+        looked: The number of launches was chosen by looking at them.
 
     Raises:
         ValueError: As launch_logs.
     """
     logs = launch_logs(samples)
     middle = statistics.median(logs)
-    if len(logs) < 2:
+    mean, half = mean_interval(logs, looked=looked)
+    if half is None:
         return Estimate(math.exp(middle), None, len(logs))
-    mean = statistics.fmean(logs)
-    half = t975(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
     low, high = min(mean - half, middle), max(mean + half, middle)
     return Estimate(math.exp(middle), (math.exp(low), math.exp(high)), len(logs))
 
@@ -123,6 +79,19 @@ def ratio_interval(new: ByLaunch, old: ByLaunch, *, drift: float = 0.0) -> Ratio
     half = t975(df) * math.sqrt(pooled * (1 / len(a) + 1 / len(b))) + math.log1p(drift)
     interval = (math.exp(difference - half), math.exp(difference + half))
     return Ratio(math.exp(difference), interval, counts)
+
+
+def paired_interval(candidate: ByLaunch, baseline: ByLaunch, *, looked: bool = False) -> Ratio:
+    """Ratio candidate / baseline of launches that alternated A B B A, with a t interval over pairs.
+
+    Raises:
+        ValueError: As launch_logs.
+    """
+    mean, half = pair_interval(pair_logs(candidate, baseline), looked=looked)
+    counts = (len(candidate), len(baseline))
+    if half is None:
+        return Ratio(math.exp(mean), None, counts)
+    return Ratio(math.exp(mean), (math.exp(mean - half), math.exp(mean + half)), counts)
 
 
 def min_detectable_change(samples: ByLaunch) -> float | None:

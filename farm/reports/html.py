@@ -23,8 +23,16 @@ from farm.core.result import (
 )
 from farm.reports.page import STYLE
 from farm.reports.strip import strip
-from farm.reports.summary import HEADERS, Row, rows, unreadable
-from farm.reports.words import number, percent, plus_minus, seconds, size
+from farm.reports.summary import HEADERS, Row, artifact_size, export_notes, rows, unreadable
+from farm.reports.words import (
+    METHODS,
+    number,
+    percent,
+    plus_minus,
+    seconds,
+    size,
+    visible_change,
+)
 
 _MARKS = {
     "passed": "✓",
@@ -52,13 +60,17 @@ def render(report: Report) -> str:
         _exports(report.exports),
         _about(report),
     ]
-    title = text(f"{report.name}: {report.verdict_line}")
+    return document(f"{report.name}: {report.verdict_line}", body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A whole page of HTML parts; empty ones are left out."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><main>"
+        f"<title>{text(title)}</title><style>{STYLE}</style></head><body><main>"
         + "\n".join(part for part in body if part)
         + "</main></body></html>\n"
     )
@@ -140,7 +152,7 @@ def _facts(result: CellResult) -> str:
         ("cores, RAM", f"{d.cores or '?'}, {size(d.ram_bytes)}" if d.abi else None),
         ("runner", f"{r.name} {r.version or ''} {r.isa or ''}".strip()),
         ("backend", backend),
-        ("artifact", f"{(a.sha256 or '')[:12]} {size(a.size_bytes)}" if a.sha256 else None),
+        ("artifact", f"{a.sha256[:12]} {artifact_size(a)}" if a.sha256 else None),
         ("pushed", size(result.pushed_bytes) if result.pushed_bytes is not None else None),
         ("flags", ", ".join(result.flags)),
         ("not readable", ", ".join(unreadable(result))),
@@ -229,16 +241,21 @@ def _performance(result: CellResult) -> str:
 
 def _metric(p: PerformanceReport) -> str:
     value = seconds(p.median) if p.unit == "s" else f"{number(p.median)} {p.unit}"
-    regime = "" if p.regime == "warm" else f"({p.regime.replace('_', ' ')})"
+    regime = p.regime.replace("_", " ")
     notes = [p.definition, f"{p.threads} thread{'' if p.threads == 1 else 's'}"]
+    launches = len({sample.launch for sample in p.samples if sample.arm == "candidate"})
+    notes.append(f"{launches} launch{'' if launches == 1 else 'es'}")
     if p.min_detectable_change is not None:
-        notes.append(f"could show a change of {percent(p.min_detectable_change)}")
+        notes.append(f"could show a change of {visible_change(p.min_detectable_change)}")
+    if p.reason:
+        notes.append(p.reason)
     fired = [name for name, state in p.guards.items() if state == "flagged"]
     if fired:
         notes.append(f"flagged: {', '.join(fired)}")
     interval = plus_minus(p.median, p.ci95)
     return (
-        f'<figure><figcaption><b>{text(p.metric)}</b> {text(regime)} <span class="value">'
+        f'<figure><figcaption><b>{text(p.metric)}</b> <span class="quiet">{text(regime)}</span> '
+        f'<span class="value">'
         f'{text(value)}</span> <span class="quiet">{text(interval)}</span>{_trust(p.trust)}'
         f"</figcaption>{strip(p)}"
         f'<p class="quiet">{text(" · ".join(notes))}</p></figure>'
@@ -273,7 +290,10 @@ def _baseline(b: BaselineReport) -> str:
         for m in b.metrics
     ]
     table = _table(("metric", "verdict", "ratio", "95 %", ""), body, numbers=(2, 3)) if body else ""
-    head = f"<h3>Against baseline <code>{text(b.run_id)}</code>: {text(b.verdict)}</h3>"
+    head = (
+        f"<h3>Against baseline <code>{text(b.run_id)}</code>, {METHODS[b.method]}:"
+        f" {text(b.verdict)}</h3>"
+    )
     return (
         head + (f'<p class="quiet">{text(b.reason)}</p>' if b.reason and not body else "") + table
     )
@@ -308,11 +328,9 @@ def _exports(exports: Sequence[ExportReport]) -> str:
         notes = ["from the cache"] if e.cache_hit else []
         if e.error is not None:
             notes.append(f"failed: {e.error.message}")
-        if e.unquantised:
-            notes.append(f"{len(e.unquantised)} Linears unquantised")
-        columns = (e.model, e.recipe, e.toolchain, size(e.artifact.size_bytes), seconds(e.seconds),
+        columns = (e.model, e.recipe, e.toolchain, artifact_size(e.artifact), seconds(e.seconds),
                    seconds(e.cpu_s), size(e.peak_rss_bytes), share,
-                   "; ".join([*notes, *e.warnings]))  # fmt: skip
+                   "; ".join([*notes, *export_notes(e)]))  # fmt: skip
         body.append([text(column) for column in columns])
     return f"<section><h2>Exports</h2>{_table(headers, body, numbers=range(3, 8))}</section>"
 

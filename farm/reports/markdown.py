@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from farm.core.printable import one_line, printable
 from farm.core.result import CellResult, ExportReport, Report, StageComparison
-from farm.reports.summary import HEADERS, rows, unreadable
+from farm.reports.summary import HEADERS, artifact_size, export_notes, rows, unreadable
 from farm.reports.words import number, percent, seconds, size
 
 _MARKS = {
@@ -147,7 +147,7 @@ def _exports(exports: Sequence[ExportReport]) -> str:
                 e.model,
                 e.recipe,
                 e.toolchain,
-                size(e.artifact.size_bytes),
+                artifact_size(e.artifact),
                 seconds(e.seconds),
                 seconds(e.cpu_s),
                 size(e.peak_rss_bytes),
@@ -162,6 +162,4 @@ def _export_note(export: ExportReport) -> str:
     if export.error is not None:
         return f"failed: {export.error.message}"
     notes = ["cached"] if export.cache_hit else []
-    if export.unquantised:
-        notes.append(f"{len(export.unquantised)} Linears unquantised")
-    return ", ".join([*notes, *export.warnings])
+    return "; ".join([*notes, *export_notes(export)])

@@ -80,6 +80,7 @@ figcaption .value{font-size:18px;font-weight:600;margin-left:6px}
 .axis{stroke:var(--line)}.median{stroke:var(--text);stroke-width:1.5}
 .interval{fill:var(--accent);opacity:.14}
 .dot{opacity:.85}.dot.l0{fill:var(--l0)}.dot.l1{fill:var(--l1)}.dot.l2{fill:var(--l2)}
+.dot.other{fill:none;stroke:var(--grey)}
 pre{background:var(--bg);border:1px solid var(--line);border-radius:8px;padding:10px 14px;
 white-space:pre-wrap;overflow-wrap:anywhere;margin:6px 0 0;max-height:420px;overflow-y:auto}
 .prompt{margin:16px 0 0;color:var(--quiet)}

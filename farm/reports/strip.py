@@ -22,7 +22,8 @@ def strip(report: PerformanceReport) -> str:
     samples = [sample for sample in report.samples if sample.arm == "candidate"]
     if not samples:
         return ""
-    low, high = _range([s.value for s in samples], report.ci95)
+    others = [sample for sample in report.samples if sample.arm == "baseline"]
+    low, high = _range([s.value for s in report.samples], report.ci95)
 
     def x(value: float) -> float:
         clipped = min(max(value, low), high)
@@ -42,6 +43,7 @@ def strip(report: PerformanceReport) -> str:
     if report.median is not None:
         middle = x(report.median)
         parts.append(f'<line class="median" x1="{middle:.1f}" y1="4" x2="{middle:.1f}" y2="40"/>')
+    parts += _dots(others, x, report.unit, "other")
     parts += _dots(samples, x, report.unit)
     for value, anchor, place in ((low, "start", _LEFT), (high, "end", WIDTH - _RIGHT)):
         parts.append(
@@ -50,16 +52,19 @@ def strip(report: PerformanceReport) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _dots(samples: Sequence[SampleReport], x: object, unit: str) -> list[str]:
+def _dots(samples: Sequence[SampleReport], x: object, unit: str, arm: str = "") -> list[str]:
     assert callable(x)
     launches = sorted({sample.launch for sample in samples})
     parts = []
     for sample in samples:
         lane = launches.index(sample.launch) - (len(launches) - 1) / 2
         y = _MIDDLE + max(-14.0, min(14.0, lane * _LANE))
-        title = f"launch {sample.launch}, repetition {sample.rep}: {_words(sample.value, unit)}"
+        kind = arm or f"l{launches.index(sample.launch) % 3}"
+        whose = "baseline, " if arm else ""
+        where = f"{whose}launch {sample.launch}, repetition {sample.rep}"
+        title = f"{where}: {_words(sample.value, unit)}"
         parts.append(
-            f'<circle class="dot l{launches.index(sample.launch) % 3}" cx="{x(sample.value):.1f}" '
+            f'<circle class="dot {kind}" cx="{x(sample.value):.1f}" '
             f'cy="{y:.1f}" r="3"><title>{escape(title)}</title></circle>'
         )
     return parts
@@ -72,7 +77,8 @@ def _range(values: Sequence[float], ci95: tuple[float, float] | None) -> tuple[f
     if ci95 is not None:
         low, high = max(min(low, ci95[0]), low - room), min(max(high, ci95[1]), high + room)
     margin = 0.06 * (high - low) or 0.01 * abs(high) or 1.0
-    return low - margin, high + margin
+    # No rate and no time is below zero.
+    return max(0.0, low - margin), high + margin
 
 
 def _words(value: float, unit: str) -> str:

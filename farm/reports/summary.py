@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from farm.core.printable import one_line
-from farm.core.result import CellResult, PerformanceReport, Report, StageComparison
+from farm.core.result import (
+    ArtifactReport,
+    CellResult,
+    ExportReport,
+    PerformanceReport,
+    Report,
+    StageComparison,
+)
 from farm.reports.words import number, plus_minus, seconds, size
 
 HEADERS = (
@@ -54,6 +61,24 @@ class Row:
             self.peak_rss,
             self.trust,
         )
+
+
+def artifact_size(artifact: ArtifactReport) -> str:
+    """Size of a program, and of its external weights where it has some."""
+    program = size(artifact.size_bytes)
+    if artifact.data_size_bytes is None:
+        return program
+    return f"{program} + {size(artifact.data_size_bytes)} weights"
+
+
+def export_notes(export: ExportReport) -> list[str]:
+    """What a user should know about an artifact: Linears left in fp32, warnings."""
+    names = export.unquantised
+    notes = list(export.warnings)
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        notes.insert(0, f"{len(names)} Linears left unquantised: {', '.join(names[:3])}{more}")
+    return notes
 
 
 def rows(report: Report) -> list[Row]:

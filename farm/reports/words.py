@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import math
 
+#: How a cell was compared with its baseline.
+METHODS = {
+    "paired": "side by side in one lease",
+    "identity": "the same bytes",
+    "sittings": "numbers of two nights",
+}
+
 
 def size(count: float | None) -> str:
     """Bytes with a binary unit: `105 MiB`, `1.9 GiB`."""
@@ -50,6 +57,11 @@ def number(value: float | None) -> str:
     return f"{value:.2g}"
 
 
+def transfer(bytes_per_s: float, left_s: float) -> str:
+    """How a transfer goes on: `12 MiB/s, 0:05 left`."""
+    return f"{size(bytes_per_s)}/s, {clock(left_s + 0.5)} left"
+
+
 def plus_minus(median: float | None, ci95: tuple[float, float] | None) -> str:
     """Half width of an interval relative to its median: `±3 %`."""
     if not median or ci95 is None:
@@ -65,3 +77,10 @@ def percent(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{100 * value:.0f} %" if value in (0, 1) else f"{100 * value:.1f} %"
+
+
+def visible_change(value: float | None) -> str:
+    """The smallest change that samples could have shown: `2.4 %`, `>100 %`."""
+    if value is None:
+        return ""
+    return percent(value) if value <= 1 else ">100 %"

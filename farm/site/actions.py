@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pydantic
@@ -20,6 +21,7 @@ import pydantic
 from farm import codec
 from farm.core.artifact import ObjectRef
 from farm.core.errors import StoreError
+from farm.site.fence import open_aside
 from farm.site.store import ContentStore
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ T = TypeVar("T")
 
 #: How often a waiting process looks whether the key is free, seconds.
 LOCK_POLL_S = 0.05
+#: Length of what the holder of a key tells; written at once, so that it is read whole.
+NOTE_BYTES = 160
 
 
 class ActionCache:
@@ -42,22 +46,54 @@ class ActionCache:
         Raises:
             StoreError: The store can't be read.
         """
-        path = self.store.root / "actions" / f"{_checked(key)}.json"
+        path = self.path(key)
         try:
-            text = path.read_bytes()
-        except FileNotFoundError:
-            return None
+            if not self.store.fence.touch(path):
+                return None
         except OSError as error:
-            raise StoreError(f"can't read {path}: {error.strerror}") from error
-        try:
-            value = codec.from_json(kind, text)
-        except pydantic.ValidationError as error:
-            log.info("ignored %s: of another version or damaged (%s)", path, error.title)
-            return None
+            raise StoreError(f"can't use {path}: {error.strerror}") from error
+        value = self.read(key, kind)
         for ref in object_refs(value):
             if not (self.store.has(ref.sha256, ref.size_bytes) and self.store.verify(ref.sha256)):
                 return None
         return value
+
+    def path(self, key: str) -> Path:
+        """Return where the value of a key lies or would lie."""
+        return self.store.root / "actions" / f"{_checked(key)}.json"
+
+    def known(self) -> list[str]:
+        """Return the keys of every remembered value, readable or not."""
+        return sorted(path.stem for path in (self.store.root / "actions").glob("*.json"))
+
+    def read(self, key: str, kind: type[T]) -> T | None:
+        """Return the remembered value, complete or not, without counting that as a use.
+
+        None when there is none that this version can read.
+
+        Raises:
+            StoreError: The store can't be read.
+        """
+        path = self.path(key)
+        try:
+            with open_aside(path) as file:
+                return codec.from_json(kind, file.read())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"can't read {path}: {error.strerror}") from error
+        except pydantic.ValidationError as error:
+            log.info("ignored %s: of another version or damaged (%s)", path, error.title)
+            return None
+
+    def forget(self, key: str) -> None:
+        """Remove a remembered value; its objects stay."""
+        self.path(key).unlink(missing_ok=True)
+
+    def drop_locks(self) -> None:
+        """Remove every lock file; only while the fence is held alone and nobody is in use."""
+        for path in (self.store.root / "locks").glob("*"):
+            path.unlink(missing_ok=True)
 
     def record(self, key: str, value: Any) -> None:
         """Remember a value.
@@ -72,8 +108,7 @@ class ActionCache:
                     " result can name it",
                     sha256=ref.sha256,
                 )
-        path = self.store.root / "actions" / f"{_checked(key)}.json"
-        self.store.write_atomic(path, codec.to_json(value).encode())
+        self.store.write_atomic(self.path(key), codec.to_json(value).encode())
 
     def cached(
         self,
@@ -117,7 +152,7 @@ class ActionCache:
         Raises:
             StoreError: The lock file can't be made.
         """
-        path = self.store.root / "locks" / _checked(key)
+        path = self._lock_path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -128,6 +163,27 @@ class ActionCache:
             yield
         finally:
             os.close(handle)
+
+    def tell(self, key: str, text: str) -> None:
+        """Let those who wait for a key that we hold know how far we are."""
+        line = text.encode("utf-8", "replace")[:NOTE_BYTES].ljust(NOTE_BYTES)
+        # Only for people to read: a full disk is for the work itself to find.
+        with contextlib.suppress(OSError), self._lock_path(key).open("r+b", buffering=0) as file:
+            file.write(line)
+
+    def told(self, key: str) -> str:
+        """Return what the holder of a key said last; empty when it said nothing."""
+        with contextlib.suppress(OSError):
+            return self._lock_path(key).read_bytes().decode("utf-8", "ignore").strip()
+        return ""
+
+    def _lock_path(self, key: str) -> Path:
+        return self.store.root / "locks" / _checked(key)
+
+
+def runner_key(sha256: str) -> str:
+    """Key of a runner's build: how a baseline's runner is found again by the hash in a report."""
+    return f"runner-{sha256}"
 
 
 def _acquire(handle: int, on_wait: Callable[[float], None] | None) -> None:

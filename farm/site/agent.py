@@ -11,6 +11,7 @@ import logging
 import platform
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,14 +29,14 @@ from farm.core.errors import (
     TransportTimeout,
 )
 from farm.core.events import Handshake, JobFinished, Numbered, SiteEvent
-from farm.core.runtime import DeviceJob
+from farm.core.runtime import DeviceJob, RunnerSpec
 from farm.home import store_root
-from farm.protocols import Runner
+from farm.protocols import PROBE_LIMIT_S, Runner
 from farm.site.connection import OpenTransport
 from farm.site.context import Limits, SiteContext
 from farm.site.discovery import Discover, discover_adb
 from farm.site.ensure import bring_objects
-from farm.site.inventory import merge, probe_all
+from farm.site.inventory import look
 from farm.site.outbox import Outbox
 from farm.site.revisit import Revisitor
 from farm.site.session import DeviceSession
@@ -64,7 +65,7 @@ class SiteAgent:
         name: Name of the site; empty is the controller's own host.
         orphan_grace_s: Jobs are cancelled this long after the last poll.
         open_transport: Makes the transport of an entry.
-        find_runner: Runner by name.
+        find_runner: Makes the runner of a job.
         discover: Entries of the attached adb devices.
         limits: Times that decide about lost devices.
     """
@@ -76,7 +77,7 @@ class SiteAgent:
         name: str = "",
         orphan_grace_s: float = ORPHAN_GRACE_S,
         open_transport: OpenTransport = transports.open,
-        find_runner: Callable[[str], Runner] = runners.find,
+        find_runner: Callable[[RunnerSpec], Runner] = runners.find,
         discover: Discover = discover_adb,
         limits: Limits | None = None,
     ) -> None:
@@ -102,15 +103,19 @@ class SiteAgent:
         tree = await in_thread(tree_sha256)
         return Handshake(PROTOCOL, tree, platform.python_version())
 
-    async def inventory(self, entries: Sequence[DeviceEntry], *, adb_auto: bool) -> list[Device]:
+    async def inventory(
+        self,
+        entries: Sequence[DeviceEntry],
+        *,
+        adb_auto: bool,
+        limit_s: float = PROBE_LIMIT_S,
+        recover: bool = False,
+    ) -> list[Device]:
         """Probe devices; see `farm.protocols.Site`."""
-
-        def look() -> list[Device]:
-            found = self._discover(entries, self.name) if adb_auto else []
-            devices = probe_all([*entries, *found], self._context)
-            return merge(devices[: len(entries)], devices[len(entries) :])
-
-        devices = await in_thread(look)
+        discover = partial(self._discover, entries, self.name) if adb_auto else None
+        devices = await in_thread(lambda: look(entries, discover, self._context, limit_s))
+        if recover:
+            devices = await in_thread(lambda: self._revisitor.recovered(devices))
         self._devices |= {device.name: device for device in devices}
         return devices
 
@@ -168,16 +173,19 @@ class SiteAgent:
         session = self._sessions.get(name)
         # A busy session keeps the entry it started with.
         if session is None or (session.entry != entry and not session.busy):
+            if session is not None:
+                session.close()
             session = DeviceSession(entry, self._context, self._emit)
             self._sessions[name] = session
         return session
 
     def _emit(self, event: SiteEvent) -> None:
         """Take an event of a session, from its thread."""
-        self._outbox.append(event)
-        # A damaged transfer comes from a device that answers.
+        # A damaged transfer comes from a device that answers. Said before the job's end, so that
+        # no other job is sent to it in between.
         if isinstance(event, JobFinished) and isinstance(event.error, _LOST):
             self._revisitor.lost(self._devices[event.device], event.error.message)
+        self._outbox.append(event)
 
     def _cancel_all(self, error: FarmError) -> None:
         for session in self._sessions.values():

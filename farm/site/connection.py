@@ -103,6 +103,22 @@ class Connection:
         """End the connection and every call that waits on it."""
         self.transport.close()
 
+    def answers(self) -> bool:
+        """Tell whether the device still answers on a connection that was kept; else close it.
+
+        Raises:
+            TransportTimeout: It holds the connection and says nothing: it is frozen.
+        """
+        try:
+            self.helper.version()
+        except TransportTimeout:
+            raise
+        except FarmError as error:
+            log.info("%s: connecting anew: %s", self.entry.name, error)
+            self.close()
+            return False
+        return True
+
     def snapshot(self) -> Snapshot:
         """Probe the device.
 

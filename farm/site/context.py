@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from farm.core.runtime import RunnerSpec
 from farm.protocols import Runner
 from farm.site.connection import OpenTransport
 from farm.site.store import ContentStore
@@ -34,6 +35,6 @@ class SiteContext:
     home: Path
     store: ContentStore
     open_transport: OpenTransport
-    #: Runner by name; raises UnknownName.
-    find_runner: Callable[[str], Runner]
+    #: Makes the runner of a job; raises ConfigError.
+    find_runner: Callable[[RunnerSpec], Runner]
     limits: Limits = field(default_factory=Limits)

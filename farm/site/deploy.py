@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 
 from farm.core.artifact import ObjectRef
-from farm.core.errors import DeviceUnfit, StorageFull, TransferError
-from farm.core.runtime import Deployed, DeployFile
+from farm.core.errors import DeviceUnfit, FarmError, RunnerError, StorageFull, TransferError
+from farm.core.runtime import Deployed, DeployFile, DeviceJob
 from farm.site.helper import DeviceHelper, LeaseOwner
 from farm.site.store import ContentStore
 
@@ -76,6 +78,17 @@ def deploy(
     )
 
 
+def total(parts: Sequence[Deployed]) -> Deployed:
+    """Add up deployments of one job; what was there the second time was pushed in the first."""
+    pushed = sum(part.pushed_bytes for part in parts)
+    last = parts[-1]
+    return Deployed(
+        pushed_bytes=pushed,
+        skipped_bytes=max(0, last.pushed_bytes + last.skipped_bytes - pushed),
+        seconds=sum(part.seconds for part in parts),
+    )
+
+
 def check_intact(helper: DeviceHelper, refs: Sequence[ObjectRef]) -> None:
     """Hash objects on the device whatever their stamps say.
 
@@ -93,6 +106,17 @@ def check_intact(helper: DeviceHelper, refs: Sequence[ObjectRef]) -> None:
                 device=helper.device,
                 sha256=sha,
             )
+
+
+def damage_or(error: RunnerError, helper: DeviceHelper, refs: Sequence[ObjectRef]) -> FarmError:
+    """A runner that failed on damaged files is no evidence against the model: say which it is."""
+    try:
+        check_intact(helper, refs)
+    except TransferError as damage:
+        return damage
+    except FarmError as trouble:
+        log.warning("%s: objects not checked again: %s", helper.device, trouble)
+    return error
 
 
 def _make_room(
@@ -150,3 +174,10 @@ def gib(size_bytes: int | None) -> str:
     if size_bytes >= 1 << 30:
         return f"{size_bytes / (1 << 30):.1f} GiB"
     return f"{size_bytes / (1 << 20):.1f} MiB"
+
+
+def work_name(job: DeviceJob) -> str:
+    """Name of the job's folder on the device: unique, and plain whatever the job is called."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", job.job_id).strip("-")[:60]
+    mark = hashlib.sha256(f"{job.run_id}\0{job.job_id}".encode()).hexdigest()[:12]
+    return f"{plain or 'job'}-{mark}-{job.attempt}-{job.epoch}"

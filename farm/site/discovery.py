@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from farm.core.device import DeviceEntry
-from farm.core.errors import ConnectError, UnknownName
-from farm.transports import TRANSPORTS
+from farm.core.errors import ConnectError
+from farm.transports.adb_devices import attached
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +20,6 @@ _ADB_INTERFACE = ("ff", "42", "01")
 
 def discover_adb(named: Sequence[DeviceEntry], site: str) -> list[DeviceEntry]:
     """Entries for attached adb devices, usable or not; none where this host has no adb."""
-    try:
-        TRANSPORTS.get("adb")
-    except UnknownName as error:
-        log.info("adb devices are not looked for: %s", error)
-        return []
-    from farm.transports.adb_devices import attached  # its package is optional
-
     try:
         # A server is started only for a phone that waits for one: it would stay behind.
         rows = attached(start=usb_phone_attached())

@@ -172,8 +172,11 @@ def _text(value: str) -> str | None:
 def _identity(properties: Mapping[str, str], files: Mapping[str, str]) -> str | None:
     for key in ("ro.serialno", "ro.boot.serialno"):
         value = properties.get(key, "")
-        if value and value.lower() not in ("unknown", "0123456789abcdef"):
-            return _text(value)
+        if not value or value.lower() in ("unknown", "0123456789abcdef"):
+            continue
+        # An emulator's serial is its version: all that run side by side have the same one.
+        avd = properties.get("ro.boot.qemu.avd_name", "")
+        return _text(f"{value}:{avd}" if avd else value)
     machine_id = files.get("/etc/machine-id", "").strip()
     return machine_id if re.fullmatch(r"[0-9a-f]{32}", machine_id) else None
 
@@ -196,7 +199,9 @@ def _model(info: cpu.CpuInfo, files: Mapping[str, str]) -> str | None:
     for path in ("/proc/device-tree/model", "/sys/class/dmi/id/product_name"):
         if name := _text(files.get(path, "")):
             return name
-    return next((core.model for core in info.cores if core.model), None)
+    # Of Arm cores the kernel tells the architecture as a model.
+    names = (core.model for core in info.cores)
+    return next((name for name in names if name and not name.startswith("ARMv")), None)
 
 
 def _soc(properties: Mapping[str, str], files: Mapping[str, str], info: cpu.CpuInfo) -> str | None:

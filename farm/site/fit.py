@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from farm.core.device import DeviceEntry, DeviceFacts
+from farm.core.device import DeviceEntry, DeviceFacts, unmet_expectations
 from farm.core.errors import DeviceUnfit
 from farm.core.runtime import DeviceJob
 from farm.site.deploy import gib
-
-
-def unmet_expectations(entry: DeviceEntry, facts: DeviceFacts) -> tuple[str, ...]:
-    """Expectations of the inventory that don't hold: `os is Android 14, expected 15`.
-
-    A version alone (`15`) is met by a name that ends in it (`Android 15`).
-    """
-    found = []
-    for key, wanted in entry.expect:
-        value = getattr(facts, key, None)
-        text = "unknown" if value is None else str(value)
-        if text != wanted and text.rpartition(" ")[2] != wanted:
-            found.append(f"{key} is {text}, expected {wanted}")
-    return tuple(found)
 
 
 def check_fit(job: DeviceJob, entry: DeviceEntry, facts: DeviceFacts) -> None:

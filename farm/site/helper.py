@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from farm.core.artifact import ObjectRef
 from farm.core.command import Command
 from farm.core.errors import (
     BadOutput,
@@ -21,6 +22,7 @@ from farm.core.errors import (
     StorageFull,
     TransferError,
 )
+from farm.core.holds import holder_text
 from farm.core.runtime import DeployFile
 from farm.protocols import Transport
 from farm.site.parsers.text import clean_text
@@ -31,6 +33,8 @@ RAW_BYTES = 4096
 HASH_BYTES_S = 20e6
 #: Answers a verb may need where nothing is hashed, seconds.
 SHORT_S = 8.0
+#: Largest file of a job that is hashed: sets that deadline.
+MAX_FILE_BYTES = 4 << 30
 
 _ERRORS: dict[str, type[DeviceError]] = {
     "held": LeaseError,
@@ -78,7 +82,15 @@ class LeaseState:
     state: str
     owner: str | None = None
     run_id: str | None = None
+    #: Why a person holds it; empty for the lease of a run.
+    reason: str = ""
+    #: Seconds of the device's uptime until it expires.
     left_s: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """For people: `held by ann@desk: new battery, 1 h 40 min left`."""
+        return holder_text(self.owner, self.run_id, self.reason, self.left_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +150,17 @@ class DeviceHelper:
             raise self._bad(text, f"said nothing of object {missing[0][:12]}")
         return found
 
+    def hash_file(self, path: str) -> ObjectRef:
+        """Hash a file of the device, in a work folder for example.
+
+        Raises:
+            DeviceError: There is no such file, or it can't be read.
+            TransportError: The connection broke.
+        """
+        limit_s = _hash_limit_s(MAX_FILE_BYTES)
+        value = self._object(self._run(("hash", path), timeout_s=limit_s))
+        return ObjectRef(str(value["sha256"]), int(value["size"]), path.rpartition("/")[2])
+
     def commit(self, sha256: str, size_bytes: int, *, executable: bool, lease: LeaseOwner) -> None:
         """Verify a pushed part and make it an object.
 
@@ -168,6 +191,15 @@ class DeviceHelper:
         words = ("assemble", self.root, name, *lease.fence)
         return str(self._ask(*words, stdin=manifest.encode())["work"])
 
+    def evict(self, paths: Sequence[str]) -> float:
+        """Put files out of the page cache; return the share that stayed, 0..1."""
+        lines = [
+            self._object(line)
+            for line in self._run(("evict", *paths), timeout_s=SHORT_S).splitlines()
+        ]
+        size = sum(int(line["size"]) for line in lines)
+        return min(1.0, sum(int(line["resident_bytes"]) for line in lines) / max(1, size))
+
     def supervise(
         self,
         work: str,
@@ -177,8 +209,12 @@ class DeviceHelper:
         stale_s: float,
         max_output_bytes: int,
         lease: LeaseOwner,
+        telemetry_s: float = 0.0,
     ) -> None:
         """Start a program in a work folder, detached, ended when nobody polls it any more.
+
+        With `telemetry_s`, its supervisor writes `telemetry.jsonl` there: a sample every so
+        many seconds, and fixed work before and after.
 
         Raises:
             RunnerCrashed: It can't be started.
@@ -187,6 +223,8 @@ class DeviceHelper:
         words += ["--max-output-bytes", str(max_output_bytes), "--root", self.root, *lease.fence]
         for key, value in env:
             words += ["--env", f"{key}={value}"]
+        if telemetry_s:
+            words += ["--telemetry-s", f"{telemetry_s:g}"]
         self._ask(*words, "--", *argv)
 
     def poll(self, work: str, *, offset: int, wait_s: float, max_bytes: int) -> Polled:
@@ -231,13 +269,13 @@ class DeviceHelper:
             str(name) for name in self._ask("clean", self.root, "--stale", *lease.fence)["cleaned"]
         ]
 
-    def take_lease(self, lease: LeaseOwner, ttl_s: float) -> None:
+    def take_lease(self, lease: LeaseOwner, ttl_s: float, *, reason: str = "") -> None:
         """Take the device for `ttl_s` seconds of its uptime.
 
         Raises:
             LeaseError: Somebody else has it, or our epoch was overtaken.
         """
-        self._lease("take", lease, ttl_s)
+        self._lease("take", lease, ttl_s, *(("--reason", reason) if reason else ()))
 
     def renew_lease(self, lease: LeaseOwner, ttl_s: float) -> None:
         """Extend our lease.
@@ -251,16 +289,30 @@ class DeviceHelper:
         """Give the device back; nothing happens when it wasn't ours."""
         self._ask("lease", self.root, "release", "--owner", lease.owner, *lease.fence)
 
+    def release_from(self, owner: str, lease: LeaseOwner) -> None:
+        """End the lease or hold of somebody else.
+
+        Raises:
+            LeaseError: A third one has the device.
+        """
+        words = ("lease", self.root, "release", "--owner", lease.owner, *lease.fence)
+        self._ask(*words, "--from", owner)
+
     def show_lease(self) -> LeaseState:
         """Look at the lease."""
         value = self._ask("lease", self.root, "show")
+        words = {key: clean_text(str(value[key])) for key in ("owner", "run") if key in value}
         return LeaseState(
-            str(value["state"]), value.get("owner"), value.get("run"), float(value.get("left_s", 0))
+            str(value["state"]),
+            words.get("owner"),
+            words.get("run"),
+            clean_text(str(value.get("reason", ""))),
+            float(value.get("left_s", 0)),
         )
 
-    def _lease(self, action: str, lease: LeaseOwner, ttl_s: float) -> None:
+    def _lease(self, action: str, lease: LeaseOwner, ttl_s: float, *more: str) -> None:
         words = ("lease", self.root, action, "--owner", lease.owner, *lease.fence)
-        self._ask(*words, "--ttl-s", f"{ttl_s:g}")
+        self._ask(*words, "--ttl-s", f"{ttl_s:.3f}", *more)
 
     def _ask(self, *words: str, stdin: bytes = b"", timeout_s: float = SHORT_S) -> dict[str, Any]:
         return self._object(self._run(words, stdin=stdin, timeout_s=timeout_s))
@@ -292,6 +344,9 @@ class DeviceHelper:
                 device=self.device,
                 exit_code=done.exit_code,
             ) from broken
+        if code == "held":
+            who = [clean_text(str(error.get(key, ""))) for key in ("owner", "run", "reason")]
+            message = holder_text(who[0], who[1], who[2], float(error.get("left_s", 0)))
         if code == "cannot_start":
             raise RunnerCrashed(f"on {self.device}: {message}", device=self.device, code=127)
         kind = _ERRORS.get(code, DeviceError)

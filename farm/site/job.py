@@ -6,24 +6,27 @@ terminal event: it returns a result or raises.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from farm.clock import Deadline
 from farm.core.artifact import ObjectRef
+from farm.core.classes import DeviceClass, device_class
 from farm.core.device import DeviceEntry
 from farm.core.errors import (
+    DeviceUnfit,
     FarmError,
     RunnerError,
-    TransferError,
     TransportError,
 )
 from farm.core.events import JobProgress
+from farm.core.launches import least_launches, without_baseline
 from farm.core.runtime import (
+    Arm,
+    BuildVariant,
     Deployed,
     DeployFile,
     DeviceJob,
@@ -32,22 +35,26 @@ from farm.core.runtime import (
     LaunchResult,
     RunnerBuild,
 )
+from farm.core.telemetry import LaunchTelemetry, Start
 from farm.protocols import Runner
 from farm.site import deploy, fit
+from farm.site.arms import ArmFiles, is_same
 from farm.site.conditions import conditions
 from farm.site.connection import Connection, Snapshot
 from farm.site.context import Limits, SiteContext
+from farm.site.cooldown import cool_down, paced
 from farm.site.helper import DeviceHelper
 from farm.site.launch import read_launch, timed_out
 from farm.site.lease import LeaseKeeper, lease_owner
-from farm.site.parsers.text import clean_text
+from farm.site.preflight import Trouble, start_once, starting_build
+from farm.site.progress import Progress
 from farm.site.results import common_clock, fetch_logits, fetch_logs, push_files
-from farm.site.supervised import MAX_OUTPUT_BYTES, Ended, follow, persevere
+from farm.site.rounds import Rounds
+from farm.site.sending import provide_runner, send
+from farm.site.supervised import MAX_OUTPUT_BYTES, follow, persevere
+from farm.site.telemetry import INTERVAL_S, fetch_telemetry
 
 log = logging.getLogger(__name__)
-
-#: Least time between two progress events of one stage.
-PROGRESS_S = 0.25
 
 
 class JobRun:
@@ -58,6 +65,7 @@ class JobRun:
         entry: The device.
         context: Folders and factories of this host.
         report: Takes progress events.
+        kept: Connection that the device's last job left open; it is checked before use.
     """
 
     def __init__(
@@ -66,53 +74,66 @@ class JobRun:
         entry: DeviceEntry,
         context: SiteContext,
         report: Callable[[JobProgress], None],
+        kept: Connection | None = None,
     ) -> None:
         self.job = job
         self._entry = entry
         self._context = context
-        self._report = report
         # Protects _connection and _cancelled: cancel() comes from another thread and must
         # close whatever connection is the present one, or prevent the next.
         self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._connection = kept
         self._cancelled: FarmError | None = None
         self._lease = LeaseKeeper(lease_owner(job.run_id, job.epoch))
         self._deadline = Deadline(job.timeout_s)
-        self._work_name = work_name(job)
-        self._work: str | None = None
+        self._work_name = deploy.work_name(job)
+        #: Names of work folders on the device: the candidate's, and the baseline's after it.
+        self._works: list[str] = []
+        self._work = ""
+        self._arms: dict[Arm, ArmFiles] = {}
         self._deployed: list[ObjectRef] = []
-        self._last_report = 0.0
-        self._last_event: JobProgress | None = None
-        self._stage = ""
+        self._greeted: list[Deployed] = []
+        self._kind: DeviceClass = "server"
+        self._starts: list[Start] = []
+        self._telemetry: list[LaunchTelemetry] = []
+        self._progress = Progress(job, report)
+        self._say = self._progress.say
         #: Standard output and error of launches so far.
         self.logs: list[ObjectRef] = []
 
     def run(self) -> DeviceRunResult:
-        """Do the job.
+        """Do the job. Its connection stays open for the next one: see `take_connection`.
 
         Raises:
             FarmError: Why there is no result; the device is clean again where it answers.
         """
         try:
-            result = self._attempt()
+            with self._context.store.in_use(self.job.job_id):
+                result = self._attempt()
         except BaseException as error:
             found = self._after_failure(error)
+            self._close()
             if found is error:
                 raise
             raise found from error
-        finally:
-            self._close()
         return result
 
+    def take_connection(self) -> Connection | None:
+        """Hand on the connection of a job that gave a result; whoever takes it closes it."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        return connection
+
     def cancel(self, error: FarmError) -> None:
-        """End the attempt with this error, from another thread. May be repeated."""
+        """End the attempt with this error, from any thread, at once. May be repeated."""
         with self._lock:
             if self._cancelled is not None:
                 return
             self._cancelled = error
             connection = self._connection
         if connection is not None:
-            connection.close()
+            # Closing takes a moment on a frozen device; over many of them that would add up.
+            threading.Thread(target=connection.close, name="farm-cancel", daemon=True).start()
 
     # -- supervised.Link
 
@@ -130,7 +151,7 @@ class JobRun:
         """Replace a broken connection; see `farm.site.supervised.Link`."""
         log.info("%s: reconnecting after: %s", self._entry.name, error)
         detail = f"connection lost, looking for the device ({waited_s:.0f} s)"
-        self._say(self._stage, detail=detail, force=True)
+        self._say(self._progress.stage, detail=detail, force=True)
         old = self._present()
         old.close()
         self._use(old.reopen())
@@ -144,124 +165,158 @@ class JobRun:
     def _attempt(self) -> DeviceRunResult:
         job, entry = self.job, self._entry
         self._say("lease", force=True)
-        connection = Connection(entry, self._context.home, self._context.open_transport)
-        self._use(connection)
+        connection = self._connected()
         before = connection.snapshot()
         fit.check_fit(job, entry, before.facts)
+        self._kind = device_class(before.facts, entry.labels)
         runner = self._context.find_runner(job.runner)
         build = self._build(runner, before)
         self._lease.take(connection.helper)
         stale = connection.helper.clean_stale(self._lease.owner)
         if stale:
             log.info("%s: removed abandoned work folders %s", entry.name, ", ".join(stale))
-        deployed = self._deploy((*job.artifact, *build.files), before)
-        launches = tuple(
-            self._launch(index, request, runner, build)
-            for index, request in enumerate(job.launches)
-        )
+        build = self._started(runner, build, before)
+        deployed = self._deploy((*job.own_files, *build.files), before)
+        self._arms["candidate"] = ArmFiles(job.artifact, build, self._work)
+        checks: dict[str, LaunchResult] = {}
+        for name, check in job.checks.items():
+            files = ArmFiles((check.file,), build, self._work)
+            checks[name] = self._launch(0, check.request, runner, files, name)
+        job, unpaired = self._second_arm(build, before)
+        launched = Rounds(
+            job,
+            lambda index, request: self._launch(index, request, runner, self._arms[request.arm]),
+            lambda: persevere(self, self._arms["candidate"].evict),
+            fresh=deployed.pushed_bytes > 0,
+            clock=lambda: time.monotonic() - sum(start.waited_s for start in self._starts),
+        ).run()
         self._say("clean", force=True)
         persevere(self, lambda helper: deploy.check_intact(helper, self._deployed))
         after = persevere(self, lambda _helper: self._present().snapshot())
         self._clean(self.helper)
-        return DeviceRunResult(build, common_clock(launches), deployed, conditions(before, after))
+        return DeviceRunResult(
+            build,
+            common_clock(launched.launches),
+            deploy.total((*self._greeted, deployed)),
+            conditions(before, after),
+            starts=tuple(self._starts),
+            telemetry=tuple(self._telemetry),
+            stop=launched.stop,
+            same_as_baseline=job.baseline is not self.job.baseline and not unpaired,
+            unpaired=unpaired or launched.unpaired,
+            canary=checks.get("canary"),
+            replay=checks.get("replay"),
+        )
 
-    def _build(self, runner: Runner, snapshot: Snapshot) -> RunnerBuild:
-        facts = snapshot.facts
+    def _second_arm(self, build: RunnerBuild, snapshot: Snapshot) -> tuple[DeviceJob, str]:
+        """Deploy the baseline's arm; return the job as it goes on, and why it is unpaired."""
+        job, other = self.job, self.job.baseline
+        if other is None:
+            return job, ""
+        words = () if job.tokenizer is None else (job.tokenizer,)
+        if other.runner.abi != build.abi:
+            return without_baseline(job), f"the baseline's runner is for {other.runner.abi}"
+        if is_same(other, job.artifact, build):
+            return without_baseline(job), ""
+        try:
+            self._deploy((*other.artifact, *words, *other.runner.files), snapshot)
+        except DeviceUnfit as error:
+            return without_baseline(job), f"no room for the baseline's artifact: {error.message}"
+        self._arms["baseline"] = ArmFiles(other.artifact, other.runner, self._work)
+        return job, ""
 
+    def _started(self, runner: Runner, build: RunnerBuild, before: Snapshot) -> RunnerBuild:
+        def hello(other: RunnerBuild) -> Trouble | None:
+            self._greeted.append(self._deploy(other.files, before))
+            words = (*other.argv, *(runner.greeting or ()))
+            owner = self._lease.owner
+            trouble = start_once(self, self._work, words, other.env, owner, self._context.store)
+            persevere(self, lambda helper: helper.clean(self._works[-1]))
+            self._works.pop()
+            return trouble
+
+        if runner.greeting is None:
+            return build
+        bundled = partial(self._build, runner, before, own_libc=True)
+        return starting_build(build, bundled, hello, self._entry.name)
+
+    def _build(self, runner: Runner, snapshot: Snapshot, *, own_libc: bool = False) -> RunnerBuild:
         def step(text: str) -> None:
             self._check_cancelled()
             self._say("deploy", detail=text, force=True)
 
-        build = runner.build(facts.abi, facts, self._context.home, self.job.executorch, step)
-        missing = [f.object for f in build.files if not self._context.store.has(f.object.sha256)]
-        if missing:
-            places = runner.files(build)
-            for ref in missing:
-                self._context.store.put_file(places[ref.sha256], ref.name, sha256=ref.sha256)
+        profile = any(request.profiles for request in self.job.launches)
+        variant = BuildVariant(own_libc=own_libc, profile=profile)
+        build = provide_runner(runner, snapshot.facts, self.job, self._context, step, variant)
         self._check_cancelled()
         return build
 
     def _deploy(self, files: tuple[DeployFile, ...], snapshot: Snapshot) -> Deployed:
-        missing: int | None = None
-        moved_at = 0.0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal missing, moved_at
-            missing = total if missing is None else missing
-            moved_at = time.monotonic() if done else moved_at
-            self._say("deploy", done, total, "bytes", force=done in (0, total))
-            self._lease.renew_aside(lambda: self._present().reopen().helper)
-
-        started = time.monotonic()
-        # What arrived before a break is a `.part` on the device: a repeat sends only the rest.
-        last = persevere(
+        deployed = send(
             self,
-            lambda helper: deploy.deploy(
-                helper,
-                files,
-                self._context.store,
-                self._lease.owner,
-                free_bytes=snapshot.facts.storage_free_bytes,
-                progress=progress,
+            files,
+            self._context.store,
+            self._lease,
+            deadline=self._deadline,
+            free_bytes=snapshot.facts.storage_free_bytes,
+            aside=lambda: self._present().reopen().helper,
+            tell=lambda done, total: self._say(
+                "deploy", done, total, "bytes", force=done in (0, total)
             ),
-            last_sign=lambda: moved_at,
         )
-        pushed = missing or 0
-        deployed = Deployed(
-            pushed_bytes=pushed,
-            skipped_bytes=last.pushed_bytes + last.skipped_bytes - pushed,
-            seconds=time.monotonic() - started,
-        )
-        self._deployed = [file.object for file in files]
-        self._work = self.helper.assemble(self._work_name, files, self._lease.owner)
+        self._deployed += [file.object for file in files]
+        self._works.append(self._work_name + (f"-{len(self._works)}" if self._works else ""))
+        self._work = self.helper.assemble(self._works[-1], files, self._lease.owner)
         return deployed
 
     def _launch(
-        self, index: int, request: LaunchRequest, runner: Runner, build: RunnerBuild
+        self,
+        index: int,
+        request: LaunchRequest,
+        runner: Runner,
+        files: ArmFiles,
+        name: str = "",
     ) -> LaunchResult:
-        stage = "measure" if request.measures else "check"
-        limit_s = min(request.timeout_s, self._deadline.remaining_s)
-        if limit_s <= 0:
+        stage = "measure" if request.measures or request.profiles else "check"
+        if request.measures:
+            self._starts.append(self._cool_down(index))
+        if (limit_s := min(request.timeout_s, self._deadline.remaining_s)) <= 0:
             raise timed_out(self.job.timeout_s, b"", self._entry.name)
-        self._say(stage, index, len(self.job.launches), "launches", force=True)
-        work = self._work or ""
-        model, *data = (file.path for file in self.job.artifact)
+        total = max(index + 1, least_launches(self.job))
+        self._say(stage, index, total, "launches", force=True)
+        work = files.work
         # Each launch overwrites the last one's files: they were fetched and verified by then.
-        words, files = runner.arguments(request, model=model, data=data, out=".")
-        push_files(self.helper, work, files, self._context.store)
+        words, small = runner.arguments(request, files.named(self.job.tokenizer))
+        push_files(self.helper, work, small, self._context.store)
         self.helper.supervise(
             work,
-            (*build.argv, *words),
-            env=build.env,
+            (*files.build.argv, *words),
+            env=files.build.env,
             stale_s=self.limits.stale_s,
             max_output_bytes=MAX_OUTPUT_BYTES,
             lease=self._lease.owner,
+            telemetry_s=INTERVAL_S if request.measures else 0.0,
         )
-        ended = follow(self, work, limit_s, lambda line: self._line(runner, stage, line))
-        stderr = self._keep_logs(index, work, ended)
+        ended = follow(self, work, limit_s, lambda line: self._progress.line(runner, stage, line))
+        name = name or f"launch-{index}"
+        stderr, logs = fetch_logs(self, name, work, ended, self._context.store)
+        self.logs += logs
         if ended.timed_out:
             raise timed_out(limit_s, stderr, self._entry.name)
-        result = read_launch(runner, ended.status, ended.stdout, stderr, index, self._entry.name)
-        self._say("collect", index + 1, len(self.job.launches), "launches")
+        result = read_launch(
+            runner, request, ended.status, ended.stdout, stderr, index, self._entry.name
+        )
+        self._say("collect", index + 1, total, "launches")
+        if request.measures:
+            telemetry, log_ref = fetch_telemetry(self, index, work, result, self._context.store)
+            self._telemetry.append(telemetry)
+            self.logs.append(log_ref)
         return fetch_logits(self, work, result, self._context.store)
 
-    def _keep_logs(self, index: int, work: str, ended: Ended) -> bytes:
-        store = self._context.store
-        stderr, refs = fetch_logs(self, index, work, ended, store)
-        self.logs += refs
-        return stderr
-
-    def _line(self, runner: Runner, stage: str, line: bytes) -> None:
-        rate = runner.rate(line)
-        if rate is not None:
-            self._say(stage, rate=(clean_text(rate[0])[:80], rate[1]), force=True)
-            return
-        found = runner.progress(line)
-        if found is not None:
-            phase, done, total = found
-            self._say(stage, done, total, "tokens", detail=clean_text(phase)[:80])
-
-    # -- the end
+    def _cool_down(self, index: int) -> Start:
+        wait = paced(partial(self._say, "cooldown", index), self.beat, self._deadline)
+        look = partial(persevere, self, lambda _helper: self._present().snapshot())
+        return cool_down(index, self._kind, self._entry.thermal, look, wait)
 
     def _after_failure(self, error: BaseException) -> BaseException:
         """Clean up, and say what the attempt failed of."""
@@ -269,8 +324,8 @@ class JobRun:
             cancelled = self._cancelled
         found: BaseException = cancelled or error
         if cancelled is None and isinstance(error, RunnerError) and self._deployed:
-            found = self._explained(error)
-        if self._lease.held or self._work is not None:
+            found = deploy.damage_or(error, self.helper, self._deployed)
+        if self._lease.held or self._works:
             limits = self.limits
             self._clean_anew(limits.clean_s if cancelled is None else limits.cancelled_clean_s)
         return found
@@ -278,7 +333,7 @@ class JobRun:
     def _clean_anew(self, limit_s: float) -> None:
         """Clean through a fresh connection, which is closed from outside when it takes long."""
         old = self._present_or_none()
-        assert old is not None  # a lease or a work folder needs a connection
+        assert old is not None
         old.close()
         fresh = old.reopen()
         timer = threading.Timer(limit_s, fresh.close)
@@ -293,22 +348,27 @@ class JobRun:
             timer.cancel()
             fresh.close()
 
-    def _explained(self, error: RunnerError) -> FarmError:
-        """A runner that failed on damaged files is no evidence against the model."""
-        try:
-            deploy.check_intact(self.helper, self._deployed)
-        except TransferError as damage:
-            return damage
-        except FarmError as trouble:
-            log.warning("%s: objects not checked again: %s", self._entry.name, trouble)
-        return error
-
     def _clean(self, helper: DeviceHelper) -> None:
-        helper.clean(self._work_name)
-        self._work = None
+        while self._works:
+            helper.clean(self._works[-1])
+            self._works.pop()
         self._lease.release(helper)
 
     # -- connection and progress
+
+    def _connected(self) -> Connection:
+        """Return the connection that was kept, if the device still answers on it, or a new one.
+
+        Raises:
+            TransportTimeout: It holds the connection and says nothing: it is frozen.
+        """
+        kept = self._present_or_none()
+        answers = kept is not None and kept.answers()
+        self._check_cancelled()
+        if kept is not None and answers:
+            return kept
+        self._use(Connection(self._entry, self._context.home, self._context.open_transport))
+        return self._present()
 
     def _use(self, connection: Connection) -> None:
         with self._lock:
@@ -334,33 +394,6 @@ class JobRun:
                 raise self._cancelled
 
     def _close(self) -> None:
-        connection = self._present_or_none()
+        connection = self.take_connection()
         if connection is not None:
             connection.close()
-
-    def _say(
-        self,
-        stage: str,
-        done: int = 0,
-        total: int = 0,
-        unit: str = "",
-        *,
-        detail: str = "",
-        rate: tuple[str, float] | None = None,
-        force: bool = False,
-    ) -> None:
-        now = time.monotonic()
-        if not force and stage == self._stage and now - self._last_report < PROGRESS_S:
-            return
-        self._stage, self._last_report = stage, now
-        job = self.job
-        self._report(
-            JobProgress(job.job_id, job.attempt, job.device, stage, done, total, unit, detail, rate)
-        )
-
-
-def work_name(job: DeviceJob) -> str:
-    """Name of the job's folder on the device: unique, and plain whatever the job is called."""
-    plain = re.sub(r"[^A-Za-z0-9]+", "-", job.job_id).strip("-")[:60]
-    mark = hashlib.sha256(f"{job.run_id}\0{job.job_id}".encode()).hexdigest()[:12]
-    return f"{plain or 'job'}-{mark}-{job.attempt}-{job.epoch}"

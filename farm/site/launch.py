@@ -11,7 +11,7 @@ from farm.core.errors import (
     RunnerTimeout,
     StorageFull,
 )
-from farm.core.runtime import LaunchResult
+from farm.core.runtime import LaunchRequest, LaunchResult
 from farm.protocols import Runner
 from farm.site.helper import Polled
 from farm.site.parsers.text import clean_text
@@ -19,7 +19,14 @@ from farm.site.parsers.text import clean_text
 #: Bytes of standard error that an error carries.
 TAIL_BYTES = 4096
 
-_SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV"}
+_SIGNALS = {
+    4: "SIGILL",
+    6: "SIGABRT",
+    7: "SIGBUS",
+    8: "SIGFPE",
+    9: "SIGKILL",
+    11: "SIGSEGV",
+}
 _HINTS = {
     4: "an instruction that this processor doesn't have",
     9: "often the kernel's out-of-memory killer",
@@ -27,12 +34,19 @@ _HINTS = {
 
 
 def read_launch(
-    runner: Runner, status: Polled, stdout: bytes, stderr: bytes, launch: int, device: str
+    runner: Runner,
+    request: LaunchRequest,
+    status: Polled,
+    stdout: bytes,
+    stderr: bytes,
+    launch: int,
+    device: str,
 ) -> LaunchResult:
     """Make a result of a launch that ended.
 
     Args:
         runner: Knows the output.
+        request: What it was asked to do.
         status: Last word of the supervisor.
         stdout: Everything that was printed.
         stderr: Its end suffices.
@@ -48,16 +62,24 @@ def read_launch(
     if status.exit_code != 0:
         # The runner's own error line says more than an exit code.
         try:
-            runner.parse(stdout, launch)
+            runner.parse(stdout, launch, request)
         except RunnerCrashed as error:
             raise _about(error, status, tail, device) from error
         except BadOutput:
             pass
         raise _crashed(status, tail, device)
     try:
-        return runner.parse(stdout, launch)
+        return runner.parse(stdout, launch, request)
     except RunnerError as error:
         raise _about(error, status, tail, device) from error
+
+
+def read_failure(status: Polled, stderr: bytes, device: str) -> FarmError:
+    """Make an error of a launch of which only its end is known, not its output."""
+    tail = clean_text(stderr[-TAIL_BYTES:])
+    if status.state == "killed":
+        return _killed(status, tail, device)
+    return _crashed(status, tail, device)
 
 
 def timed_out(limit_s: float, stderr: bytes, device: str) -> RunnerTimeout:

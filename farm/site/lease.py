@@ -12,8 +12,8 @@ from farm.core.errors import TransportError
 from farm.site.helper import DeviceHelper, LeaseOwner
 
 #: A lost host blocks a device for at most this long, seconds of the device's uptime.
-TTL_S = 90.0
-RENEW_AFTER_S = 30.0
+TTL_S = 60.0
+RENEW_AFTER_S = 20.0
 
 
 def lease_owner(run_id: str, epoch: int) -> LeaseOwner:

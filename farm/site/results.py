@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from farm.core.artifact import LogitsRef, ObjectRef
-from farm.core.errors import BadOutput, TransferError
+from farm.core.errors import BadOutput, DeviceError, TransferError, TransportError
 from farm.core.runtime import LaunchResult
 from farm.site.helper import DeviceHelper
 from farm.site.store import ContentStore
@@ -17,6 +17,9 @@ from farm.site.supervised import MAX_OUTPUT_BYTES, Ended, Link, persevere
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,120}")
 #: Largest file of logits: 8,192 rows of a vocabulary of 256,000.
 MAX_LOGITS_BYTES = 8192 * 256_000 * 4
+
+#: Largest trace of one window.
+MAX_PROFILE_BYTES = 256 << 20
 
 
 def push_files(
@@ -35,8 +38,25 @@ def push_files(
             helper.transport.push(local, f"{work}/{name}")
 
 
+def fetch_bytes(link: Link, path: str, store: ContentStore, *, max_bytes: int) -> bytes:
+    """Content of a small file of the device, through broken connections.
+
+    Raises:
+        DeviceLost: The device is gone.
+        TransferError: It can't be read, or is larger than `max_bytes`.
+    """
+    with store.scratch() as folder:
+        local = folder / "file"
+
+        def pull(helper: DeviceHelper) -> None:
+            helper.transport.pull(path, local, max_bytes=max_bytes)
+
+        persevere(link, pull)
+        return local.read_bytes()
+
+
 def fetch_logs(
-    link: Link, index: int, work: str, ended: Ended, store: ContentStore
+    link: Link, name: str, work: str, ended: Ended, store: ContentStore
 ) -> tuple[bytes, list[ObjectRef]]:
     """Keep a launch's output; return its standard error and the objects.
 
@@ -46,20 +66,13 @@ def fetch_logs(
     """
     stderr = b""
     if ended.status.stderr_size:
-        with store.scratch() as folder:
-            local = folder / "stderr"
-
-            def pull(helper: DeviceHelper) -> None:
-                helper.transport.pull(f"{work}/stderr", local, max_bytes=MAX_OUTPUT_BYTES)
-
-            persevere(link, pull)
-            stderr = local.read_bytes()
-    texts = {f"launch-{index}.stdout": ended.stdout, f"launch-{index}.stderr": stderr}
+        stderr = fetch_bytes(link, f"{work}/stderr", store, max_bytes=MAX_OUTPUT_BYTES)
+    texts = {f"{name}.stdout": ended.stdout, f"{name}.stderr": stderr}
     return stderr, [store.put_bytes(text, name) for name, text in texts.items() if text]
 
 
 def fetch_logits(link: Link, out: str, result: LaunchResult, store: ContentStore) -> LaunchResult:
-    """Pull logits that the store doesn't have yet, and verify them.
+    """Pull logits that the store doesn't have yet, and traces, and verify them.
 
     Args:
         link: The job's connection.
@@ -72,8 +85,10 @@ def fetch_logits(link: Link, out: str, result: LaunchResult, store: ContentStore
         TransferError: What arrived isn't what the runner hashed.
         DeviceLost: The device is gone.
     """
+    _fetch_profiles(link, out, result, store)
     pulled = []
-    for name, ref in result.logits:
+    for name, said in result.logits:
+        ref = said if said.object.sha256 else _measured(link, out, said)
         _check_logits(ref, link.helper.device)
         found = ref.object
         if not (store.has(found.sha256, found.size_bytes) and store.verify(found.sha256)):
@@ -81,6 +96,38 @@ def fetch_logits(link: Link, out: str, result: LaunchResult, store: ContentStore
         object_ref = ObjectRef(found.sha256, found.size_bytes, f"{name}.f32")
         pulled.append((name, dataclasses.replace(ref, object=object_ref)))
     return dataclasses.replace(result, logits=tuple(pulled))
+
+
+def _fetch_profiles(link: Link, out: str, result: LaunchResult, store: ContentStore) -> None:
+    for profile in result.profiles:
+        ref = profile.object
+        if not _PLAIN.fullmatch(ref.name) or not 0 < ref.size_bytes <= MAX_PROFILE_BYTES:
+            raise BadOutput(
+                f"{link.helper.device}: the runner named a profile {ref.name[:80]!r} of"
+                f" {ref.size_bytes} bytes",
+                device=link.helper.device,
+            )
+        _pull_object(link, out, ref, store)
+
+
+def _measured(link: Link, out: str, ref: LogitsRef) -> LogitsRef:
+    """Size, hash and columns of a file that its program doesn't describe."""
+    name, rows = ref.object.name, ref.rows
+    if not _PLAIN.fullmatch(name):
+        raise BadOutput(f"{link.helper.device}: logits can't be a file {name[:80]!r}")
+    try:
+        found = persevere(link, lambda helper: helper.hash_file(f"{out}/{name}"))
+    except TransportError:
+        raise
+    except DeviceError as error:
+        raise BadOutput(f"{link.helper.device}: no logits in {name}: {error.message}") from error
+    columns, rest = divmod(found.size_bytes, 4 * rows)
+    if rest:
+        raise BadOutput(
+            f"{link.helper.device}: {name} has {found.size_bytes} bytes, no whole number of"
+            f" columns in {rows} rows of fp32"
+        )
+    return LogitsRef(ObjectRef(found.sha256, found.size_bytes, name), rows, columns)
 
 
 def _pull_object(link: Link, out: str, ref: ObjectRef, store: ContentStore) -> None:

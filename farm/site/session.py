@@ -1,7 +1,7 @@
 """The session of one device: its jobs one after another, in a thread of its own.
 
-The thread exists only while there is work. Whatever happens to a job, exactly one JobFinished
-leaves.
+Jobs that follow each other share one connection; the thread lingers a while for the next one.
+Whatever happens to a job, exactly one JobFinished leaves.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from farm.core.device import DeviceEntry
 from farm.core.errors import FarmError
 from farm.core.events import JobFinished, JobProgress, JobStarted, SiteEvent
 from farm.core.runtime import DeviceJob, DeviceRunResult
+from farm.site.connection import Connection
 from farm.site.context import SiteContext
 from farm.site.job import JobRun
 
 log = logging.getLogger(__name__)
+
+#: How long a connection is kept for the next job, seconds.
+KEEP_S = 20.0
 
 
 class DeviceSession:
@@ -38,8 +42,9 @@ class DeviceSession:
         self.entry = entry
         self._context = context
         self._emit = emit
-        # Protects everything below: submit and cancel come from the agent's loop.
-        self._lock = threading.Lock()
+        # Protects everything below: submit and cancel come from the agent's loop. Told of jobs.
+        self._lock = threading.Condition()
+        self._closing = False
         self._queue: deque[DeviceJob] = deque()
         self._running: JobRun | None = None
         self._thread: threading.Thread | None = None
@@ -48,6 +53,7 @@ class DeviceSession:
         """Queue a job."""
         with self._lock:
             self._queue.append(job)
+            self._lock.notify()
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name=f"farm-{self.entry.name}", daemon=True
@@ -68,12 +74,19 @@ class DeviceSession:
 
     @property
     def busy(self) -> bool:
-        """True while the thread works or jobs wait."""
+        """True while a job runs or waits."""
         with self._lock:
-            return self._thread is not None
+            return self._running is not None or bool(self._queue)
+
+    def close(self) -> None:
+        """Keep no connection once the jobs have ended. Returns at once."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the thread to end; False when it still works."""
+        """Close, and wait for the thread to end; False when it still works."""
+        self.close()
         with self._lock:
             thread = self._thread
         if thread is not None:
@@ -90,21 +103,32 @@ class DeviceSession:
             self._finish(running.job, None, error, running.logs)
 
     def _work(self) -> None:
-        while True:
-            with self._lock:
-                if not self._queue:
-                    self._thread = None
-                    return
-                job = self._queue.popleft()
-                run = JobRun(job, self.entry, self._context, self._progress)
-                self._running = run
+        kept: Connection | None = None
+        while (run := self._next(kept)) is not None:
+            job = run.job
             self._emit(JobStarted(job.job_id, job.attempt, job.device, utc_now()))
             result, error = self._fenced(run)
             with self._lock:
                 abandoned = self._running is not run
                 self._running = None
+            kept = run.take_connection()
             if not abandoned:
                 self._finish(job, result, error, run.logs)
+        if kept is not None:
+            kept.close()
+
+    def _next(self, kept: Connection | None) -> JobRun | None:
+        """Wait for a job as long as there is a connection to keep; None ends the thread."""
+        with self._lock:
+            if kept is not None:
+                self._lock.wait_for(lambda: self._queue or self._closing, KEEP_S)
+            if not self._queue:
+                self._thread = None
+                return None
+            self._running = JobRun(
+                self._queue.popleft(), self.entry, self._context, self._progress, kept
+            )
+            return self._running
 
     def _progress(self, event: JobProgress) -> None:
         """Pass progress on, but none of a job that was given up."""

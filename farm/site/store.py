@@ -7,7 +7,6 @@ A process may be killed at any point: what is under `objects/` is complete, what
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import io
@@ -18,21 +17,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 from farm.core.artifact import ObjectRef
 from farm.core.errors import StoreError
+from farm.site.disk import MARGIN_BYTES, free_bytes, no_space, refuse
+from farm.site.fence import Fence, lock_is_free, open_aside
 
 log = logging.getLogger(__name__)
 
 #: Large enough that hashing and the page cache set the pace, small enough to stay in a cache.
 CHUNK_BYTES = 1 << 20
-#: Left free on the file system beyond what is written.
-MARGIN_BYTES = 4 << 20
 #: A temporary file without a lock is younger than this only while it is being created.
 ABANDONED_AFTER_S = 60.0
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ContentStore:
@@ -44,6 +41,7 @@ class ContentStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.fence = Fence(root)
         # Objects hashed in full by this process: sha256 -> (size, mtime, inode) at that time.
         # Written from several threads; a lost entry only costs a second hash.
         self._verified: dict[str, tuple[int, int, int]] = {}
@@ -55,12 +53,20 @@ class ContentStore:
         return self.root / "objects" / sha256[:2] / sha256
 
     def has(self, sha256: str, size_bytes: int | None = None) -> bool:
-        """Tell whether an object is there; one of a wrong size is removed and is not."""
+        """Tell whether an object is there; one of a wrong size is removed and is not.
+
+        To ask is a use: a collection leaves it to whoever is `in_use`.
+
+        Raises:
+            StoreError: The store can't be used.
+        """
         path = self.location(sha256)
         try:
+            if not self.fence.touch(path):
+                return False
             size = path.stat().st_size
-        except FileNotFoundError:
-            return False
+        except OSError as error:
+            refuse(error, path, None)
         if size_bytes is not None and size != size_bytes:
             self._discard(path, f"has {size} bytes instead of {size_bytes}")
             return False
@@ -107,12 +113,44 @@ class ContentStore:
         except FileNotFoundError:
             return False
         except OSError as error:
-            _refuse(error, path, None)
+            refuse(error, path, None)
         if found != sha256:
             self._discard(path, "content doesn't match its name")
             return False
         self._verified[sha256] = stamp
         return True
+
+    def intact(self, sha256: str) -> bool | None:
+        """Hash an object without counting that as a use, and leave it; None when there is none.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        path = self.location(sha256)
+        try:
+            with open_aside(path) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            refuse(error, path, None)
+
+    @contextlib.contextmanager
+    def in_use(self, purpose: str) -> Iterator[None]:
+        """Keep a collection from everything that is used while the block runs.
+
+        Args:
+            purpose: What for, for people who look at the store.
+
+        Raises:
+            StoreError: The disk is full or can't be written.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self.fence.in_use(purpose))
+            except OSError as error:
+                refuse(error, self.root, None)
+            yield
 
     def put_bytes(self, data: bytes, name: str) -> ObjectRef:
         """Store bytes.
@@ -168,7 +206,7 @@ class ContentStore:
                     return self.put_file(source, name, sha256=sha256)
                 os.fsync(file.fileno())
         except OSError as error:
-            _refuse(error, source, None)
+            refuse(error, source, None)
         self._publish(source, sha256)
         return ObjectRef(sha256, size, name or source.name)
 
@@ -177,12 +215,13 @@ class ContentStore:
         """Provide an empty folder on the store's file system, removed at the end."""
         self._sweep()
         try:
-            folder = Path(tempfile.mkdtemp(dir=self._folder("tmp")))
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            with self.fence.held():
+                folder = Path(tempfile.mkdtemp(dir=self._folder("tmp")))
+                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
-            _refuse(error, self.root, None)
+            refuse(error, self.root, None)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -213,7 +252,7 @@ class ContentStore:
                 temporary.rename(path)
             _sync_folder(path.parent)
         except OSError as error:
-            _refuse(error, path, len(data))
+            refuse(error, path, len(data))
 
     def _write(
         self,
@@ -244,7 +283,7 @@ class ContentStore:
                     _flush(file)
                     self._publish(temporary, found)
         except OSError as error:
-            _refuse(error, self.root, size)
+            refuse(error, self.root, size)
         return ObjectRef(found, done, name)
 
     def _publish(self, temporary: Path, sha256: str) -> None:
@@ -256,15 +295,16 @@ class ContentStore:
             _sync_folder(target.parent)
             self._verified[sha256] = _stamp(target.stat())
         except OSError as error:
-            _refuse(error, target, None)
+            refuse(error, target, None)
 
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[tuple[Path, BinaryIO]]:
         self._sweep()
-        handle, text = tempfile.mkstemp(dir=self._folder("tmp"))
+        with self.fence.held():
+            handle, text = tempfile.mkstemp(dir=self._folder("tmp"))
+            fcntl.flock(handle, fcntl.LOCK_EX)
         path = Path(text)
         with os.fdopen(handle, "wb") as file:
-            fcntl.flock(handle, fcntl.LOCK_EX)
             try:
                 yield path, file
             finally:
@@ -275,14 +315,25 @@ class ContentStore:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def abandoned(self) -> list[Path]:
+        """Return what killed processes left in `tmp`; the fence has to be held alone."""
+        return [path for path in self._temporaries() if _unlocked(path)]
+
+    def remove_abandoned(self) -> None:
+        """Remove what `abandoned` returns, under the same condition."""
+        for path in self._temporaries():
+            with contextlib.suppress(FileNotFoundError):
+                _remove_unlocked(path)
+
+    def _temporaries(self) -> list[Path]:
+        return sorted((self.root / "tmp").glob("*"))
+
     def _sweep(self) -> None:
-        """Remove what killed processes left in `tmp`."""
-        with contextlib.suppress(FileNotFoundError):
-            for entry in list(os.scandir(self.root / "tmp")):
-                with contextlib.suppress(FileNotFoundError):
-                    age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
-                    if age_s > ABANDONED_AFTER_S:
-                        _remove_unlocked(Path(entry.path))
+        """Remove what killed processes left in `tmp` a while ago."""
+        for path in self._temporaries():
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.lstat().st_mtime > ABANDONED_AFTER_S:
+                    _remove_unlocked(path)
 
     def _discard(self, path: Path, why: str) -> None:
         log.warning("removed a damaged object of the content store: %s %s", path, why)
@@ -294,18 +345,27 @@ class ContentStore:
         Raises:
             StoreError: Fewer than `size` bytes and a margin are free; says how many there are.
         """
-        free = _free_bytes(self.root)
+        free = free_bytes(self.root)
         if free < size + MARGIN_BYTES:
-            raise _no_space(self.root, size)
+            raise no_space(self.root, size)
+
+
+def _unlocked(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return lock_is_free(handle)
+    finally:
+        os.close(handle)
 
 
 def _remove_unlocked(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    else:
+        if not lock_is_free(handle):
+            return
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -329,32 +389,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
-
-
-def _free_bytes(path: Path) -> int:
-    stat = os.statvfs(_existing(path))
-    return stat.f_bavail * stat.f_frsize
-
-
-def _no_space(folder: Path, needed: int | None) -> StoreError:
-    free = _free_bytes(folder)
-    need = "" if needed is None else f", {needed + MARGIN_BYTES} needed"
-    return StoreError(
-        f"no space for the content store in {folder}: {free} bytes free{need}; free some space"
-        " or set FARM_HOME to a larger disk",
-        folder=str(folder),
-        free_bytes=free,
-        needed_bytes=needed,
-    )
-
-
-def _refuse(error: OSError, path: Path, needed: int | None) -> NoReturn:
-    if error.errno in _FULL:
-        raise _no_space(path, needed) from error
-    raise StoreError(f"can't use {error.filename or path}: {error.strerror}") from error

@@ -11,7 +11,6 @@ import os
 import posixpath
 import re
 import stat as stat_bits
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,12 +29,20 @@ from farm.core.errors import (
 )
 from farm.protocols import ByteProgress
 from farm.transports import command_line
-from farm.transports.adb_devices import connect_tcp, ensure_server, server_address, unusable
+from farm.transports.adb_devices import (
+    CONNECTABLE,
+    bring_online,
+    ensure_server,
+    forget,
+    server_address,
+)
+from farm.transports.adb_devices import refusal as adb_refusal
 from farm.transports.adb_devices import state_of as listed_state
 from farm.transports.adb_shell import STDIN_BYTES, ShellSession, Source, bytes_source
 from farm.transports.adb_sync import SyncSession
 from farm.transports.adb_wire import Patience, ServerRefused, Stream
-from farm.transports.files import LocalSink, reading, storage_error
+from farm.transports.files import LocalSink, check_offset, reading, require_written
+from farm.transports.gate import Gate
 from farm.transports.output import Meter, Output
 
 _log = logging.getLogger(__name__)
@@ -48,6 +55,8 @@ _GUARDED_BYTES = 4 << 20
 _ANSWER_S = 7.0
 #: What ending a remote program may take: after a timeout, and when the user closes.
 _KILL_S, _KILL_CLOSING_S = 3.0, 0.5
+#: After waiting in vain for so long, the server's connection to a TCP device is given up.
+_FORGET_S = 5.0
 _TCP_SERIAL = re.compile(r"(\[[0-9A-Fa-f:]+\]|[\w.-]+):\d+\Z")
 
 
@@ -84,10 +93,7 @@ class AdbTransport:
         self._serial = serial
         self._server = server
         self._root = root
-        # Protects _closed and _streams: close() comes from another thread.
-        self._lock = threading.Lock()
-        self._closed = False
-        self._streams: set[Stream] = set()
+        self._gate = Gate(device)
 
     def run(self, command: Command, on_stdout: Callable[[bytes], None] | None = None) -> Completed:
         """Run a program to its end; see `farm.protocols.Transport.run`."""
@@ -162,10 +168,7 @@ class AdbTransport:
 
     def close(self) -> None:
         """End every stream; a blocked call raises DeviceLost."""
-        with self._lock:
-            self._closed = True
-            for stream in self._streams:
-                stream.interrupt()
+        self._gate.close()
 
     def _shell(self, line: bytes, source: Source, output: Output, patience: Patience) -> int:
         """Run a line that reports its process id; end that process when we stop waiting."""
@@ -213,16 +216,13 @@ class AdbTransport:
             code = guard.communicate(
                 bytes_source(b"done\n"), _ignore, output.add_stderr, self._answering()
             )
-        self._require(output.completed(code), remote)
+        require_written(output.completed(code), remote, self._device)
 
     def _append(
         self, source: BinaryIO, remote: str, mode: int, meter: Meter, patience: Patience
     ) -> None:
         """Write the rest of a file through a shell, because the file service can't append."""
-        found = self.stat(remote)
-        if found is None or found.size_bytes != meter.done:
-            size = "is missing" if found is None else f"has {found.size_bytes} bytes"
-            raise self._error(f"{remote} {size}, so a push can't go on at {meter.done}")
+        check_offset(self.stat(remote), meter.done, remote, self._device)
 
         def take() -> bytes:
             piece = source.read(STDIN_BYTES)
@@ -239,12 +239,7 @@ class AdbTransport:
     def _write(self, line: bytes, source: Source, remote: str, patience: Patience) -> None:
         output = Output(Command(("sh",)), self._device)
         code = self._shell(line, source, output, patience)
-        self._require(output.completed(code), remote)
-
-    def _require(self, done: Completed, remote: str) -> None:
-        if not done.ok:
-            reason = done.error_text or f"exit {done.exit_code}"
-            raise storage_error(f"{remote}: {reason}", self._device)
+        require_written(output.completed(code), remote, self._device)
 
     def _check_parent(self, sync: SyncSession, remote: str) -> None:
         """Refuse a missing folder: adbd would make it, readable for all."""
@@ -282,26 +277,28 @@ class AdbTransport:
         try:
             yield stream
         except DeviceLost as error:
-            if self._closed and not closing:
-                raise self._lost() from error
+            if self._gate.closed and not closing:
+                raise self._gate.lost() from error
             raise
         finally:
-            self._release(stream)
+            self._gate.release(stream.interrupt, stream.close)
 
     def _open(self, service: bytes, limit: Deadline, *, closing: bool) -> Stream:
         stream = self._connect(limit)
         try:
-            self._admit(stream, closing=closing)
+            self._gate.admit(stream.interrupt, late=closing)
             patience = Patience(self._device, "connecting", deadline=limit)
             stream.request(b"host:transport:" + self._serial.encode(), patience)
             try:
                 stream.request(service, patience)
             except TransportError as error:
+                if _TCP_SERIAL.match(self._serial) and limit.seconds >= _FORGET_S:
+                    forget(self._server, self._serial)
                 raise DeviceLost(
                     f"{self._device} is attached but doesn't answer: {error}", device=self._device
                 ) from error
         except BaseException:
-            self._release(stream)
+            self._gate.release(stream.interrupt, stream.close)
             raise
         return stream
 
@@ -322,18 +319,13 @@ class AdbTransport:
         """Connect a TCP device that is absent or offline; name the remedy otherwise."""
         try:
             state = listed_state(self._server, self._serial)
-            if state in ("absent", "offline") and _TCP_SERIAL.match(self._serial):
-                connect_tcp(
-                    self._server,
-                    self._serial,
-                    again=state == "offline",
-                    timeout_s=limit.remaining_s,
-                )
-                return
+            if state in CONNECTABLE and _TCP_SERIAL.match(self._serial):
+                state = bring_online(self._server, self._serial, limit.remaining_s)
         except ConnectError as error:
-            raise self._unreachable(error.message) from error
+            raise self._unreachable(error.message, **error.context) from error
         if state != "device":
-            raise self._unreachable(unusable(self._serial, state))
+            refused = adb_refusal(self._serial, state)
+            raise self._unreachable(refused.message, **refused.context)
         _log.debug("%s: refused (%s) but usable now", self._device, refusal)
 
     def _probe(self) -> None:
@@ -351,7 +343,7 @@ class AdbTransport:
 
     def _end_remote(self, pid: int) -> None:
         """End a program that we no longer wait for; a lost device keeps it."""
-        limit = Deadline(_KILL_CLOSING_S if self._closed else _KILL_S)
+        limit = Deadline(_KILL_CLOSING_S if self._gate.closed else _KILL_S)
         patience = Patience(self._device, "ending a program", deadline=limit)
         service = b"shell,v2,raw:" + command_line.kill_line(pid)
         try:
@@ -367,26 +359,11 @@ class AdbTransport:
     def _answering(self) -> Patience:
         return Patience(self._device, "a question", deadline=Deadline(_ANSWER_S))
 
-    def _admit(self, stream: Stream, *, closing: bool) -> None:
-        """Let `close` reach the stream, or refuse it when `close` came before."""
-        with self._lock:
-            if self._closed and not closing:
-                raise self._lost()
-            self._streams.add(stream)
-
-    def _release(self, stream: Stream) -> None:
-        with self._lock:
-            self._streams.discard(stream)
-            stream.close()
-
     def _error(self, text: str) -> TransferError:
         return TransferError(text, device=self._device)
 
-    def _unreachable(self, text: str) -> ConnectError:
-        return ConnectError(f"{self._device}: {text}", device=self._device)
-
-    def _lost(self) -> DeviceLost:
-        return DeviceLost(f"the connection to {self._device} was closed", device=self._device)
+    def _unreachable(self, text: str, **context: str) -> ConnectError:
+        return ConnectError(f"{self._device}: {text}", device=self._device, **context)
 
 
 def _ignore(_: bytes) -> None:

@@ -1,23 +1,25 @@
 """What an adb server says of its devices: the list, each state's remedy, connecting.
 
-Parsing is pure. The server is reached through adbutils, which also carries an `adb` program
-for machines that have none.
+Parsing is pure. adbutils carries an `adb` program for machines that have none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 
-import adbutils
-
 from farm.clock import Deadline
-from farm.core.errors import ConfigError, ConnectError
+from farm.core.errors import ConfigError, ConnectError, TransportError
+from farm.transports.adb_wire import Patience, ServerRefused, Stream
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,15 @@ _REMEDIES = {
     "no permissions": "add a udev rule for it and your user to the group plugdev, then replug it",
     "absent": "plug it in, turn on USB debugging, and look at `adb devices`",
 }
+
+
+#: How a question to a server fails: nobody listens, it refuses, or it speaks another protocol.
+_FAILURES = (OSError, ServerRefused, TransportError, ValueError)
+#: States that a TCP device may leave by being connected, or by itself in a moment.
+CONNECTABLE = ("absent", "offline", "connecting", "authorizing")
+#: One lock for each device of each server: two connections to one address that begin at the same
+#: moment disturb each other, and adbd drops both.
+_connecting: defaultdict[tuple[tuple[str, int], str], threading.Lock] = defaultdict(threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +132,25 @@ def attached(server: str | None = None, *, start: bool = True) -> tuple[Attached
     address = server_address(server)
     if start:
         ensure_server(address)
-    client = adbutils.AdbClient(*address, socket_timeout=_LIST_S)
     try:
-        with client.make_connection() as connection:
-            connection.send_command("host:devices-l")
-            connection.check_okay()
-            return parse_devices(connection.read_string_block())
-    except (adbutils.AdbError, OSError, ValueError) as error:
+        return parse_devices(_ask(address, "host:devices-l", Deadline(_LIST_S)))
+    except _FAILURES as error:
         raise ConnectError(
             f"the adb server at {_spell(address)} doesn't answer: {error}"
         ) from error
+
+
+def _ask(address: tuple[str, int], request: str, limit: Deadline) -> str:
+    """Ask a server for something that isn't a device's; raises what `_FAILURES` names."""
+    where = f"the adb server at {_spell(address)}"
+    stream = Stream.connect(address, where, max(0.1, limit.remaining_s))
+    try:
+        patience = Patience(where, request, deadline=limit)
+        stream.request(request.encode(), patience)
+        size = int(stream.read_exactly(4, patience), 16)
+        return stream.read_exactly(size, patience).decode("utf-8", "replace")
+    finally:
+        stream.close()
 
 
 def ensure_server(address: tuple[str, int]) -> None:
@@ -145,10 +165,7 @@ def ensure_server(address: tuple[str, int]) -> None:
         raise ConnectError(
             f"no adb server answers at {_spell(address)}: start one there (adb -a server)"
         )
-    try:
-        program = adbutils.adb_path()
-    except adbutils.AdbError as error:
-        raise ConnectError("there is no adb program: install Android's platform-tools") from error
+    program = adb_program()
     _log.info("starting an adb server at %s with %s", _spell(address), program)
     # The server lives on and would keep a pipe open: a file takes what it says.
     with tempfile.TemporaryFile() as said:
@@ -170,6 +187,23 @@ def ensure_server(address: tuple[str, int]) -> None:
         raise ConnectError(f"{program} start-server failed: {text}")
 
 
+def adb_program() -> str:
+    """Path of the `adb` program: on PATH, else the one that adbutils carries.
+
+    Raises:
+        ConnectError: There is none.
+    """
+    chosen = os.environ.get("ADBUTILS_ADB_PATH") or shutil.which("adb")
+    if chosen:
+        return chosen
+    import adbutils  # a quarter of a second, for machines that have no adb
+
+    try:
+        return str(adbutils.adb_path())
+    except adbutils.AdbError as error:
+        raise ConnectError("there is no adb program: install Android's platform-tools") from error
+
+
 def listens(address: tuple[str, int]) -> bool:
     """Whether something accepts connections there."""
     try:
@@ -179,25 +213,53 @@ def listens(address: tuple[str, int]) -> bool:
         return False
 
 
-def connect_tcp(address: tuple[str, int], serial: str, *, again: bool, timeout_s: float) -> None:
-    """Let the server connect to a device at `host:port`, and wait until it is usable.
+def bring_online(address: tuple[str, int], serial: str, timeout_s: float) -> str:
+    """Connect a TCP device that the server lists without being usable; return its state then.
+
+    Whoever else connects the same device at this moment is waited for, and their success used.
 
     Args:
         address: The adb server.
         serial: `host:port` of the device.
-        again: Disconnect first, which ends an `offline` left by a restart of the device.
         timeout_s: Limit for all of it.
 
     Raises:
         ConnectError: The device can't be reached there or isn't usable.
     """
     deadline = Deadline(timeout_s)
-    client = adbutils.AdbClient(*address)
+    lock = _connecting[address, serial]
+    if not lock.acquire(timeout=max(0.1, deadline.remaining_s)):
+        raise ConnectError(f"adb connect {serial}: no answer to somebody else who connects it")
+    try:
+        state = state_of(address, serial)
+        if state in CONNECTABLE:
+            # A restart of the device leaves `offline`, which only a disconnect ends.
+            _connect(address, serial, again=state == "offline", deadline=deadline)
+            state = "device"
+        return state
+    finally:
+        lock.release()
+
+
+def forget(address: tuple[str, int], serial: str) -> None:
+    """Let the server drop its connection to a TCP device that doesn't answer.
+
+    After a break of the link it would wait for its own retransmission, up to minutes.
+    """
+    try:
+        _ask(address, f"host:disconnect:{serial}", Deadline(_LIST_S))
+    except _FAILURES as error:
+        _log.debug("adb disconnect %s: %s", serial, error)
+
+
+def _connect(address: tuple[str, int], serial: str, *, again: bool, deadline: Deadline) -> None:
+    """Connect, and wait until the device is usable."""
     try:
         if again:
-            client.disconnect(serial)
-        said = client.connect(serial, timeout=max(0.1, deadline.remaining_s))
-    except (adbutils.AdbError, OSError, ValueError) as error:
+            with contextlib.suppress(ServerRefused):  # it is gone already
+                _ask(address, f"host:disconnect:{serial}", deadline)
+        said = _ask(address, f"host:connect:{serial}", deadline)
+    except _FAILURES as error:
         raise ConnectError(f"adb connect {serial}: no answer ({error})") from error
     # It calls a failure a success: only the text tells.
     if not said.startswith(("connected to", "already connected to")):
@@ -207,7 +269,7 @@ def connect_tcp(address: tuple[str, int], serial: str, *, again: bool, timeout_s
         if state == "device":
             return
         if state == "unauthorized" or deadline.passed:
-            raise ConnectError(unusable(serial, state))
+            raise refusal(serial, state)
         time.sleep(0.05)
 
 
@@ -224,6 +286,12 @@ def state_of(address: tuple[str, int], serial: str) -> str:
 def unusable(serial: str, state: str) -> str:
     """One sentence: what is wrong with a device in this state, and the remedy."""
     return f"adb device {serial} is {state}: {AttachedDevice(serial, state).remedy}"
+
+
+def refusal(serial: str, state: str) -> ConnectError:
+    """Error about a device in a state in which it can't be used."""
+    remedy = AttachedDevice(serial, state).remedy
+    return ConnectError(unusable(serial, state), state=state, remedy=remedy)
 
 
 def _spell(address: tuple[str, int]) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from farm.core.command import Completed, FileStat
 from farm.core.errors import StorageFull, StoreError, TransferError
 
 
@@ -92,6 +93,31 @@ class LocalSink:
 
     def _host_error(self, error: OSError) -> StoreError:
         return StoreError(f"can't write {self._local}: {error.strerror or error}")
+
+
+def check_offset(found: FileStat | None, offset: int, remote: str, device: str) -> None:
+    """Refuse to go on with a push elsewhere than at the end of what is there.
+
+    Raises:
+        TransferError: The file is missing or has another size.
+    """
+    if found is None or found.size_bytes != offset:
+        size = "is missing" if found is None else f"has {found.size_bytes} bytes"
+        raise TransferError(
+            f"{device}: {remote} {size}, so a push can't go on at {offset}", device=device
+        )
+
+
+def require_written(done: Completed, remote: str, device: str) -> None:
+    """Refuse what the device's shell couldn't write.
+
+    Raises:
+        StorageFull: No space left on the device.
+        TransferError: Any other reason, in its words.
+    """
+    if not done.ok:
+        reason = done.error_text or f"exit {done.exit_code}"
+        raise storage_error(f"{remote}: {reason}", device)
 
 
 def storage_error(text: str, device: str) -> TransferError | StorageFull:

@@ -8,7 +8,7 @@ import selectors
 import signal
 import stat as stat_bits
 import subprocess
-import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -16,14 +16,17 @@ from typing import IO, BinaryIO, cast
 from farm.clock import Deadline
 from farm.core.command import Command, Completed, FileStat
 from farm.core.device import DeviceEntry
-from farm.core.errors import DeviceLost, StorageFull, TransferError, TransportTimeout
+from farm.core.errors import StorageFull, TransferError, TransportTimeout
 from farm.home import device_root, farm_home
 from farm.protocols import ByteProgress
 from farm.transports.command_line import check_command
-from farm.transports.files import LocalSink, reading
+from farm.transports.files import LocalSink, check_offset, reading
+from farm.transports.gate import Gate
 from farm.transports.output import Meter, Output
 
 _PIECE_BYTES = 1 << 16
+#: How long a program may be open for writing somewhere before that is an error, seconds.
+_BUSY_S = 5.0
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 #: What a shell answers where the program doesn't exist, and where it can't be started.
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
@@ -50,22 +53,21 @@ class LocalTransport:
     def __init__(self, device: str, root: Path) -> None:
         self._device = device
         self._root = root
-        # Protects _closed and _wake: close() comes from another thread.
-        self._lock = threading.Lock()
-        self._closed = False
-        self._wake: int | None = None
+        self._gate = Gate(device)
 
     def run(self, command: Command, on_stdout: Callable[[bytes], None] | None = None) -> Completed:
         """Run a program to its end; see `farm.protocols.Transport.run`."""
         check_command(command)
         deadline = Deadline(command.timeout_s)
         output = Output(command, self._device, on_stdout)
+        self._gate.check()
         wake_read, wake_write = os.pipe()
+
+        def wake() -> None:
+            os.write(wake_write, b"x")
+
         try:
-            with self._lock:
-                if self._closed:
-                    raise self._lost()
-                self._wake = wake_write
+            self._gate.admit(wake)
             try:
                 process = _start(command)
             except OSError as error:
@@ -74,10 +76,8 @@ class LocalTransport:
                 return output.completed(_NOT_FOUND if missing else _NOT_EXECUTABLE)
             return self._watch(process, command, output, deadline, wake_read)
         finally:
-            with self._lock:
-                self._wake = None
+            self._gate.release(wake, lambda: os.close(wake_write))
             os.close(wake_read)
-            os.close(wake_write)
 
     def push(
         self,
@@ -97,7 +97,8 @@ class LocalTransport:
             try:
                 target = os.open(remote, flags | os.O_CLOEXEC, 0o600)
                 try:
-                    self._check_offset(os.fstat(target).st_size if offset else 0, offset, remote)
+                    if offset:
+                        check_offset(_values(os.fstat(target)), offset, remote, self._device)
                     while piece := source.read(self._copy_bytes):
                         self._moving(len(piece))
                         _write_all(target, piece)
@@ -137,14 +138,14 @@ class LocalTransport:
 
     def stat(self, remote: str) -> FileStat | None:
         """Look at a file; see `farm.protocols.Transport.stat`."""
-        self._check_open()
+        self._gate.check()
         try:
             found = os.stat(remote)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise self._refused(error, remote) from error
-        return FileStat(found.st_size, stat_bits.S_IMODE(found.st_mode), int(found.st_mtime))
+        return _values(found)
 
     def default_root(self) -> str:
         """Folder of farm: `device` under FARM_HOME, or the inventory's `root`."""
@@ -152,10 +153,7 @@ class LocalTransport:
 
     def close(self) -> None:
         """Kill what runs and refuse further calls."""
-        with self._lock:
-            self._closed = True
-            if self._wake is not None:
-                os.write(self._wake, b"x")
+        self._gate.close()
 
     def _watch(
         self,
@@ -204,7 +202,7 @@ class LocalTransport:
                     raise self._timed_out(command)
                 for key, _ in events:
                     if key.fd == wake:
-                        raise self._lost()
+                        raise self._gate.lost()
                     if key.fileobj is stdin:
                         rest = _feed(stdin, rest)
                         if not rest:
@@ -233,18 +231,7 @@ class LocalTransport:
             DeviceLost: `close` was called.
         """
         del count
-        self._check_open()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise self._lost()
-
-    def _check_offset(self, size: int, offset: int, remote: str) -> None:
-        if size != offset:
-            raise TransferError(
-                f"{remote} has {size} bytes, so a push can't go on at {offset}",
-                device=self._device,
-            )
+        self._gate.check()
 
     def _refused(self, error: OSError, remote: str) -> StorageFull | TransferError:
         if error.errno in _NO_SPACE:
@@ -257,11 +244,27 @@ class LocalTransport:
             device=self._device,
         )
 
-    def _lost(self) -> DeviceLost:
-        return DeviceLost(f"the connection to {self._device} was closed", device=self._device)
+
+def _values(found: os.stat_result) -> FileStat:
+    return FileStat(found.st_size, stat_bits.S_IMODE(found.st_mode), int(found.st_mtime))
 
 
 def _start(command: Command) -> subprocess.Popen[bytes]:
+    """Start a program; one that was written a moment ago may still count as being written.
+
+    Another thread's child has our open files for an instant, until it becomes its own program.
+    """
+    deadline = Deadline(_BUSY_S)
+    while True:
+        try:
+            return _popen(command)
+        except OSError as error:
+            if error.errno != errno.ETXTBSY or deadline.passed:
+                raise
+            time.sleep(0.01)
+
+
+def _popen(command: Command) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command.argv,
         stdin=subprocess.PIPE,

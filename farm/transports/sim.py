@@ -148,7 +148,7 @@ class SimTransport(LocalTransport):
 
     def _arrive(self, patience_s: float) -> None:
         """Cross the link: latency, refusal, silence."""
-        self._check_open()
+        self._gate.check()
         self._calls += 1
         self._pause(self._script.latency_s)
         if self._script.refuse:
@@ -178,4 +178,4 @@ class SimTransport(LocalTransport):
 
     def _pause(self, seconds: float) -> None:
         if seconds and self._closing.wait(seconds):
-            raise self._lost()
+            raise self._gate.lost()

@@ -22,7 +22,8 @@ from farm.core.device import DeviceEntry
 from farm.core.errors import ConnectError, DeviceLost, TransferError, TransportError
 from farm.protocols import ByteProgress
 from farm.transports import command_line, ssh_keys, ssh_login
-from farm.transports.files import LocalSink, reading, storage_error
+from farm.transports.files import LocalSink, check_offset, reading, require_written
+from farm.transports.gate import Gate
 from farm.transports.output import Meter, Output
 from farm.transports.ssh_channel import Source, Wait, execute, no_input, open_sftp, sftp_stat
 from farm.transports.ssh_config import Target, resolve
@@ -86,11 +87,11 @@ class SshTransport:
         self._entry = entry
         self._device = entry.name
         self._target = target
+        self._gate = Gate(entry.name)
         # Protects what close() touches from another thread: the fields below.
         self._lock = threading.Lock()
-        self._closed = False
         self._login: ssh_login.Login | None = None
-        self._link: Link | None = None
+        self._links: list[Link] = []
         self._pid: int | None = None
         self._pulse: Pulse | None = None
         self._sftp: paramiko.SFTPClient | None = None
@@ -124,7 +125,7 @@ class SshTransport:
         """Write a file to the device; see `farm.protocols.Transport.push`."""
         meter = Meter(progress, offset)
         if offset:
-            self._check_offset(remote, offset)
+            check_offset(self.stat(remote), offset, remote, self._device)
         line = command_line.write_line(remote, mode=mode, append=offset > 0)
         output = Output(Command(("sh",)), self._device)
         wait = Wait(self._device, f"the push of {remote}", stall_s=stall_s)
@@ -136,7 +137,7 @@ class SshTransport:
                 return piece
 
             code = self._execute(line, take, output, wait)
-        self._require(output.completed(code), remote)
+        require_written(output.completed(code), remote, self._device)
         meter.finish()
 
     def pull(
@@ -166,7 +167,7 @@ class SshTransport:
 
             line = command_line.read_line(remote)
             code = self._execute(line, no_input, output, wait, on_stdout=keep)
-        self._require(output.completed(code), remote)
+        require_written(output.completed(code), remote, self._device)
         meter.finish()
 
     def stat(self, remote: str) -> FileStat | None:
@@ -189,19 +190,18 @@ class SshTransport:
     def close(self) -> None:
         """End what runs, then the connection; a blocked call raises DeviceLost."""
         with self._lock:
-            already, self._closed = self._closed, True
-            login, link, pid = self._login, self._link, self._pid
-        if already:
-            return
-        if login is not None and pid is not None:
-            # A frozen device never answers, so this must not be waited for.
-            ending = threading.Thread(
-                target=self._end_remote, args=(login, pid, _KILL_CLOSING_S), daemon=True
-            )
-            ending.start()
-            ending.join(_KILL_CLOSING_S)
-        if link is not None:
-            link.close()
+            login, pid = self._login, self._pid
+
+        def end_program() -> None:
+            if login is not None and pid is not None:
+                # A frozen device never answers, so this must not be waited for.
+                ending = threading.Thread(
+                    target=self._end_remote, args=(login, pid, _KILL_CLOSING_S), daemon=True
+                )
+                ending.start()
+                ending.join(_KILL_CLOSING_S)
+
+        self._gate.close(end_program)
         if login is not None:
             self._drop(login)
 
@@ -228,14 +228,13 @@ class SshTransport:
             try:
                 code = execute(login, line, source, filtered, output.add_stderr, wait)
             except BaseException:
-                if pids.pid is not None and not self._closed:
+                if pids.pid is not None and not self._gate.closed:
                     self._end_remote(login, pids.pid, _KILL_S)
                 raise
             finally:
                 self._pid = None
-        if self._closed:
-            # The program ended because close() killed it: its exit code means nothing.
-            raise self._lost()
+        # A program that ended because close() killed it has an exit code that means nothing.
+        self._gate.check()
         take(pids.rest())
         return code
 
@@ -249,8 +248,8 @@ class SshTransport:
             yield
         except DeviceLost as error:
             self._drop(login)
-            if self._closed:
-                raise self._lost() from error
+            if self._gate.closed:
+                raise self._gate.lost() from error
             raise
         finally:
             if pulse is not None:
@@ -263,10 +262,8 @@ class SshTransport:
             ConnectError: The device can't be reached or refuses us.
             DeviceLost: `close` was called.
         """
-        with self._lock:
-            if self._closed:
-                raise self._lost()
-            login = self._login
+        self._gate.check()
+        login = self._login
         if login is not None and login.transport.is_active():
             return login
         if login is not None:
@@ -274,25 +271,34 @@ class SshTransport:
         try:
             login = ssh_login.log_in(self._entry, self._target, self._admit)
         except ConnectError as error:
-            if self._closed:
-                raise self._lost() from error
+            self._forget_links()
+            if self._gate.closed:
+                raise self._gate.lost() from error
             raise
         login.transport.set_keepalive(_KEEPALIVE_S)
         with self._lock:
             self._login = login
             self._pulse = Pulse(login.transport, login.link)
-        if self._closed:
+        if self._gate.closed:
             self._drop(login)
-            raise self._lost()
+            raise self._gate.lost()
         return login
 
     def _admit(self, link: Link) -> None:
         """Let `close` reach a link from its first moment on."""
-        with self._lock:
-            self._link = link
-            closed = self._closed
-        if closed:
+        try:
+            self._gate.admit(link.close)
+        except DeviceLost:
             link.close()
+            raise
+        with self._lock:
+            self._links.append(link)
+
+    def _forget_links(self) -> None:
+        with self._lock:
+            links, self._links = self._links, []
+        for link in links:
+            self._gate.release(link.close, link.close)
 
     def _drop(self, login: ssh_login.Login) -> None:
         with self._lock:
@@ -301,6 +307,7 @@ class SshTransport:
             pulse, self._pulse = self._pulse, None
         if pulse is not None:
             pulse.stop()
+        self._forget_links()
         login.close()
 
     def _end_remote(self, login: ssh_login.Login, pid: int, limit_s: float) -> None:
@@ -341,22 +348,8 @@ class SshTransport:
             self._has_sftp = self._sftp is not None
         return self._sftp
 
-    def _check_offset(self, remote: str, offset: int) -> None:
-        found = self.stat(remote)
-        if found is None or found.size_bytes != offset:
-            size = "is missing" if found is None else f"has {found.size_bytes} bytes"
-            raise self._error(f"{remote} {size}, so a push can't go on at {offset}")
-
-    def _require(self, done: Completed, remote: str) -> None:
-        if not done.ok:
-            reason = done.error_text or f"exit {done.exit_code}"
-            raise storage_error(f"{remote}: {reason}", self._device)
-
     def _error(self, text: str) -> TransferError:
         return TransferError(f"{self._device}: {text}", device=self._device)
-
-    def _lost(self) -> DeviceLost:
-        return DeviceLost(f"the connection to {self._device} was closed", device=self._device)
 
 
 def _ignore(_: bytes) -> None:

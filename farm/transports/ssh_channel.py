@@ -17,12 +17,10 @@ import paramiko
 from farm.clock import Deadline
 from farm.core.command import FileStat
 from farm.core.errors import DeviceLost, TransferError, TransportTimeout
+from farm.transports import ssh_burst
 from farm.transports.ssh_link import Link
 from farm.transports.ssh_login import Login
 
-#: What fits into one packet of sshd's usual limit beside paramiko's own overhead; a byte more
-#: makes a second, tiny packet.
-_PIECE_BYTES = (1 << 15) - 64
 _READ_BYTES = 1 << 16
 _ANSWER_S = 7.0
 _OPEN_S = 10.0
@@ -70,14 +68,6 @@ class Wait:
         """Time until the deadline, at most so much."""
         return longest_s if self.deadline is None else min(longest_s, self.deadline.remaining_s)
 
-    @property
-    def write_by(self) -> float | None:
-        """Moment by which a write has to go through."""
-        limits = [value for value in (self.stall_s,) if value is not None]
-        if self.deadline is not None:
-            limits.append(self.deadline.remaining_s)
-        return time.monotonic() + min(limits) if limits else None
-
 
 def execute(
     login: Login,
@@ -109,7 +99,7 @@ def execute(
             wait.check(0.0 if login.link.write_late else time.monotonic())
         raise
     finally:
-        login.link.write_by = None
+        login.link.limit_writes(None, None)
 
 
 class _Pump:
@@ -161,7 +151,7 @@ class _Pump:
             return receive(_READ_BYTES)
 
     def _next(self, source: Source) -> memoryview | None:
-        piece = source(_PIECE_BYTES)
+        piece = source(ssh_burst.BURST_BYTES)
         if piece:
             return memoryview(piece)
         try:
@@ -173,9 +163,9 @@ class _Pump:
 
     def _send(self, piece: memoryview) -> int:
         """Send what the window takes; -1 when the program takes no more input."""
-        self._link.write_by = self._wait.write_by
+        self._link.limit_writes(self._wait.stall_s, self._wait.deadline)
         try:
-            return self._channel.send(bytes(piece))
+            return ssh_burst.send(self._channel, piece)
         except TimeoutError:
             return 0
         except (OSError, EOFError, paramiko.SSHException):

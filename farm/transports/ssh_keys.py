@@ -109,22 +109,22 @@ def check(entry: DeviceEntry, host: str, key: paramiko.PKey) -> None:
         return
     name = entry.name
     what = f"{shown.algorithm} {shown.fingerprint}"
-    if shown.standing == "unknown":
-        raise ConnectError(
-            f"{name}: host key of {host} is unknown: {what}. Compare it with the device, then "
-            f"run: farm devices trust {name}",
-            device=name,
-            fingerprint=shown.fingerprint,
-            host_key="unknown",
+    remedy = f"Compare it with the device, then run: farm devices trust {name}"
+    message = f"{name}: host key of {host} is unknown: {what}. "
+    if shown.standing == "changed":
+        files = ", ".join(str(path) for path in known.files_of(host))
+        remedy = f"If it was set up anew, run: farm devices trust {name}"
+        message = (
+            f"{name}: HOST KEY OF {host} HAS CHANGED to {what}; {files} says otherwise. Either "
+            f"the device was set up anew or somebody is in between. "
         )
-    files = ", ".join(str(path) for path in known.files_of(host))
     raise ConnectError(
-        f"{name}: HOST KEY OF {host} HAS CHANGED to {what}; {files} says otherwise. Either the "
-        f"device was set up anew or somebody is in between. If it was set up anew, run: "
-        f"farm devices trust {name}",
+        message + remedy,
         device=name,
         fingerprint=shown.fingerprint,
-        host_key="changed",
+        host_key=shown.standing,
+        state="untrusted",
+        remedy=remedy,
     )
 
 

@@ -15,8 +15,12 @@ from typing import Any, Protocol
 
 import paramiko
 
+from farm.clock import Deadline
+
 #: While a call runs: how often the far side is asked, and how long it may take to answer.
 _ASK_EVERY_S, _ANSWER_S = 3.0, 7.0
+#: What a jump host's channel takes at once.
+_CHANNEL_BYTES = 1 << 15
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -38,11 +42,14 @@ class Link:
 
     def __init__(self, sock: _Socket) -> None:
         self._sock = sock
+        # paramiko looks at its socket under this name.
         self._closed = False
         #: Moment by which something must have arrived; None when nothing is expected.
         self._due: float | None = None
-        #: Moment by which a write must have gone through; None for no limit.
-        self.write_by: float | None = None
+        #: How long a write may wait without a byte, and until when at all; None for no limit.
+        self._stall_s: float | None = None
+        self._deadline: Deadline | None = None
+        self._written_at = 0.0
         #: Whether a write didn't go through in time.
         self.write_late = False
         #: Why the link ended itself; empty while it didn't.
@@ -52,6 +59,11 @@ class Link:
         """Start the limit on silence: a question was asked."""
         if self._due is None:
             self._due = time.monotonic() + _ANSWER_S
+
+    def limit_writes(self, stall_s: float | None, deadline: Deadline | None) -> None:
+        """Limit what is written from now on: time without a byte, and in total."""
+        self._stall_s, self._deadline = stall_s, deadline
+        self._written_at = time.monotonic()
 
     def recv(self, size: int) -> bytes:
         """Receive; an overdue answer looks like the end of the stream."""
@@ -64,16 +76,24 @@ class Link:
         self._due = None
         return data
 
-    def send(self, data: bytes) -> int:
-        """Send; after a limit passed it fails for good."""
+    def send(self, data: bytes | memoryview) -> int:
+        """Send, perhaps only the first part; after a limit passed it fails for good."""
         try:
-            return self._sock.send(data)
+            # The kernel reads a piece of a burst where it stands, a channel wants bytes.
+            if isinstance(self._sock, socket.socket):
+                size = self._sock.send(data)
+            else:
+                size = self._sock.send(bytes(data[:_CHANNEL_BYTES]))
         except TimeoutError:
-            late = self.write_by is not None and time.monotonic() > self.write_by
+            stalled = time.monotonic() - self._written_at
+            late = self._stall_s is not None and stalled > self._stall_s
+            late = late or (self._deadline is not None and self._deadline.passed)
             self.write_late = self.write_late or late
             if late or self._overdue():
                 raise ConnectionResetError("the far side takes nothing any more") from None
             raise
+        self._written_at = time.monotonic()
+        return size
 
     def settimeout(self, value: float | None) -> None:
         """Set how long recv and send block at most."""
@@ -88,7 +108,9 @@ class Link:
                 # it would grow a file that somebody is about to resume.
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
                 self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
+        # A channel says goodbye through its jump host, which may be closed already.
+        with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
+            self._sock.close()
 
     def getpeername(self) -> Any:
         """Address of the far side."""

@@ -18,6 +18,7 @@ from farm.clock import Deadline
 from farm.core.device import DeviceEntry
 from farm.core.errors import ConnectError
 from farm.transports import ssh_keys
+from farm.transports.ssh_burst import BurstPacketizer
 from farm.transports.ssh_config import Target
 from farm.transports.ssh_link import Link
 
@@ -126,7 +127,7 @@ def _greet(
     try:
         link = Link(_connect(place, carrier, deadline))
         on_link(link)
-        transport = paramiko.Transport(link)  # type: ignore[arg-type]
+        transport = paramiko.Transport(link, packetizer_class=BurstPacketizer)  # type: ignore[arg-type]
     except (OSError, paramiko.SSHException) as error:
         raise _unreachable(entry, place, error) from error
     try:
@@ -191,11 +192,16 @@ def _authenticate(
     finally:
         if agent is not None:
             agent.close()
+    remedy = (
+        "Put your public key into its ~/.ssh/authorized_keys (ssh-copy-id), or name the right "
+        "file as `identity`"
+    )
     raise ConnectError(
         f"{entry.name}: {place} accepts none of our keys ({'; '.join(tried) or 'there are none'}). "
-        f"Put your public key into its ~/.ssh/authorized_keys (ssh-copy-id), or name the right "
-        f"file as `identity`",
+        f"{remedy}",
         device=entry.name,
+        state="unauthorized",
+        remedy=remedy,
     )
 
 
@@ -241,14 +247,16 @@ def _load(path: Path, tried: list[str], *, must_exist: bool) -> paramiko.PKey | 
 
 
 def _unreachable(entry: DeviceEntry, place: Target, error: Exception) -> ConnectError:
+    remedy = ""
     if isinstance(error, socket.gaierror):
-        reason = "no such host: check its name, or write its address"
+        reason, remedy = "no such host", "check its name, or write its address"
     elif isinstance(error, paramiko.ChannelException):
         reason = f"the jump host before it can't connect to it ({error.text})"
     elif isinstance(error, ConnectionRefusedError):
-        reason = f"nothing listens on port {place.port}: is sshd running?"
+        reason, remedy = f"nothing listens on port {place.port}", "is sshd running?"
     elif isinstance(error, TimeoutError):
-        reason = "no answer: is it on, and in this network?"
+        reason, remedy = "no answer", "is it on, and in this network?"
     else:
         reason = str(error) or type(error).__name__
-    return ConnectError(f"{entry.name}: can't reach {place}: {reason}", device=entry.name)
+    text = f"{entry.name}: can't reach {place}: {reason}" + (f": {remedy}" if remedy else "")
+    return ConnectError(text, device=entry.name, remedy=remedy)

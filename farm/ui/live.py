@@ -21,7 +21,7 @@ from rich.text import Text
 
 from farm.core.printable import one_line
 from farm.core.view import CellDone, ViewEvent
-from farm.reports.words import clock, number, size
+from farm.reports.words import clock, number, size, transfer
 from farm.ui.view import DeviceView, RunView, TaskView, update
 
 REFRESH_HZ = 4
@@ -43,6 +43,7 @@ _KIND = {
     "export": "export",
     "reference": "reference",
     "host_run": "host run",
+    "canary": "canary",
     "compare": "compare",
 }
 _STAGES = {
@@ -50,6 +51,7 @@ _STAGES = {
     "lease": "lease",
     "deploy": "deploy",
     "check": "check",
+    "cooldown": "cooldown",
     "measure": "measure",
     "collect": "collect",
     "clean": "clean",
@@ -191,7 +193,7 @@ def _device_row(device: DeviceView, view: RunView, now: float) -> tuple[Renderab
     label = Text(one_line(device.name), "bold" if device.cell else "dim")
     if device.cell:
         label.append(f"  {one_line(device.cell).split(':')[0]}", "dim not bold")
-    told = _rates(device) or one_line(device.error or device.detail, 200)
+    told = _transfer(device, now) or _rates(device) or one_line(device.error or device.detail, 200)
     return (
         label,
         Text(stage, style),
@@ -216,6 +218,11 @@ def _stage(device: DeviceView, view: RunView) -> tuple[str, str]:
     if device.attempt > 1:
         stage += f" (attempt {device.attempt})"
     return stage, "blue"
+
+
+def _transfer(device: DeviceView, now: float) -> str:
+    found = device.transfer(now)
+    return "" if found is None else transfer(*found)
 
 
 def _rates(device: DeviceView) -> str:

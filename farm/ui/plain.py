@@ -16,6 +16,7 @@ from farm.core.events import JobFinished, JobProgress, JobStarted
 from farm.core.printable import one_line
 from farm.core.view import (
     CellDone,
+    DeviceNote,
     RunEnded,
     RunStarted,
     TaskFinished,
@@ -23,8 +24,8 @@ from farm.core.view import (
     TaskStarted,
     ViewEvent,
 )
-from farm.reports.words import clock, number, seconds, size
-from farm.ui.view import RunView, TaskView, update
+from farm.reports.words import clock, number, seconds, size, transfer
+from farm.ui.view import DeviceView, RunView, TaskView, update
 
 HEARTBEAT_S = 10.0
 
@@ -46,6 +47,8 @@ class PlainView:
         self._wall = wall
         self._view = RunView()
         self._last = monotonic()
+        #: Job, attempt and stage of progress lines.
+        self._told: set[tuple[str, int, str]] = set()
         # Protects the view and the stream: `tick` runs in a thread of its own, since a long
         # stage of an export sends no event for minutes.
         self._lock = threading.Lock()
@@ -71,9 +74,18 @@ class PlainView:
             before = self._view
             self._view = update(before, event, self._monotonic())
             line = describe(before, self._view, event)
-            if line is not None:
+            if line is not None and not self._told_before(event):
                 self._say(line)
         self.tick()
+
+    def _told_before(self, event: ViewEvent) -> bool:
+        """A job goes back and forth between stages with every launch; each is told once."""
+        if not isinstance(event, JobProgress):
+            return False
+        key = (event.job_id, event.attempt, event.stage)
+        known = key in self._told
+        self._told.add(key)
+        return known
 
     def tick(self) -> None:
         """Write where the run stands when nothing was written for a while."""
@@ -123,6 +135,8 @@ def describe(before: RunView, after: RunView, event: ViewEvent) -> str | None:
             if event.error is None:
                 return None
             return f"{one_line(event.device)}: {one_line(event.error.message, 400)}"
+        case DeviceNote():
+            return f"{one_line(event.device)}: {one_line(event.text, 400)}"
         case CellDone():
             r = event.result
             reason = f": {one_line(r.reason, 400)}" if r.reason else ""
@@ -144,12 +158,19 @@ def standing(view: RunView, now: float) -> str:
     busy = [device for device in view.devices.values() if device.cell is not None]
     if len(busy) == 1:
         rates = ", ".join(f"{name} {number(rate)} tok/s" for name, rate in busy[0].rates.items())
-        stage = f"{one_line(busy[0].name)}: {busy[0].stage} {busy[0].done}/{busy[0].total}"
-        parts.append(f"{stage} {rates}".rstrip())
+        parts.append(f"{one_line(busy[0].name)}: {_stage(busy[0], now)} {rates}".rstrip())
     elif busy:
         stages = Counter(device.stage for device in busy)
         parts.append("devices: " + ", ".join(f"{n} {stage}" for stage, n in stages.most_common()))
     return "; ".join(parts)
+
+
+def _stage(device: DeviceView, now: float) -> str:
+    if device.unit != "bytes":
+        return f"{device.stage} {device.done}/{device.total}" if device.total else device.stage
+    told = f"{device.stage} {size(device.done)} of {size(device.total)}"
+    found = device.transfer(now)
+    return told if found is None else f"{told}, {transfer(*found)}"
 
 
 def _task_line(task: TaskView) -> str:

@@ -1,40 +1,46 @@
-"""Rich tables for results, devices, plans, exports and checks. Only words and colours."""
+"""Rich tables for results, plans, exports and checks. Only words and colours."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from farm.core.artifact import Recipe
-from farm.core.device import Device
-from farm.core.plan import Plan
+from farm.core.launches import measures
+from farm.core.plan import Plan, measuring_at_most_s
 from farm.core.printable import one_line, printable
 from farm.core.result import ExportReport, PerformanceReport, Report
 from farm.core.spec import RunSpec
 from farm.doctor import Check
-from farm.reports.summary import HEADERS, rows, unreadable
-from farm.reports.words import number, plus_minus, seconds, size
+from farm.reports.summary import HEADERS, artifact_size, export_notes, rows, unreadable
+from farm.reports.words import seconds, size
+from farm.ui import speed
+from farm.ui.frame import new_table
 from farm.ui.live import MARKS, STYLES
 
-_TRUST = {"invalid": "red", "noisy": "yellow", "unverified": "dim", "ok": "green"}
-_STATES = {"ready": "green", "leased": "blue", "held": "blue"}
+#: Up to this many cells are shown with all of their metrics.
+FEW = 2
 _CHECKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "error": ("✗", "bold red")}
 
 
 def report(report: Report) -> RenderableType:
     """Results of a run: the cells, why some didn't pass, alarms, and one generated text."""
-    table = _table(*HEADERS, right=("prefill tok/s", "decode tok/s", "TTFT", "peak RSS"))
+    table = new_table(*HEADERS, right=("prefill tok/s", "decode tok/s", "TTFT", "peak RSS"))
     for result, row in zip(report.results, rows(report), strict=True):
         columns = [Text(column) for column in row.columns]
         mark = MARKS.get(result.outcome, "")
         columns[3] = Text(f"{mark} {row.outcome}", STYLES.get(result.outcome, ""))
-        columns[-1].stylize(_TRUST.get(row.trust.split(",")[0], ""))
+        columns[-1].stylize(speed.TRUST.get(row.trust.split(",")[0], ""))
         table.add_row(*columns)
     parts: list[RenderableType] = [table]
+    if len(report.results) <= FEW:
+        parts += [speed.speeds(r.performance) for r in report.results if r.performance]
+    compared = [r for r in report.results if r.baseline is not None]
+    for result in compared if len(compared) <= FEW else ():
+        assert result.baseline is not None
+        parts += speed.comparison(result.baseline)
     for result in report.results:
         if result.reason:
             style = STYLES.get(result.outcome, "")
@@ -44,59 +50,33 @@ def report(report: Report) -> RenderableType:
     if missing:
         parts.append(Text(f"unverified: could not be read: {', '.join(missing)}", "dim"))
     parts += [Text(f"alarm: {one_line(alarm)}", "yellow") for alarm in report.alarms]
+    parts += [Text(one_line(_export_line(e)), "dim") for e in report.exports if e.error is None]
     return Group(*parts, *_one_text(report))
 
 
+def _export_line(export: ExportReport) -> str:
+    delegation = export.delegation
+    notes = list(export.warnings)  # Linears left unquantised are an alarm already
+    if delegation is not None:
+        notes.insert(0, f"{delegation.delegated}/{delegation.total} operators delegated")
+    about = [artifact_size(export.artifact)] if export.artifact.sha256 else []
+    return f"export {export.model}/{export.recipe}: {'; '.join([*about, *notes])}"
+
+
 def bench(
-    device: str, performance: Sequence[PerformanceReport], peak_rss_bytes: int | None
+    device: str,
+    performance: Sequence[PerformanceReport],
+    peak_rss_bytes: int | None,
+    stops: Sequence[str] = (),
 ) -> RenderableType:
     """Metrics of one artifact on one device."""
-    table = _table("metric", "median", "95 %", "unit", "samples", "trust", right=("median",))
-    for p in performance:
-        regime = "" if p.regime == "warm" else f" ({p.regime.replace('_', ' ')})"
-        table.add_row(
-            f"{p.metric}{regime}",
-            number(p.median),
-            plus_minus(p.median, p.ci95),
-            p.unit,
-            str(len(p.samples)),
-            Text(p.trust, _TRUST.get(p.trust, "")),
-        )
-    threads = f", {performance[0].threads} threads" if performance else ""
-    head = Text.assemble((one_line(device), "bold"), f"{threads}, peak RSS {size(peak_rss_bytes)}")
-    return Group(head, table)
+    head = Text.assemble((one_line(device), "bold"), f", peak RSS {size(peak_rss_bytes)}")
+    return Group(head, speed.speeds(performance), *(Text(stop, "dim") for stop in stops))
 
 
-def devices(found: Sequence[Device]) -> RenderableType:
-    """Devices with state, facts, and what to do about those that aren't ready."""
-    table = _table("device", "transport", "state", "model", "abi", "os", "cores", "RAM", "temp")
-    for device in found:
-        facts = device.facts
-        style = _STATES.get(device.state, "red")
-        state = f"{device.state} by {device.owner}" if device.owner else device.state
-        model = (facts.model or facts.soc or "") if facts else ""
-        table.add_row(
-            Text(one_line(device.name), "bold"),
-            device.entry.transport,
-            Text(one_line(state), style),
-            Text(one_line(model, 28)),
-            facts.abi if facts else "",
-            Text(one_line((facts.os or "") if facts else "", 28)),
-            str(facts.cores or "-") if facts else "",
-            size(facts.ram_bytes) if facts else "",
-            f"{facts.battery_c:.0f} °C" if facts and facts.battery_c is not None else "",
-        )
-    reasons = [
-        Text.assemble((f"{one_line(d.name)}: ", "bold"), one_line(d.reason))
-        for d in found
-        if d.reason
-    ]
-    return Group(table, *reasons)
-
-
-def plan(spec: RunSpec, plan: Plan) -> RenderableType:
-    """Cells that will run, cells that won't and why, and what is measured."""
-    table = _table("cell", "runs on", "threads")
+def plan(spec: RunSpec, plan: Plan, left_out: Mapping[str, str]) -> RenderableType:
+    """Cells that will run, cells that won't and why, what is measured, and what can't be."""
+    table = new_table("cell", "runs on", "threads")
     for cell in plan.cells:
         place = (
             cell.place if len(cell.devices) == 1 else f"{cell.place}: one of {len(cell.devices)}"
@@ -104,15 +84,21 @@ def plan(spec: RunSpec, plan: Plan) -> RenderableType:
         threads = str(cell.threads) if cell.threads else "auto"
         table.add_row(Text(one_line(cell.cell_id)), Text(one_line(place)), threads)
     w, c = spec.workload, spec.correctness
-    measured = " ".join([*(f"pp{n}" for n in w.prefill), *(f"tg{n}" for n in w.decode)])
+    measured = " ".join(measure.name for measure in measures(w))
+    longest = seconds(measuring_at_most_s(spec, plan))
     head = Text.assemble(
         (one_line(spec.name), "bold"),
         f": {len(plan.cells)} cells, {len(plan.artifacts)} exports; {c.tokens} tokens checked, "
-        f"{measured}, {w.launches} launches x {w.repetitions}, at most {w.budget_s:g} s a cell",
+        f"{measured}, {w.launches} to {w.max_launches} launches x {w.repetitions}, "
+        f"at most {w.budget_s:g} s a cell, {longest} in all",
     )
     skips = [
         Text.assemble(("skipped ", "dim"), one_line(s.cell.cell_id), f": {one_line(s.reason)}")
         for s in plan.skips
+    ]
+    skips += [
+        Text.assemble(("not measured ", "dim"), f"{name}: {one_line(why)}")
+        for name, why in left_out.items()
     ]
     gates = [Text(f"gate {gate.metric} {gate.text or gate.op}", "dim") for gate in spec.gates]
     return Group(head, table, *skips, *gates)
@@ -120,21 +106,24 @@ def plan(spec: RunSpec, plan: Plan) -> RenderableType:
 
 def recipes(found: Sequence[Recipe]) -> RenderableType:
     """Recipes and what they do to a model."""
-    table = _table("recipe", "engine", "backend", "linear", "embedding", "context", "kv cache")
+    headers = ("recipe", "engine", "backend", "linear", "embedding", "context", "kv cache")
+    table = new_table(*headers, "weights")
     for r in found:
         group = f" g{r.group_size}" if r.group_size else ""
         bits = f"{r.embedding_bits} bit" if r.embedding_bits else "fp32"
         cache = "quantised" if r.quantised_kv_cache else "fp32"
         linear = "fp32" if r.linear == "none" else f"{r.linear}{group}"
         context = str(r.max_context)
-        table.add_row(Text(r.name, "bold"), r.engine, r.backend, linear, bits, context, cache)
+        weights = ".ptd" if r.external_weights else "inside"
+        columns = (r.engine, r.backend, linear, bits, context, cache, weights)
+        table.add_row(Text(r.name, "bold"), *columns)
     return table
 
 
 def exports(found: Sequence[ExportReport]) -> RenderableType:
     """Exports with their cost and what was left outside the delegate."""
     numbers = ("size", "time", "CPU", "peak RSS", "delegated")
-    table = _table("model", "recipe", "toolchain", "result", *numbers, right=numbers)
+    table = new_table("model", "recipe", "toolchain", "result", *numbers, right=numbers)
     for e in found:
         if e.error is not None:
             result = Text("failed", "red")
@@ -146,20 +135,22 @@ def exports(found: Sequence[ExportReport]) -> RenderableType:
             Text(one_line(e.recipe)),
             Text(one_line(e.toolchain)),
             result,
-            size(e.artifact.size_bytes),
+            artifact_size(e.artifact),
             seconds(e.seconds),
             seconds(e.cpu_s),
             size(e.peak_rss_bytes),
             share,
         )
     notes = [Text(f"{e.model}/{e.recipe}: {one_line(e.error.message)}") for e in found if e.error]
-    notes += [Text(f"{e.model}/{e.recipe}: {one_line(w)}") for e in found for w in e.warnings]
+    notes += [
+        Text(f"{e.model}/{e.recipe}: {one_line(note)}") for e in found for note in export_notes(e)
+    ]
     return Group(table, *notes)
 
 
 def doctor(found: Sequence[Check]) -> RenderableType:
     """Checks of this host, each with its remedy."""
-    table = _table("", "check", "found", "remedy")
+    table = new_table("", "check", "found", "remedy")
     for check in found:
         mark, style = _CHECKS[check.status]
         table.add_row(Text(mark, style), check.name, Text(check.detail), Text(check.remedy))
@@ -168,16 +159,9 @@ def doctor(found: Sequence[Check]) -> RenderableType:
 
 def plain(header: Sequence[str], lines: Sequence[Sequence[str]]) -> RenderableType:
     """A table of ready words."""
-    table = _table(*header)
+    table = new_table(*header)
     for line in lines:
         table.add_row(*(Text(one_line(word)) for word in line))
-    return table
-
-
-def _table(*headers: str, right: Sequence[str] = ()) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for header in headers:
-        table.add_column(header, justify="right" if header in right else "left", overflow="fold")
     return table
 
 

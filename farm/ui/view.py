@@ -12,6 +12,7 @@ from typing import TypeVar
 from farm.core.events import JobFinished, JobProgress, JobStarted
 from farm.core.view import (
     CellDone,
+    DeviceNote,
     RunEnded,
     RunStarted,
     TaskFinished,
@@ -24,16 +25,22 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+#: Stage of a task until it has an export host, or while another does its work.
+WAITING = "waiting"
+#: Beginning of the stage that comes once per toolchain, before what the estimate is for.
+_INSTALLING = "installing"
+
+
 @dataclass(frozen=True, slots=True)
 class TaskView:
     """One host task."""
 
     kind: str
     name: str
-    #: Moment it started, seconds on the caller's clock.
+    #: Moment its work started, seconds on the caller's clock: what the estimate counts from.
     started: float
     estimate_s: float | None = None
-    stage: str = ""
+    stage: str = WAITING
     index: int = 0
     count: int = 0
     detail: str = ""
@@ -74,6 +81,8 @@ class DeviceView:
     total: int = 0
     unit: str = ""
     detail: str = ""
+    #: When the transfer of the stage began, and the bytes done by then; None outside transfers.
+    begun: tuple[float, int] | None = None
     #: Latest rate of each metric in tok/s, in order of appearance.
     rates: Mapping[str, float] = field(default_factory=dict)
     #: Why the latest attempt ended badly; empty when it didn't.
@@ -83,6 +92,13 @@ class DeviceView:
     def share(self) -> float | None:
         """How far the stage is, 0..1; None when its end isn't known."""
         return min(1.0, self.done / self.total) if self.total else None
+
+    def transfer(self, now: float) -> tuple[float, float] | None:
+        """Bytes a second and seconds left of a transfer; None until there is something to say."""
+        if self.begun is None or now <= self.begun[0] or self.done <= self.begun[1]:
+            return None
+        rate = (self.done - self.begun[1]) / (now - self.begun[0])
+        return rate, max(0, self.total - self.done) / rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +160,10 @@ def update(view: RunView, event: ViewEvent, now: float) -> RunView:
                 error="" if event.error is None else event.error.message,
             )
             return replace(view, devices=_with(view.devices, event.device, ended))
+        case DeviceNote():
+            known = view.devices.get(event.device) or DeviceView(event.device, None, 0, now)
+            noted = replace(known, error=event.text)
+            return replace(view, devices=_with(view.devices, event.device, noted))
         case CellDone():
             r = event.result
             cell = CellView(r.cell_id, r.device.name, r.outcome, r.reason)
@@ -163,8 +183,10 @@ def _task(view: RunView, event: TaskStarted | TaskProgress | TaskFinished, now: 
             return TaskView(event.kind, event.name, now, event.estimate_s)
         case TaskProgress():
             task = known or TaskView(event.kind, event.name, now - event.elapsed_s)
+            early = known is not None and task.stage.startswith((WAITING, _INSTALLING))
             return replace(
                 task,
+                started=now if early and event.stage != task.stage else task.started,
                 stage=event.stage,
                 index=event.index,
                 count=event.count,
@@ -183,7 +205,16 @@ def _progress(view: RunView, event: JobProgress, now: float) -> DeviceView:
     known = view.devices.get(event.device)
     if known is None or known.cell != event.job_id:
         known = DeviceView(event.device, event.job_id, event.attempt, now)
-    rates = known.rates if event.rate is None else _with(known.rates, *event.rate)
+    rates = known.rates
+    if event.rate is not None:
+        rates = _with(known.rates, *event.rate)
+        if known.stage == event.stage and not event.total:  # what was counted stands
+            return replace(known, attempt=event.attempt, rates=rates)
+    begun = None
+    if event.unit == "bytes":
+        # After a break the count starts again, with what is still missing as its total.
+        same = known.begun is not None and (known.stage, known.total) == (event.stage, event.total)
+        begun = known.begun if same and known.done <= event.done else (now, event.done)
     return replace(
         known,
         attempt=event.attempt,
@@ -193,5 +224,6 @@ def _progress(view: RunView, event: JobProgress, now: float) -> DeviceView:
         total=event.total,
         unit=event.unit,
         detail=event.detail,
+        begun=begun,
         rates=rates,
     )

@@ -13,6 +13,34 @@ def check_recipe(config: ModelConfig, recipe: Recipe) -> None:
     Raises:
         ExportError: Says which field is wrong and what is allowed.
     """
+    if recipe.engine == "none":
+        return
+    if recipe.engine == "farm":
+        _check_engine(recipe)
+        if recipe.embedding_group and config.dim % recipe.embedding_group:
+            raise _refused(
+                recipe,
+                f"embedding_group {recipe.embedding_group} doesn't divide the model's width"
+                f" {config.dim}",
+            )
+    elif recipe.external_weights:
+        raise _refused(recipe, "external_weights needs `engine: farm`")
+    if recipe.max_context > config.max_context:
+        raise _refused(
+            recipe,
+            f"max_context is {recipe.max_context}, the model was made for {config.max_context}",
+        )
+    if not 0 < recipe.max_seq <= recipe.max_context:
+        raise _refused(
+            recipe,
+            f"max_seq is {recipe.max_seq}; it has to be between 1 and max_context"
+            f" ({recipe.max_context})",
+        )
+    if recipe.group_size and recipe.linear in ("4w", "8da4w"):
+        _check_groups(config, recipe, recipe.group_size)
+
+
+def _check_engine(recipe: Recipe) -> None:
     if recipe.backend not in ("xnnpack", "portable"):
         raise _refused(
             recipe,
@@ -26,25 +54,6 @@ def check_recipe(config: ModelConfig, recipe: Recipe) -> None:
         )
     if recipe.quantised_kv_cache and not recipe.custom_sdpa:
         raise _refused(recipe, "a quantised KV cache needs custom_sdpa")
-    if recipe.max_context > config.max_context:
-        raise _refused(
-            recipe,
-            f"max_context is {recipe.max_context}, the model was made for {config.max_context}",
-        )
-    if not 0 < recipe.max_seq <= recipe.max_context:
-        raise _refused(
-            recipe,
-            f"max_seq is {recipe.max_seq}; it has to be between 1 and max_context"
-            f" ({recipe.max_context})",
-        )
-    if recipe.embedding_group and config.dim % recipe.embedding_group:
-        raise _refused(
-            recipe,
-            f"embedding_group {recipe.embedding_group} doesn't divide the model's width"
-            f" {config.dim}",
-        )
-    if recipe.group_size and recipe.linear in ("4w", "8da4w"):
-        _check_groups(config, recipe, recipe.group_size)
 
 
 def _refused(recipe: Recipe, text: str) -> ExportError:
@@ -59,16 +68,27 @@ def _check_groups(config: ModelConfig, recipe: Recipe, group: int) -> None:
         raise _refused(recipe, f"group_size {group} divides none of the model's widths ({names})")
 
 
+def stores_tied_twice(config: ModelConfig, recipe: Recipe) -> bool:
+    """Whether embedding and output, one matrix in the checkpoint, become two in the artifact.
+
+    Equal bytes are kept once among a program's constants and in a file of weights; the constants
+    of delegates inside a program are apart from its own.
+    """
+    equal = recipe.linear == "none" and recipe.embedding_bits is None
+    shared = recipe.backend == "portable" or recipe.external_weights
+    return config.tied and not (equal and shared and recipe.engine == "farm")
+
+
 def export_warnings(config: ModelConfig, recipe: Recipe) -> tuple[str, ...]:
     """What a user should know about an artifact that nevertheless is made."""
     found = []
-    if config.tied and recipe.linear != "none":
+    if stores_tied_twice(config, recipe):
+        output = "fp32" if recipe.linear == "none" else recipe.linear
+        table = f"{recipe.embedding_bits} bit" if recipe.embedding_bits else "fp32"
         found.append(
-            f"tied weights are stored twice: {recipe.embedding_bits or 32}-bit embedding and"
-            f" {recipe.linear} output"
+            f"tied weights are stored twice: embedding in {table} and output in {output}, each of"
+            f" {config.vocab} x {config.dim}"
         )
-    elif config.tied:
-        found.append("tied weights are stored twice: embedding and output")
     if recipe.max_context < config.max_context:
         found.append(
             f"context is limited to {recipe.max_context} of the model's {config.max_context} tokens"

@@ -22,8 +22,9 @@ def _bound(position: Any, count: Any, length: int) -> None:
 class Composed(nn.Module):
     """A decoder with ExecuTorch's stock signature: (tokens [1, S], input_pos [1]) -> logits.
 
-    `parts` are the first one, the ones between attentions and the last one: eager modules or
-    lowered ones, they are called alike.
+    Its parts are the first one, the ones between attentions and the last one: eager modules or
+    lowered ones, they are called alike. Without a last part what comes before the next attention
+    is given in place of logits: the residual stream [1, dim] of the last token.
     """
 
     def __init__(
@@ -31,16 +32,18 @@ class Composed(nn.Module):
         config: ModelConfig,
         *,
         embedding: nn.Module,
-        parts: list[nn.Module],
+        first: nn.Module,
+        between: list[nn.Module],
+        last: nn.Module | None,
         attentions: list[nn.Module],
         length: int,
     ) -> None:
         super().__init__()
         self.length = length
         self.embedding = embedding
-        self.first = parts[0]
-        self.between = nn.ModuleList(parts[1:-1])
-        self.last = parts[-1]
+        self.first = first
+        self.between = nn.ModuleList(between)
+        self.last = last
         self.attentions = nn.ModuleList(attentions)
         cos, sin = rope_tables(config, length)
         self.cos: torch.Tensor
@@ -66,6 +69,9 @@ class Composed(nn.Module):
         q, k, v = self.first(x, cos, sin)
         for attention, part in zip(self.attentions, self.between, strict=False):
             x, q, k, v = part(attention(q, k, v, position), x, cos, sin)
+        if self.last is None:
+            rows: torch.Tensor = x[:, -1, :]
+            return rows
         attended = self.attentions[-1](q, k, v, position)
         # Only the last token goes on: its feed-forward block and logits depend on no other.
         logits: torch.Tensor = self.last(attended[:, -1:], x[:, -1:])[0]

@@ -28,6 +28,7 @@ from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import nn
 
 from farm.core.errors import ExportError
+from models.lowering import slices as slices  # imported for what it registers
 from models.quantise import QuantisedLinears
 
 BACKEND = "XnnpackBackend"
@@ -168,7 +169,10 @@ def count_operators(graph: torch.fx.Graph) -> int:
 
 
 def sibling(
-    part: LoweredPart, constants: dict[str, Constant], signature: torch.export.ExportedProgram
+    part: LoweredPart,
+    constants: dict[str, Constant],
+    signature: torch.export.ExportedProgram,
+    weights: str | None = None,
 ) -> LoweredBackendModule:
     """Build the delegate of a layer from the lowered part and the layer's own constants.
 
@@ -176,13 +180,16 @@ def sibling(
         part: The lowered representative.
         constants: `part_constants` of the layer; the same buffer names as the part.
         signature: A program of the same inputs and outputs, for shapes only.
+        weights: Name of the external file that takes the constants; None leaves them inside.
     """
     renamed = {
         part.names[name].encode(): constant.key.encode() for name, constant in constants.items()
     }
     program = _CONSTANT_NAME.sub(lambda m: renamed.get(m.group(0), m.group(0)), part.program)
     store = NamedDataStore()
-    for constant in (*constants.values(), *part.literals):
+    for constant in constants.values():
+        store.add_named_data(constant.key, constant.data, part.alignment, weights)
+    for constant in part.literals:
         store.add_named_data(constant.key, constant.data, part.alignment)
     return LoweredBackendModule(
         edge_program=signature,

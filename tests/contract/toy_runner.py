@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from farm.core.artifact import LogitsRef, ObjectRef
+from farm.core.artifact import LogitsRef, ObjectRef, Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import BadOutput, RunnerCrashed
 from farm.core.runtime import (
+    PLAIN,
+    BuildVariant,
     DeployFile,
     Hello,
     LaunchRequest,
     LaunchResult,
     RunnerBuild,
     Sample,
+    WorkFiles,
 )
 
 PROGRAM = b'#!/bin/sh\nout=$1\ntest -d "$out" || mkdir -p "$out"\n. ./model.pte\n'
@@ -42,6 +45,7 @@ class ToyRunner:
     """See the module."""
 
     name = "toy"
+    greeting: tuple[str, ...] | None = None
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -51,8 +55,9 @@ class ToyRunner:
         abi: str,
         facts: DeviceFacts,
         home: Path,
-        executorch: str,
+        sdk: Sdk,
         progress: Callable[[str], None] | None = None,
+        variant: BuildVariant = PLAIN,
     ) -> RunnerBuild:
         sha = hashlib.sha256(PROGRAM).hexdigest()
         (self._folder / sha).write_bytes(PROGRAM)
@@ -65,11 +70,11 @@ class ToyRunner:
         return {file.object.sha256: self._folder / file.object.sha256 for file in build.files}
 
     def arguments(
-        self, request: LaunchRequest, *, model: str, data: Sequence[str], out: str
+        self, request: LaunchRequest, files: WorkFiles
     ) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
-        return (out, str(request.threads)), {"request.json": b"{}"}
+        return (files.out, str(request.threads)), {"request.json": b"{}"}
 
-    def parse(self, stdout: bytes, launch: int) -> LaunchResult:
+    def parse(self, stdout: bytes, launch: int, request: LaunchRequest) -> LaunchResult:
         logits: list[tuple[str, LogitsRef]] = []
         samples: list[Sample] = []
         done = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,10 @@ import pytest
 from tests.command import CONFIGS, Farm
 
 TINY = str(CONFIGS / "tiny.yaml")
-#: Tests share their cores with others: only a loss of four fifths can be told for sure.
+#: Tests share their cores with others: what must be told for sure is memory, which doesn't care.
 LOCAL = (
     "--cluster", "none", "--select", "transport=local", "--live", "off",
-    "--set", "gates={perplexity: '<= 1.02x host', regress: '80%'}",
+    "--set", "gates={perplexity: '<= 1.02x host', regress: '40%'}", "--set", "workload.launches=2",
 )  # fmt: skip
 
 pytestmark = pytest.mark.export
@@ -31,21 +32,39 @@ def test_three_nights(farm: Farm, tmp_path: Path) -> None:
     done = farm("nightly", TINY, *LOCAL)
     assert done.returncode == 0, done.stdout + done.stderr
     baseline = farm.report()["results"][0]["baseline"]
-    assert baseline["verdict"] in ("PASS", "IMPROVED")
-    assert {m["metric"] for m in baseline["metrics"]} >= {"pp128", "tg128"}
+    assert (baseline["verdict"], baseline["method"]) == ("PASS", "identity")
+    assert "byte for byte" in baseline["reason"]
 
-    slower = tmp_path / "slower"
-    done = farm("export", TINY, "--set", "models=[tiny-llama-deep]", "--copy", str(slower))
+    # Attention without the custom operators: the artifact of a night on which they were lost.
+    plain = tmp_path / "plain"
+    recipe = "matrix.recipe=[xnnpack-8da4w-plain-sdpa]"
+    done = farm("export", TINY, "--set", recipe, "--copy", str(plain))
     assert done.returncode == 0, done.stderr
     model = (
-        f"models=[{{name: tiny-llama, pte: {slower}/tiny-llama-deep-xnnpack-8da4w.pte,"
-        f" tokenizer: {slower}/tiny-llama-deep-tokenizer.json}}]"
+        f"models=[{{name: tiny-llama, pte: {plain}/tiny-llama-xnnpack-8da4w-plain-sdpa.pte,"
+        f" tokenizer: {plain}/tiny-llama-tokenizer.json}}]"
     )
     done = farm("nightly", TINY, *LOCAL, "--set", model)
     assert done.returncode == 1, done.stdout + done.stderr
     result = farm.report()["results"][0]
-    assert result["baseline"]["verdict"] == "REGRESSED"
+    assert (result["baseline"]["verdict"], result["baseline"]["method"]) == ("REGRESSED", "paired")
     assert result["outcome"] == "failed"
+    metrics = {m["metric"]: m for m in result["baseline"]["metrics"]}
+    assert metrics["peak_rss_bytes"]["verdict"] == "REGRESSED"
+    rows = {(p["metric"], p["regime"]): p for p in result["performance"]}
+    assert {s["arm"] for s in rows["pp128", "warm"]["samples"]} == {"candidate", "baseline"}
+
+    # The baseline's artifact is no longer in the store: the numbers of the nights are all there is.
+    home = Path(farm.environment["FARM_HOME"])
+    old = json.loads((home / "baselines" / "tiny.json").read_text())["results"][0]
+    (home / "store" / "actions" / f"export-{old['artifact']['key']}.json").unlink()
+    done = farm("nightly", TINY, *LOCAL, "--set", model)
+    result = farm.report()["results"][0]
+    assert result["baseline"]["method"] == "sittings"
+    assert "unpaired" in result["flags"]
+    assert "no longer in the content store" in result["conditions"]["unpaired"]
 
     listed = farm("history", "--json")
-    assert listed.stdout.count('"run_id"') == 3
+    nights = {path.name for path in (farm.cwd / "runs").iterdir() if not path.is_symlink()}
+    assert len(nights) == 4
+    assert nights <= {run["run_id"] for run in json.loads(listed.stdout)}

@@ -59,8 +59,11 @@ def test_cell_has_every_number_the_contract_names(night: Farm) -> None:
         measured = metrics[metric, "warm"]
         assert measured["median"] > 0
         assert measured["ci95"][0] <= measured["median"] <= measured["ci95"][1]
-    assert len(metrics["tg128", "warm"]["samples"]) == 7 * 10
-    assert {s["launch"] for s in metrics["tg128", "warm"]["samples"]} == set(range(1, 8))
+    # At least the launches of the config; more where they scattered too much.
+    launches = {s["launch"] for s in metrics["tg128", "warm"]["samples"]}
+    assert len(launches) >= 7
+    assert len(metrics["tg128", "warm"]["samples"]) == len(launches) * 10
+    assert result["conditions"]["launches"]
     assert result["memory"]["peak_rss_bytes"] > 1 << 20
     assert result["correctness"]["generated_text"] is not None
 

@@ -9,6 +9,7 @@ from farm.core.device import DeviceEntry
 from tests.lab.emulation import enable_arm64
 from tests.lab.host import lab_dir, locked, sh
 from tests.lab.machine import Machine, Userland, booted, minimal_path
+from tests.lab.made_sys import SENSORS
 from tests.lab.network import Network, Slot
 from tests.lab.roots import ssh_root
 
@@ -39,6 +40,7 @@ def make_board(
     disk_mb: int = 512,
     arch: str = "amd64",
     only: tuple[str, ...] = (),
+    sensors: bool = False,
     sftp: bool = True,
 ) -> Machine:
     """Boot a board.
@@ -48,6 +50,7 @@ def make_board(
         disk_mb: Size of /root, its home folder.
         arch: Debian's name of its architecture; `amd64` has this machine's own userland.
         only: The programs on its PATH; empty for all.
+        sensors: Whether it shows clocks, a zone and a battery: see tests.lab.made_sys.
         sftp: Whether the SFTP subsystem works.
     """
     if arch == "arm64":
@@ -79,6 +82,7 @@ def make_board(
             ]
         ),
         folders=((".cache", 0o755),),
+        sensors=SENSORS if sensors else (),
     )
     known = lab_dir() / "known" / str(slot.number)
     entry = DeviceEntry(

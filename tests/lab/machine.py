@@ -6,6 +6,7 @@ Everything that can go wrong with a device in a rack has a method here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -17,7 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from farm.core.device import DeviceEntry
+from tests.lab.bounds import Bounds
 from tests.lab.host import LabError, find, lab_dir, reap, sh, spawn
+from tests.lab.made_sys import MadeSys
 from tests.lab.network import Network, Slot
 
 _INIT = """
@@ -30,6 +33,8 @@ cd {boot}/root
 mkdir -p proc sys dev .{disk_at}
 mount -t proc proc proc
 mount -t sysfs sysfs sys
+mount --rbind /sys/fs/cgroup sys/fs/cgroup
+{sensors}
 mount --rbind /dev dev
 mount --bind {disk} .{disk_at}
 mount --bind {state}/boot_id proc/sys/kernel/random/boot_id
@@ -66,6 +71,8 @@ class Userland:
     folders: tuple[tuple[str, int], ...] = ()
     #: Files of a new disk.
     disk_files: tuple[tuple[str, str], ...] = ()
+    #: Files of a made /sys, shown over the kernel's own: path to text.
+    sensors: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -79,6 +86,12 @@ class Machine:
     slot: Slot
     network: Network
     _pid: int | None = field(default=None, init=False)
+    _bounds: Bounds = field(init=False)
+    _made_sys: MadeSys = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._bounds = Bounds(self.network.namespace)
+        self._made_sys = MadeSys(self.state / "sys")
 
     @property
     def address(self) -> str:
@@ -123,6 +136,8 @@ class Machine:
             (self.disk / path).chmod(mode)
         for path, text in self.userland.disk_files:
             (self.disk / path).write_text(text)
+        if self.userland.sensors:
+            self._made_sys.make(self.userland.sensors)
         files = self.state / "files"
         files.mkdir()
         for path, text, mode in self.userland.files:
@@ -147,6 +162,7 @@ class Machine:
             disk=self.disk,
             disk_at=self.userland.disk_at,
             prepare=self.userland.prepare,
+            sensors=self._made_sys.mounts() if self.userland.sensors else "",
             daemon=self.userland.daemon,
         )
         (self.state / "init").write_text("set -e\n" + init)
@@ -200,12 +216,40 @@ class Machine:
         """Let the processes go on."""
         self._signal(signal.SIGCONT)
 
+    def limit_memory(self, size_bytes: int) -> None:
+        """Let all processes of the device have so much memory; who asks for more is killed."""
+        self._bounds.memory(size_bytes, self.network.pids())
+
+    def limit_processes(self, more: int) -> None:
+        """Let the device start so many processes or threads more than it has."""
+        pids = self.network.pids()
+        tasks = sum(len(list(Path(f"/proc/{pid}/task").glob("*"))) for pid in pids)
+        self._bounds.processes(tasks + more, pids)
+
+    def limit_cpu(self, cores: float) -> None:
+        """Let the device have so much CPU time, as a quota that no clock shows."""
+        self._bounds.cpu(cores, self.network.pids())
+
+    def unlimit(self) -> None:
+        """End the limits of memory, processes and CPU time."""
+        self._bounds.remove()
+
+    def set_sensor(self, path: str, text: str) -> None:
+        """Change what a file of the made /sys says, at once."""
+        self._made_sys.set(path, text)
+
     def fill(self, leave_bytes: int) -> None:
         """Fill the disk, leaving so many bytes."""
-        usage = os.statvfs(self.disk)
-        size = usage.f_bavail * usage.f_frsize - leave_bytes
         with (self.disk / "filler").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, size))
+            while True:
+                usage = os.statvfs(self.disk)
+                size = usage.f_bavail * usage.f_frsize - leave_bytes
+                try:
+                    return os.posix_fallocate(file.fileno(), 0, max(1, size))
+                except OSError as error:
+                    # Somebody wrote meanwhile.
+                    if error.errno != errno.ENOSPC:
+                        raise
 
     def unfill(self) -> None:
         """Undo `fill`."""
@@ -223,6 +267,11 @@ class Machine:
             if words != [""]:
                 found[pid] = words
         return found
+
+    def work_folders(self) -> list[str]:
+        """Work folders of jobs, wherever farm's folder is."""
+        folders = (root / "work" for root in self.disk.glob("**/farm"))
+        return [str(path) for folder in folders for path in folder.glob("*")]
 
     def runs(self, text: str) -> bool:
         """Whether some process has this text among its words."""
@@ -254,6 +303,7 @@ class Machine:
 
     def _clear(self) -> None:
         self.network.remove()
+        self._bounds.remove()
         mounted = Path("/proc/self/mounts").read_text()
         while f" {self.disk} " in mounted:
             sh("umount", "-l", self.disk)

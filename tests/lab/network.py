@@ -10,10 +10,11 @@ import fcntl
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
-from tests.lab.host import LabError, sh
+from tests.lab.host import LabError, lab_dir, reap, sh, spawn
 
 _LOCKS = Path("/run/farm-lab")
 _SLOTS = range(1, 255)
@@ -49,6 +50,7 @@ class Network:
         self.link = f"flab{slot.number}"
         self.address = f"198.18.{slot.number}.2"
         self.host_address = f"198.18.{slot.number}.1"
+        self._delay: int | None = None
 
     def create(self) -> None:
         """Bring namespace and link up, clearing what a killed run left under the same name."""
@@ -65,6 +67,7 @@ class Network:
 
     def remove(self) -> None:
         """Take everything down; also when only parts of it exist."""
+        self.undelay()
         for pid in self.pids():
             _kill(pid)
         deadline = time.monotonic() + 5
@@ -108,6 +111,31 @@ class Network:
                     "tc", *prefix, "qdisc", "add", "dev", link, "root", "tbf",
                     "rate", f"{int(bytes_per_s * 8)}bit", "burst", "64kb", "latency", "200ms",
                 )  # fmt: skip
+
+    def delay(self, delay_s: float, jitter_s: float = 0.0) -> None:
+        """Hold every packet back for so long, each way. Connections that exist go on."""
+        self.undelay()
+        log = lab_dir() / f"delay-{self.link}"
+        log.unlink(missing_ok=True)
+        numbers = (f"{delay_s * 1e3:g}", f"{jitter_s * 1e3:g}")
+        program = (sys.executable, "-m", "tests.lab.delay", self.namespace, self.link)
+        self._delay = spawn(
+            [*program, self.host_address, self.address, *numbers],
+            log,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        deadline = time.monotonic() + 20
+        while "ready" not in log.read_text():
+            if time.monotonic() > deadline:
+                raise LabError(f"the delayed link didn't come up: {log.read_text()}")
+            time.sleep(0.02)
+
+    def undelay(self) -> None:
+        """End the delay."""
+        if self._delay is not None:
+            reap(self._delay)
+            self._delay = None
+            (lab_dir() / f"delay-{self.link}").unlink(missing_ok=True)
 
     def _iptables(self, *rule: str) -> None:
         sh("ip", "netns", "exec", self.namespace, "iptables", "-w", *rule)

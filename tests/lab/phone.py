@@ -11,6 +11,7 @@ from farm.core.device import DeviceEntry
 from tests.lab.emulation import enable_arm64
 from tests.lab.host import LabError, find, lab_dir, reap, sh, spawn
 from tests.lab.machine import Machine, Userland, booted, minimal_path
+from tests.lab.made_sys import SENSORS
 from tests.lab.network import Network, Slot
 from tests.lab.roots import ADBD, adb_root, adbd_command
 
@@ -102,6 +103,7 @@ def make_phone(
     disk_mb: int = 512,
     arch: str = "amd64",
     only: tuple[str, ...] = (),
+    sensors: bool = False,
 ) -> Machine:
     """Boot a phone.
 
@@ -111,6 +113,7 @@ def make_phone(
         disk_mb: Size of /data.
         arch: Debian's name of its architecture.
         only: The programs on its PATH; empty for all of Android's.
+        sensors: Whether it shows clocks, a zone and a battery: see tests.lab.made_sys.
     """
     if arch == "arm64":
         enable_arm64()
@@ -129,6 +132,7 @@ def make_phone(
         prepare=minimal_path([f"/system/bin/{program}" for program in only]) if only else "",
         folders=(("local", 0o755), ("local/tmp", 0o1777), ("sim", 0o777)),
         disk_files=(("sim/battery", _BATTERY), ("sim/thermalservice", _THERMAL)),
+        sensors=SENSORS if sensors else (),
     )
     entry = DeviceEntry(
         name=name,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,11 @@ from tests.lab.up import write_inventory
 TINY = str(CONFIGS / "tiny.yaml")
 #: Long enough that something can happen in the middle.
 LONG = ("--set", "workload.launches=60")
+#: And each launch long enough to be caught at work.
+LONGER = (
+    *LONG, "--set", "workload.budget_s=600",
+    "--set", "workload.repetitions=100", "--set", "workload.decode=[128, 256, 320]",
+)  # fmt: skip
 
 pytestmark = [pytest.mark.lab, pytest.mark.export]
 
@@ -35,7 +42,33 @@ def jobs_on(machine: Machine) -> list[str]:
     """Runner and supervisor processes, and work folders."""
     lines = [" ".join(words) for words in machine.processes().values()]
     jobs = [line for line in lines if "farm-runner" in line or "supervise" in line]
-    return jobs + [str(path) for path in machine.disk.glob("**/farm/work/*")]
+    return jobs + machine.work_folders()
+
+
+def runners_on(machine: Machine) -> list[int]:
+    """Processes of runners, without what supervises them; a phone's may have a loader in front."""
+    return [
+        pid
+        for pid, words in machine.processes().items()
+        if "./farm-runner" in words and "farm-helper" not in words[0]
+    ]
+
+
+def stop_runner(machine: Machine) -> bool:
+    """Stop a runner in the middle of its work; False when none runs at this moment."""
+    runners = runners_on(machine)
+    for pid in runners:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    return bool(runners) and runners_on(machine) == runners
+
+
+def until(true: Callable[[], bool], limit_s: float) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def start_until(farm: Farm, text: str, *arguments: str) -> subprocess.Popen[str]:
@@ -62,7 +95,8 @@ def test_five_devices_pass_and_the_second_run_pushes_nothing(
     machines = [*(adb_device() for _ in range(3)), *(ssh_device() for _ in range(2))]
     inventory = farm.cwd / "lab.yaml"
     write_inventory(inventory, machines, local=False)
-    done = farm("run", TINY, "--inventory", str(inventory), "--live", "off")
+    words = ("--inventory", str(inventory), "--live", "off", "--set", "workload.max_launches=7")
+    done = farm("run", TINY, *words, limit_s=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5/5 judged: 5 passed, 0 failed -> exit 0" in done.stdout
     first = results(farm)
@@ -70,7 +104,7 @@ def test_five_devices_pass_and_the_second_run_pushes_nothing(
     for result in first.values():
         last = [s for s in result["correctness"]["stages"] if s["to"] == "device_pte"]
         assert all(s["bit_equal"] for s in last if s["from"] == "host_pte")
-    done = farm("run", TINY, "--inventory", str(inventory), "--live", "off")
+    done = farm("run", TINY, *words, limit_s=280)
     assert done.returncode == 0, done.stdout + done.stderr
     second = results(farm)
     assert {name: r["pushed_bytes"] for name, r in second.items()} == dict.fromkeys(first, 0)
@@ -114,9 +148,44 @@ def test_killed_lone_device_is_errored_and_the_others_finish(
     assert found[healthy.name]["outcome"] == "passed"
     assert found[doomed.name]["outcome"] == "errored"
     assert doomed.name in found[doomed.name]["reason"]
-    assert len(found[doomed.name]["attempts"]) == 3
+    # It is looked for, not tried again while it is gone.
+    assert "device_missing" in found[doomed.name]["flags"]
+    assert len(found[doomed.name]["attempts"]) == 1
+    assert any(f"{doomed.name} was lost" in alarm for alarm in farm.report()["alarms"])
     assert jobs_on(healthy) == []
     assert not farm.processes()
+
+
+@pytest.mark.ray
+def test_killed_controllers_leave_nothing_for_long_and_the_next_run_passes(
+    farm: Farm, adb_device: Factory, ssh_device: Factory
+) -> None:
+    inventory = farm.cwd / "lab.yaml"
+    machines: list[Machine] = []
+    running = []
+    for cluster, used in (("none", [adb_device(), ssh_device()]), ("local", [ssh_device()])):
+        write_inventory(inventory, used, local=False)
+        words = ("--cluster", cluster, "--inventory", str(inventory), *LONGER)
+        running.append(start_until(farm, f"{used[-1].name}: measure", *words))
+        for machine in used:
+            # A runner that never ends by itself: only the device's supervisor can end it in time.
+            until(partial(stop_runner, machine), 30)
+        machines += used
+    for controller in running:
+        controller.kill()
+    killed = time.monotonic()
+    for controller in running:
+        end(controller)
+    time.sleep(5)
+    assert all(runners_on(machine) for machine in machines), "they outlive it for a while"
+    until(lambda: not any(runners_on(machine) for machine in machines), 60)
+    assert time.monotonic() - killed < 60
+    # Ray's own agents try for a while to tell a dead head that it is dead.
+    until(lambda: not farm.processes(), 90)
+    write_inventory(inventory, machines, local=False)
+    done = farm("run", TINY, "--inventory", str(inventory), "--live", "off")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [jobs_on(machine) for machine in machines] == [[], [], []]
 
 
 def test_interrupt_leaves_nothing_on_devices_that_answer(
@@ -177,4 +246,4 @@ def test_full_farm_home_is_named_and_nothing_is_half_written(
     assert str(small_disk) in export["error"]["message"]
     store = small_disk / "home" / "store"
     left = [p.relative_to(store).parts[0] for p in store.rglob("*") if p.is_file()]
-    assert set(left) <= {"locks"}, "nothing half-written"
+    assert set(left) <= {"gate", "locks"}, "nothing half-written"

@@ -30,7 +30,7 @@ def left_on(machine: Machine) -> list[str]:
     """Processes of jobs, and work folders."""
     found = [" ".join(words) for words in machine.processes().values()]
     jobs = [text for text in found if "toy" in text or "supervise" in text or "sleep" in text]
-    return jobs + [str(path) for path in machine.disk.glob("**/farm/work/*")]
+    return jobs + machine.work_folders()
 
 
 def test_job_on_a_device(machine: Machine, tmp_path: Path) -> None:
@@ -73,9 +73,6 @@ def test_one_machine_on_two_connections_is_one_device(adb_device: Factory, tmp_p
             serial=machine.entry.serial,
             adb_server=machine.entry.adb_server,
         )
-        # Known to the adb server beforehand: two probes at once would both try to connect it.
-        (first,) = await bench.agent.inventory([machine.entry], adb_auto=False)
-        assert first.facts is not None, first.reason
         bench.agent._discover = lambda _named, _site: [twin]
         devices = await bench.agent.inventory([machine.entry], adb_auto=True)
         assert [device.name for device in devices] == [machine.name]

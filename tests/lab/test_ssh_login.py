@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from farm.core.device import DeviceEntry
 from farm.core.errors import ConnectError
 from farm.transports import open as open_transport
 from farm.transports.ssh import fingerprint, trust
+from farm.transports.ssh_config import resolve
+from farm.transports.ssh_login import log_in
 from tests.lab.board import new_host_key, user_key
 from tests.lab.host import sh
 from tests.lab.machine import Machine
@@ -173,3 +176,16 @@ def test_the_fast_cipher_is_agreed_on(board: Machine) -> None:
         assert login.transport.remote_cipher == "aes128-gcm@openssh.com"
     finally:
         transport.close()
+
+
+def test_the_connection_is_a_fast_one(board: Machine) -> None:
+    """The quick cipher first, small packets at once, and a dead peer noticed by the kernel."""
+    login = log_in(board.entry, resolve(board.entry), lambda _link: None)
+    try:
+        assert login.transport.local_cipher == "aes128-gcm@openssh.com"
+        sock = login.link._sock
+        assert isinstance(sock, socket.socket)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    finally:
+        login.close()

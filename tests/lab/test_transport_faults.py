@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,23 @@ def machine(
 @pytest.fixture
 def transport(machine: Machine) -> Iterator[Transport]:
     made = open_transport(machine.entry)
-    assert made.run(Command(("true",))).ok
-    yield made
-    made.close()
+    try:
+        assert answers(made)
+        yield made
+    finally:
+        made.close()
+
+
+def answers(made: Transport) -> bool:
+    """Wait for a device that has just started: its adbd may still be coming up on busy cores."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return made.run(Command(("true",))).ok
+        except ConnectError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 class Call:
@@ -343,6 +358,17 @@ def test_a_push_broken_by_the_adb_server_goes_on_where_it_was(
     finally:
         transport.close()
         server.kill()
+
+
+def test_first_connections_to_one_phone_at_once_all_succeed(adb_device: Factory) -> None:
+    machine = adb_device()
+    opened = [open_transport(machine.entry) for _ in range(6)]
+    command = Command(("true",), timeout_s=15)
+    calls = [Call(partial(made.run, command)) for made in opened]
+    since = time.monotonic()
+    assert [call.outcome(since) for call in calls] == [None] * 6
+    for made in opened:
+        made.close()
 
 
 def test_phones_that_cannot_be_used_name_state_and_remedy(

@@ -18,7 +18,7 @@ from farm.core.tasks import (
     HostTaskResult,
     ReferenceTask,
 )
-from farm.protocols import StageCallback
+from farm.protocols import PROBE_LIMIT_S, StageCallback
 from tests.unit.core import builders as b
 
 AT = "2026-01-01T00:00:00.000Z"
@@ -69,7 +69,14 @@ class FakeSite:
     async def handshake(self) -> Handshake:
         return Handshake(1, "tree", "3.11")
 
-    async def inventory(self, entries: Sequence[DeviceEntry], *, adb_auto: bool) -> list[Device]:
+    async def inventory(
+        self,
+        entries: Sequence[DeviceEntry],
+        *,
+        adb_auto: bool,
+        limit_s: float = PROBE_LIMIT_S,
+        recover: bool = False,
+    ) -> list[Device]:
         return [b.device(entry.name) for entry in entries]
 
     async def submit(self, jobs: Sequence[DeviceJob]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from farm.config import load_inventory, load_run
 from farm.core.errors import ConfigError
+from farm.core.spec import Resources
 
 GOOD = """
 name: t
@@ -123,3 +124,12 @@ def test_inventory_errors(tmp_path: Path, device: str, says: str) -> None:
     path.write_text(f"devices: [{device}]\n")
     with pytest.raises(ConfigError, match=says):
         load_inventory(path)
+
+
+def test_export_takes_cpus_memory_and_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("name: x\nmodels: [m]\nexport: {cpus: 3, memory: 6GiB, timeout_s: 90}\n")
+    assert load_run(path)[0].export == Resources(3, 6 << 30, 90.0)
+    path.write_text("name: x\nmodels: [m]\nexport: {memory: much, cpus: 0}\n")
+    with pytest.raises(ConfigError, match=r"export\.memory: write a size such as `6GiB`"):
+        load_run(path)

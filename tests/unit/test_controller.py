@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from farm import controller as controller_module
+from farm.care import Care
 from farm.controller import Controller
 from farm.core import flow as flow_module
 from farm.core.errors import ConnectError, StoreError
@@ -16,6 +17,7 @@ from farm.core.flow import RunFlow
 from farm.core.runtime import DeviceJob, DeviceRunResult
 from farm.core.view import CellDone, TaskFinished, ViewEvent
 from farm.journal import Journal
+from farm.quarantine import HealthBook
 from tests.unit.core import builders as b
 from tests.unit.fakes import FakePool, FakeSite
 
@@ -41,6 +43,7 @@ class Bench:
             on_task=lambda task, outcome: None,
             estimates={},
             store_home=str(tmp_path),
+            care=Care(HealthBook(tmp_path / "quarantine.json"), self.flow.devices),
         )
 
     async def run(self, *, limit_s: float = 5.0) -> None:
@@ -91,7 +94,7 @@ def test_error_of_a_job_is_retried_after_a_pause(
 def test_interrupt_ends_tasks_and_jobs_within_moments(tmp_path: Path) -> None:
     async def scenario() -> tuple[Bench, FakeSite, FakePool]:
         site = FakeSite(lambda job: None)
-        pool = FakePool(hang=frozenset({"host_run:m1/r1:executorch"}))
+        pool = FakePool(hang=frozenset({"host_run:m1/r1"}))
         bench = Bench(tmp_path, site, pool)
         running = asyncio.create_task(bench.run())
         while len(site.jobs) < 2:
@@ -102,7 +105,7 @@ def test_interrupt_ends_tasks_and_jobs_within_moments(tmp_path: Path) -> None:
 
     bench, site, pool = asyncio.run(scenario())
     assert sorted(site.cancelled) == sorted(job.job_id for job in site.jobs)
-    assert pool.cancelled == ["host_run:m1/r1:executorch"]
+    assert pool.cancelled == ["host_run:m1/r1"]
     assert {r.flags for r in bench.flow.results.values()} == {("interrupted",)}
 
 

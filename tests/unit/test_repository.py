@@ -15,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from farm import resolve
 from farm.config import load_inventory, load_run
 from farm.core.plan import make_plan
 from tests.unit.core.builders import device
@@ -134,7 +135,9 @@ def test_core_imports_only_itself_and_the_standard_library() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_run_config_loads_and_plans(path: Path) -> None:
     spec, _ = load_run(path)
-    plan = make_plan(spec, [device("phone"), device("board", transport="ssh")])
+    plan = make_plan(
+        spec, [device("phone"), device("board", transport="ssh")], resolve.catalog(spec)
+    )
     assert {place for cell in plan.cells for place in cell.devices} == {"phone", "board"}
     assert plan.skips == ()
 

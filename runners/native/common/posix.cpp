@@ -154,6 +154,7 @@ FileLock::FileLock(const std::string& path, double wait_s)
 }
 
 int64_t monotonic_ns() { return read_clock(CLOCK_MONOTONIC); }
+int64_t process_cpu_ns() { return read_clock(CLOCK_PROCESS_CPUTIME_ID); }
 int64_t boottime_ns() { return read_clock(CLOCK_BOOTTIME); }
 
 std::string boot_id() {

@@ -67,6 +67,8 @@ class FileLock {
 };
 
 int64_t monotonic_ns();
+// What all threads of this process have computed.
+int64_t process_cpu_ns();
 // Counts on while the device sleeps, and can't be set: what leases and heartbeats are kept in.
 int64_t boottime_ns();
 std::string boot_id();

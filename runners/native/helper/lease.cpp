@@ -11,6 +11,7 @@ namespace {
 struct Lease {
   std::string owner;
   std::string run;
+  std::string reason;  // of a hold, for people; empty for a run's lease
   int64_t epoch = 0;
   std::string boot;
   int64_t expires_ns = 0;
@@ -41,6 +42,7 @@ Lease read_lease(const std::string& root) {
     };
     lease.owner = text_of(value, "owner");
     lease.run = text_of(value, "run");
+    lease.reason = text_of(value, "reason");
     lease.boot = text_of(value, "boot_id");
     lease.epoch = integer("epoch");
     lease.expires_ns = integer("expires_boottime_ns");
@@ -56,6 +58,7 @@ void write_lease(const std::string& root, const Lease& lease) {
   write_atomic(lease_path(root), json::Value::object()
                                      .set("owner", lease.owner)
                                      .set("run", lease.run)
+                                     .set("reason", lease.reason)
                                      .set("epoch", lease.epoch)
                                      .set("boot_id", lease.boot)
                                      .set("expires_boottime_ns", lease.expires_ns)
@@ -74,6 +77,7 @@ json::Value describe(const Lease& lease) {
   if (lease.owner.empty()) return out;
   return out.set("owner", lease.owner)
       .set("run", lease.run)
+      .set("reason", lease.reason)
       .set("epoch", lease.epoch)
       .set("left_s", left_s(lease));
 }
@@ -83,6 +87,7 @@ Failure held(const Lease& lease) {
                              std::to_string(static_cast<int64_t>(left_s(lease)) + 1) + " s more")
       .with("owner", lease.owner)
       .with("run", lease.run)
+      .with("reason", lease.reason)
       .with("epoch", lease.epoch)
       .with("left_s", left_s(lease));
 }
@@ -96,6 +101,7 @@ Failure stale(const Lease& lease, int64_t epoch) {
 void grant(const std::string& root, Lease lease, const Args& args) {
   lease.owner = args.text("owner");
   lease.run = args.text("run");
+  lease.reason = args.has("reason") ? args.text("reason") : "";
   lease.epoch = args.integer("epoch");
   lease.boot = boot_id();
   lease.expires_ns = boottime_ns() + static_cast<int64_t>(args.seconds("ttl-s") * 1e9);
@@ -146,7 +152,7 @@ void check_fence(const std::string& root, const std::string& run, const std::str
 }
 
 void lease(const Words& words) {
-  const Args args(words, Syntax{{"owner", "run", "epoch", "ttl-s", "from"}, {}, 2, 2});
+  const Args args(words, Syntax{{"owner", "run", "epoch", "ttl-s", "from", "reason"}, {}, 2, 2});
   const std::string& root = args.positional()[0];
   const std::string& action = args.positional()[1];
   make_folders(root + "/objects");  // what is pushed next goes there

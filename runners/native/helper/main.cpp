@@ -19,9 +19,10 @@ void version(const Words& words);
 
 const std::map<std::string, Verb>& verbs() {
   static const std::map<std::string, Verb> table = {
-      {"assemble", assemble}, {"clean", clean}, {"commit", commit},       {"gc", gc},
-      {"hash", hash},         {"have", have},   {"kill", kill_job},       {"lease", lease},
-      {"poll", poll},         {"probe", probe}, {"supervise", supervise}, {"version", version}};
+      {"assemble", assemble}, {"clean", clean}, {"commit", commit},       {"evict", evict},
+      {"gc", gc},             {"hash", hash},   {"have", have},           {"kill", kill_job},
+      {"lease", lease},       {"poll", poll},   {"probe", probe},         {"supervise", supervise},
+      {"telemetry", telemetry},                 {"version", version}};
   return table;
 }
 

@@ -15,11 +15,13 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <memory>
 
 #include "../common/posix.h"
 #include "args.h"
 #include "process.h"
 #include "store.h"
+#include "telemetry.h"
 #include "verbs.h"
 #include "work.h"
 
@@ -45,6 +47,7 @@ struct Plan {
   int64_t max_output;
   std::vector<std::string> environment;
   std::vector<std::string> command;
+  TelemetryPlan telemetry;
 };
 
 std::string random_token() {
@@ -153,10 +156,14 @@ class Supervisor {
     signals_.reset(signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC));
     if (!signals_) throw system_failure("no_signalfd", "cannot watch signals");
     prctl(PR_SET_CHILD_SUBREAPER, 1);
+    if (plan.telemetry.interval_s > 0) {
+      telemetry_ = std::make_unique<Telemetry>(plan.work, plan.telemetry);
+    }
   }
 
   pid_t start() {
     beat(plan_.work);
+    if (telemetry_) telemetry_->calibrate();
     status_.supervisor = getpid();
     status_.supervisor_start = start_ticks(getpid());
     status_.boot = boot_id();
@@ -187,6 +194,7 @@ class Supervisor {
 
   void run() {
     std::string reason;
+    watch([&] { telemetry_->start(status_.pid); });
     while (!ended_ && reason.empty()) {
       wait(ms_until_stale());
       reason = step();
@@ -196,10 +204,23 @@ class Supervisor {
     end(SIGKILL);
     out_.copy();
     err_.copy();
+    // Of a job that failed nobody asks how warm it was.
+    if (reason.empty() && status_.exit_code == 0) watch([&] { telemetry_->finish(); });
     record(reason);
   }
 
  private:
+  // Telemetry that can't be had costs its guards, never the job.
+  template <class Step>
+  void watch(const Step& step) {
+    if (!telemetry_) return;
+    try {
+      step();
+    } catch (const Failure&) {
+      telemetry_.reset();
+    }
+  }
+
   void wait(int timeout_ms) const {
     pollfd entries[3] = {{signals_.get(), POLLIN, 0}, {out_.fd(), POLLIN, 0}, {err_.fd(), POLLIN, 0}};
     ::poll(entries, 3, timeout_ms);
@@ -274,6 +295,7 @@ class Supervisor {
   Stream out_;
   Stream err_;
   Fd signals_;
+  std::unique_ptr<Telemetry> telemetry_;
   Status status_;
   bool ended_ = false;
 };
@@ -334,7 +356,9 @@ Plan make_plan(const Args& args) {
   const std::string work = args.text("work");
   if (!realpath(work.c_str(), real)) throw system_failure("no_work", "no work folder " + work);
   Plan plan{real, args.seconds("stale-s"), args.integer("max-output-bytes"), args.all("env"),
-            args.command()};
+            args.command(), {}};
+  if (args.has("telemetry-s")) plan.telemetry.interval_s = args.seconds("telemetry-s");
+  plan.telemetry.root = args.text("telemetry-root", "");
   for (const std::string& entry : plan.environment) {
     const size_t equals = entry.find('=');
     if (equals == 0 || equals == std::string::npos) throw Usage("--env needs NAME=VALUE");
@@ -345,7 +369,8 @@ Plan make_plan(const Args& args) {
 }  // namespace
 
 void supervise(const Words& words) {
-  const Args args(words, Syntax{{"work", "stale-s", "max-output-bytes", "env", "root", "run", "epoch"},
+  const Args args(words, Syntax{{"work", "stale-s", "max-output-bytes", "env", "root", "run", "epoch",
+                                "telemetry-s", "telemetry-root"},
                                 {}, 0, 0, true});
   const Plan plan = make_plan(args);
   if (args.has("run")) check_fence(args.text("root"), args.text("run"), args.text("epoch"));

@@ -16,6 +16,7 @@ void probe(const Words& words);
 void hash(const Words& words);
 void have(const Words& words);
 void commit(const Words& words);
+void evict(const Words& words);
 void assemble(const Words& words);
 void gc(const Words& words);
 void lease(const Words& words);
@@ -23,5 +24,6 @@ void supervise(const Words& words);
 void poll(const Words& words);
 void kill_job(const Words& words);
 void clean(const Words& words);
+void telemetry(const Words& words);
 
 }  // namespace farm::helper

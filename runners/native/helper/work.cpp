@@ -125,6 +125,23 @@ void clean_folder(const std::string& work) {
   remove_tree(work);
 }
 
+// Removes helpers of other versions of farm beside this one. Their controllers can't be at work:
+// whoever asks holds the lease.
+int64_t remove_other_helpers() {
+  const std::string prefix = "farm-helper-";
+  char buffer[4096];
+  const ssize_t length = readlink("/proc/self/exe", buffer, sizeof buffer);
+  const std::string self(buffer, length > 0 ? static_cast<size_t>(length) : 0);
+  const size_t slash = self.rfind('/');
+  if (slash == std::string::npos || self.compare(slash + 1, prefix.size(), prefix) != 0) return 0;
+  int64_t removed = 0;
+  for (const std::string& name : list_folder(self.substr(0, slash))) {
+    if (name.compare(0, prefix.size(), prefix) != 0 || name == self.substr(slash + 1)) continue;
+    if (unlink((self.substr(0, slash + 1) + name).c_str()) == 0) ++removed;
+  }
+  return removed;
+}
+
 }  // namespace
 
 json::Value Status::to_json() const {
@@ -262,7 +279,8 @@ void clean(const Words& words) {
       if (abandoned(store.work() + "/" + name)) remove(name);
     }
   }
-  print(json::Value::object().set("cleaned", cleaned));
+  const int64_t helpers = args.has("stale") ? remove_other_helpers() : 0;
+  print(json::Value::object().set("cleaned", cleaned).set("helpers", helpers));
 }
 
 }  // namespace farm::helper

@@ -63,11 +63,10 @@ struct Job {
 
   void run(int64_t i) const {
     static thread_local std::vector<float> memory;
-    const int64_t rows = c.rows();
     const int64_t own = partials ? 0 : partial_floats();
-    float* floats = scratch(memory, rows * (p.width + kBlockKeys) + own);
-    const Partial out = partial(partials ? partials + i * partial_floats()
-                                         : floats + rows * (p.width + kBlockKeys));
+    const int64_t work = c.scratch_floats(p);
+    float* floats = scratch(memory, work + own);
+    const Partial out = partial(partials ? partials + i * partial_floats() : floats + work);
     const UnitPlace at = place(i);
     unit(at, out, floats);
     if (partials) return;

@@ -72,13 +72,14 @@ inline void score_rows(const float* query, const float* key, const float* value,
   }
 }
 
-// values[row] += weights[row, keys] * value[keys], COLUMNS vectors of the width at a time.
+// values[row] += weights[row, keys] * value[keys], COLUMNS vectors of the width at a time. A block is
+// summed by itself: one long chain of additions would round where the sum of all keys is large.
 template <int ROWS, int COLUMNS>
 inline void mix(const float* weights, int64_t stride, const float* value, int64_t value_step,
                 int64_t keys, float* values, int64_t width) {
   Vec sums[ROWS][COLUMNS];
   for (int r = 0; r < ROWS; ++r) {
-    for (int c = 0; c < COLUMNS; ++c) sums[r][c] = Vec::load(values + r * width + c * Vec::kLanes);
+    for (int c = 0; c < COLUMNS; ++c) sums[r][c] = Vec::all(0);
   }
   for (int64_t k = 0; k < keys; ++k) {
     Vec w[ROWS];
@@ -89,7 +90,10 @@ inline void mix(const float* weights, int64_t stride, const float* value, int64_
     }
   }
   for (int r = 0; r < ROWS; ++r) {
-    for (int c = 0; c < COLUMNS; ++c) sums[r][c].store(values + r * width + c * Vec::kLanes);
+    for (int c = 0; c < COLUMNS; ++c) {
+      float* to = values + r * width + c * Vec::kLanes;
+      (Vec::load(to) + sums[r][c]).store(to);
+    }
   }
 }
 
@@ -106,9 +110,9 @@ inline void mix_rows(const float* weights, int64_t stride, const float* value, i
   }
   for (; d < width; ++d) {
     for (int r = 0; r < ROWS; ++r) {
-      float sum = values[r * width + d];
+      float sum = 0;
       for (int64_t k = 0; k < keys; ++k) sum += weights[r * stride + k] * value[k * value_step + d];
-      values[r * width + d] = sum;
+      values[r * width + d] += sum;
     }
   }
 }
@@ -175,12 +179,72 @@ struct Unit {
 
   int64_t rows() const { return tokens * c.group; }
   int64_t limit(int64_t token) const {
-    return p.causal ? std::min(p.start + token + 1, p.cache) : p.cache;
+    return p.causal ? std::min(p.start + token + 1, c.keys) : c.keys;
   }
-  int64_t query_at(int64_t token, int64_t member) const {
-    return ((batch * p.tokens + token) * p.heads + kv_head * c.group + member) * p.width;
+  int64_t query_row(int64_t token, int64_t member) const {
+    return (batch * p.tokens + token) * p.heads + kv_head * c.group + member;
+  }
+  int64_t key_row(int64_t key) const {
+    return (batch * p.cache + key) * p.kv_heads + kv_head;
   }
 };
+
+// Writes one int8 row as floats, times a factor.
+inline void widen(const Rounded& from, int64_t row, int64_t width, float factor, float* to) {
+  const int8_t* stored = from.stored + row * width;
+  const float zero = from.zeros[row];
+  const float scale = from.scales[row] * factor;
+  int64_t d = 0;
+  for (; d + Vec::kLanes <= width; d += Vec::kLanes) {
+    ((Vec::load(stored + d) - Vec::all(zero)) * Vec::all(scale)).store(to + d);
+  }
+  for (; d < width; ++d) to[d] = (static_cast<float>(stored[d]) - zero) * scale;
+}
+
+// `keys` rows of a cache of int8, each `step` rows after the one before, packed one after the other.
+inline void widen_block(const Rounded& from, int64_t row, int64_t step, int64_t keys, int64_t width,
+                        float* to) {
+  constexpr int64_t kAhead = 16;
+  for (int64_t k = 0; k < keys; ++k) {
+    if (k + kAhead < keys) {
+      const int64_t ahead = row + (k + kAhead) * step;
+      __builtin_prefetch(from.stored + ahead * width);
+      __builtin_prefetch(from.scales + ahead);
+      __builtin_prefetch(from.zeros + ahead);
+    }
+    widen(from, row + k * step, width, 1.0F, to + k * width);
+  }
+}
+
+// Keys and values of one block, in fp32.
+struct Block {
+  const float* key;
+  const float* value;
+  int64_t step;  // floats from one key to the next
+};
+
+inline Block block_at(const Unit& u, int64_t key, int64_t keys, float* widened) {
+  const int64_t width = u.p.width;
+  const int64_t row = u.key_row(key);
+  if (u.p.key) return {u.p.key + row * width, u.p.value + row * width, u.p.kv_heads * width};
+  float* value = widened + kBlockKeys * width;
+  widen_block(u.p.rounded_key, row, u.p.kv_heads, keys, width, widened);
+  widen_block(u.p.rounded_value, row, u.p.kv_heads, keys, width, value);
+  return {widened, value, width};
+}
+
+inline void load_queries(const Unit& u, float* to) {
+  const int64_t width = u.p.width;
+  for (int64_t r = 0; r < u.rows(); ++r, to += width) {
+    const int64_t row = u.query_row(u.first_token + r / u.c.group, r % u.c.group);
+    if (!u.p.query) {
+      widen(u.p.rounded_query, row, width, u.p.scale, to);
+      continue;
+    }
+    const float* from = u.p.query + row * width;
+    for (int64_t d = 0; d < width; ++d) to[d] = from[d] * u.p.scale;
+  }
+}
 
 // Masks, then weighs the scores of one block; a row may see fewer keys than the block holds.
 inline void weigh_block(const Unit& u, int64_t key, int64_t keys, float* scores, int64_t stride,
@@ -207,13 +271,10 @@ inline void run_unit(const Unit& u, const Partial& out, float* scratch) {
   const int64_t width = u.p.width;
   const int64_t rows = u.rows();
   const int64_t block = block_keys(u.p.order);
-  const int64_t step = u.p.kv_heads * width;
   float* query = scratch;
   float* scores = scratch + rows * width;
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* from = u.p.query + u.query_at(u.first_token + r / u.c.group, r % u.c.group);
-    for (int64_t d = 0; d < width; ++d) query[r * width + d] = from[d] * u.p.scale;
-  }
+  float* widened = scores + rows * kBlockKeys;
+  load_queries(u, query);
   std::fill(out.top, out.top + rows, -INFINITY);
   std::fill(out.sum, out.sum + rows, 0.0F);
   std::fill(out.values, out.values + rows * width, 0.0F);
@@ -222,15 +283,15 @@ inline void run_unit(const Unit& u, const Partial& out, float* scratch) {
   for (int64_t i = 0; i < blocks; ++i) {
     const int64_t key = u.first_key + visit(i, blocks, u.p.order) * block;
     const int64_t keys = std::min(block, last - key);
-    const int64_t at = (u.batch * u.p.cache + key) * step + u.kv_head * width;
-    const float* k = u.p.key + at;
-    const float* v = u.p.value + at;
+    const Block b = block_at(u, key, keys, widened);
     const auto score = [&](auto size, int64_t r) {
-      score_rows<decltype(size)::value>(query + r * width, k, r == 0 ? v : nullptr, step, width, keys,
+      // What was widened a moment ago needs no fetching.
+      const float* ahead = r == 0 && u.p.key ? b.value : nullptr;
+      score_rows<decltype(size)::value>(query + r * width, b.key, ahead, b.step, width, keys,
                                         scores + r * block, block);
     };
     const auto gather = [&](auto size, int64_t r) {
-      mix_rows<decltype(size)::value>(scores + r * block, block, v, step, keys,
+      mix_rows<decltype(size)::value>(scores + r * block, block, b.value, b.step, keys,
                                       out.values + r * width, width);
     };
     using Three = std::integral_constant<int, 3>;

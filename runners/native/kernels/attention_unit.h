@@ -21,12 +21,18 @@ struct Cut {
 
   int64_t units(const Attention& p) const { return p.batch * p.kv_heads * token_blocks * splits; }
   int64_t rows() const { return group * block_tokens; }
+  // What a unit needs to work in: its queries, one block of scores and, where the cache is int8, one
+  // block of keys and values.
+  int64_t scratch_floats(const Attention& p) const {
+    const int64_t widened = p.key ? 0 : 2 * kBlockKeys * p.width;
+    return rows() * (p.width + kBlockKeys) + widened;
+  }
 };
 
 inline Cut cut(const Attention& p) {
   Cut c{};
   c.group = p.heads / p.kv_heads;
-  c.keys = p.causal ? std::min(p.start + p.tokens, p.cache) : p.cache;
+  c.keys = p.visible();
   // About 48 rows of queries fit the first-level cache beside one block of keys.
   c.block_tokens = std::clamp<int64_t>(48 / c.group, 1, std::max<int64_t>(p.tokens, 1));
   c.token_blocks = (p.tokens + c.block_tokens - 1) / c.block_tokens;

@@ -16,7 +16,7 @@ struct UnitPlace {
   int64_t last_key;
 };
 
-// `scratch` holds queries and one block of scores: rows * (width + kBlockKeys) floats.
+// `scratch` holds Cut::scratch_floats.
 using UnitFunction = void (*)(const UnitPlace& place, const Partial& out, float* scratch);
 
 namespace portable {

@@ -9,6 +9,11 @@
 #include "attention.h"
 #include "pool.h"
 
+// Tests build a runner whose attention is wrong on purpose: the canary has to find it.
+#ifndef FARM_SCALE_ERROR
+#define FARM_SCALE_ERROR 1.0
+#endif
+
 namespace farm::kernels {
 namespace {
 
@@ -47,14 +52,13 @@ bool packed(const Tensor& t, ScalarType type) {
     return out;                               \
   }
 
-Tensor& custom_sdpa(KernelRuntimeContext& context, const Tensor& query, const Tensor& key,
-                    const Tensor& value, const int64_t start_pos,
-                    const std::optional<Tensor>& attn_mask, const double, const bool is_causal,
-                    const std::optional<double> scale, Tensor& out) {
-  FARM_REQUIRE(packed(query, ScalarType::Float), "the query must be packed fp32 [B,S,H,D]");
-  FARM_REQUIRE(packed(key, ScalarType::Float), "the keys must be packed fp32 [B,C,G,D]");
-  FARM_REQUIRE(packed(value, ScalarType::Float), "the values must be packed fp32 [B,C,G,D]");
-  Attention p;
+// Reads shapes and what else both attentions share. Returns what is wrong, or null.
+const char* describe(const Tensor& query, const Tensor& key, const Tensor& value, ScalarType type,
+                     int64_t start_pos, const std::optional<Tensor>& mask, bool is_causal,
+                     const std::optional<double>& scale, Attention& p) {
+  if (!packed(query, type)) return "the query must be packed [B,S,H,D], fp32 or with scales int8";
+  if (!packed(key, type)) return "the keys must be packed [B,C,G,D], of the query's type";
+  if (!packed(value, type)) return "the values must be packed [B,C,G,D], of the query's type";
   p.batch = query.size(0);
   p.tokens = query.size(1);
   p.heads = query.size(2);
@@ -62,27 +66,83 @@ Tensor& custom_sdpa(KernelRuntimeContext& context, const Tensor& query, const Te
   p.cache = key.size(1);
   p.kv_heads = key.size(2);
   for (ssize_t d = 0; d < 4; ++d) {
-    FARM_REQUIRE(key.size(d) == value.size(d), "keys and values must have one shape");
+    if (key.size(d) != value.size(d)) return "keys and values must have one shape";
   }
-  FARM_REQUIRE(key.size(0) == p.batch && key.size(3) == p.width, "keys don't fit the query");
-  FARM_REQUIRE(p.kv_heads > 0 && p.heads % p.kv_heads == 0, "heads must share kv heads evenly");
-  FARM_REQUIRE(start_pos >= 0, "the position is negative");
-  FARM_REQUIRE(!is_causal || start_pos + p.tokens <= p.cache, "the position is beyond the cache");
+  if (key.size(0) != p.batch || key.size(3) != p.width) return "keys don't fit the query";
+  if (p.kv_heads <= 0 || p.heads % p.kv_heads != 0) return "heads must share kv heads evenly";
+  if (start_pos < 0) return "the position is negative";
   p.start = start_pos;
   p.causal = is_causal;
-  p.scale = static_cast<float>(scale ? *scale : 1.0 / std::sqrt(static_cast<double>(p.width)));
+  const double usual = 1.0 / std::sqrt(static_cast<double>(p.width));
+  p.scale = static_cast<float>(FARM_SCALE_ERROR * (scale ? *scale : usual));
   p.order = current_order;
-  if (attn_mask && attn_mask->numel() > 0) {
-    FARM_REQUIRE(attn_mask->dim() == 2 && attn_mask->scalar_type() == ScalarType::Float &&
-                     attn_mask->size(0) == p.tokens && attn_mask->size(1) == p.cache,
-                 "the mask must be fp32 [tokens, cache]");
-    p.mask = attn_mask->const_data_ptr<float>();
+  if (mask && mask->numel() > 0) {
+    if (mask->dim() != 2 || mask->scalar_type() != ScalarType::Float ||
+        mask->size(0) != p.tokens || mask->size(1) != p.cache) {
+      return "the mask must be fp32 [tokens, cache]";
+    }
+    p.mask = mask->const_data_ptr<float>();
   }
+  const bool by_position = is_causal || p.mask == nullptr;
+  if (by_position && start_pos + p.tokens > p.cache) return "the position is beyond the cache";
+  return nullptr;
+}
+
+Tensor& custom_sdpa(KernelRuntimeContext& context, const Tensor& query, const Tensor& key,
+                    const Tensor& value, const int64_t start_pos,
+                    const std::optional<Tensor>& attn_mask, const double, const bool is_causal,
+                    const std::optional<double> scale, Tensor& out) {
+  Attention p;
+  const char* wrong = describe(query, key, value, ScalarType::Float, start_pos, attn_mask,
+                               is_causal, scale, p);
+  FARM_REQUIRE(wrong == nullptr, wrong);
   FARM_REQUIRE(executorch::runtime::resize_tensor(out, query.sizes()) == Error::Ok,
                "the output can't take the query's shape");
   p.query = query.const_data_ptr<float>();
   p.key = key.const_data_ptr<float>();
   p.value = value.const_data_ptr<float>();
+  p.out = out.mutable_data_ptr<float>();
+  attend(p, on_pool);
+  return out;
+}
+
+// False when scales and zero points aren't one for each row of the tensor.
+bool rounded(const Tensor& stored, const std::optional<Tensor>& zeros,
+             const std::optional<Tensor>& scales, Rounded& to) {
+  if (!zeros || !scales || !packed(*zeros, ScalarType::Char) ||
+      !packed(*scales, ScalarType::Float)) {
+    return false;
+  }
+  for (ssize_t d = 0; d < 4; ++d) {
+    const auto rows = d == 3 ? 1 : stored.size(d);
+    if (zeros->size(d) != rows || scales->size(d) != rows) return false;
+  }
+  to.stored = stored.const_data_ptr<int8_t>();
+  to.zeros = zeros->const_data_ptr<int8_t>();
+  to.scales = scales->const_data_ptr<float>();
+  return true;
+}
+
+Tensor& custom_quantized_sdpa(
+    KernelRuntimeContext& context, const Tensor& query, const Tensor& key, const Tensor& value,
+    const int64_t start_pos, const std::optional<Tensor>& attn_mask, const double,
+    const bool is_causal, const std::optional<double> scale,
+    const std::optional<Tensor>& q_zero_points, const std::optional<Tensor>& q_scales,
+    const std::optional<Tensor>& k_zero_points, const std::optional<Tensor>& k_scales,
+    const std::optional<Tensor>& v_zero_points, const std::optional<Tensor>& v_scales,
+    const bool is_seq_at_dim_2, Tensor& out) {
+  FARM_REQUIRE(!is_seq_at_dim_2, "only caches [B,C,G,D] are known here, not [B,G,C,D]");
+  Attention p;
+  const char* wrong = describe(query, key, value, ScalarType::Char, start_pos, attn_mask,
+                               is_causal, scale, p);
+  FARM_REQUIRE(wrong == nullptr, wrong);
+  FARM_REQUIRE(rounded(query, q_zero_points, q_scales, p.rounded_query) &&
+                   rounded(key, k_zero_points, k_scales, p.rounded_key) &&
+                   rounded(value, v_zero_points, v_scales, p.rounded_value),
+               "every row needs one fp32 scale and one int8 zero point, packed [B,S,H,1]");
+  FARM_REQUIRE(out.scalar_type() == ScalarType::Float &&
+                   executorch::runtime::resize_tensor(out, query.sizes()) == Error::Ok,
+               "the output must be fp32 and take the query's shape");
   p.out = out.mutable_data_ptr<float>();
   attend(p, on_pool);
   return out;
@@ -114,6 +174,7 @@ Tensor& update_cache(KernelRuntimeContext& context, const Tensor& value, Tensor&
 void set_order(int order) { current_order = order; }
 
 EXECUTORCH_LIBRARY(llama, "custom_sdpa.out", custom_sdpa);
+EXECUTORCH_LIBRARY(llama, "custom_quantized_sdpa.out", custom_quantized_sdpa);
 EXECUTORCH_LIBRARY(llama, "update_cache.out", update_cache);
 
 }  // namespace farm::kernels

@@ -1,6 +1,8 @@
 // Eight lanes of AVX2 with FMA. Include only below `#pragma GCC target("avx2,fma")`.
 #pragma once
 
+#include <cstdint>
+
 #include <immintrin.h>
 
 namespace farm::kernels::avx2 {
@@ -10,6 +12,10 @@ struct Vec {
   __m256 v;
 
   static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vec load(const int8_t* p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};
+  }
   static Vec all(float x) { return {_mm256_set1_ps(x)}; }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
 };

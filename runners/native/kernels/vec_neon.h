@@ -1,6 +1,9 @@
 // Four lanes of NEON with fused multiply-add.
 #pragma once
 
+#include <cstdint>
+#include <cstring>
+
 #include <arm_neon.h>
 
 namespace farm::kernels::neon {
@@ -10,6 +13,12 @@ struct Vec {
   float32x4_t v;
 
   static Vec load(const float* p) { return {vld1q_f32(p)}; }
+  static Vec load(const int8_t* p) {
+    int32_t bytes;
+    std::memcpy(&bytes, p, sizeof bytes);
+    const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(bytes)));
+    return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)))};
+  }
   static Vec all(float x) { return {vdupq_n_f32(x)}; }
   void store(float* p) const { vst1q_f32(p, v); }
 };

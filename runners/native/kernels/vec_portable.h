@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 
 namespace farm::kernels::portable {
@@ -16,6 +17,10 @@ struct Vec {
     Vec out;
     std::memcpy(&out.v, p, sizeof out.v);
     return out;
+  }
+  static Vec load(const int8_t* p) {
+    return {Lanes{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]),
+                  static_cast<float>(p[3])}};
   }
   static Vec all(float x) { return {Lanes{x, x, x, x}}; }
   void store(float* p) const { std::memcpy(p, &v, sizeof v); }

@@ -58,7 +58,7 @@ const char* meaning(executorch::runtime::Error error) {
   using executorch::runtime::Error;
   switch (error) {
     case Error::OperatorMissing: return "the model needs operators that this runner doesn't have";
-    case Error::NotFound: return "the model needs something that this runner doesn't have";
+    case Error::NotFound: return "the model needs something that neither this runner nor its .ptd has";
     case Error::MemoryAllocationFailed: return "there is not enough memory";
     case Error::OutOfResources: return "there are not enough resources";
     case Error::AccessFailed: return "a file can't be read";

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <executorch/runtime/backend/interface.h>
+#include <executorch/runtime/core/event_tracer.h>
 #include <executorch/runtime/kernel/operator_registry.h>
 #include <executorch/runtime/platform/runtime.h>
 
@@ -15,11 +16,13 @@
 #include "../kernels/isa.h"
 #include "../kernels/operators.h"
 #include "../kernels/pool.h"
+#include "../kernels/xnnpack.h"
 #include "cores.h"
 #include "log.h"
 #include "memory.h"
 #include "output.h"
 #include "phases.h"
+#include "profile.h"
 
 namespace farm::runner {
 namespace {
@@ -62,7 +65,7 @@ Options parse_options(int argc, char** argv) {
   return options;
 }
 
-void say_hello() {
+void say_hello(const std::vector<std::string>& lent) {
   json::Value backends = json::Value::array();
   for (size_t i = 0; i < executorch::runtime::get_num_registered_backends(); ++i) {
     const auto name = executorch::runtime::get_backend_name(i);
@@ -76,13 +79,15 @@ void say_hello() {
       kernels.push(std::string(kernel.name_) + "=farm");
     }
   }
+  for (const std::string& name : lent) kernels.push(name + "=farm");
   print_line("hello", json::Value::object()
                           .set("protocol", kProtocol)
                           .set("version", FARM_NATIVE_VERSION)
                           .set("abi", FARM_NATIVE_ABI)
                           .set("isa", kernels::isa_name(kernels::isa()))
                           .set("backends", backends)
-                          .set("kernels", kernels));
+                          .set("kernels", kernels)
+                          .set("profiler", has_profiler()));
 }
 
 std::string read_request(const std::string& path) {
@@ -112,9 +117,11 @@ void size_pool(int threads) {
   }
 }
 
-json::Value describe(const Model& model, const Placement& placement, int64_t load_ns) {
+json::Value describe(const Model& model, const Placement& placement, int64_t load_ns,
+                     int64_t load_cpu_ns) {
   return json::Value::object()
       .set("load_ns", load_ns)
+      .set("load_cpu_ns", load_cpu_ns)
       .set("threads", placement.threads)
       .set("affinity", placement.pinned.empty() ? json::Value("none")
                                                 : json::Value::array_of(placement.pinned))
@@ -133,21 +140,26 @@ void run(const Options& options) {
     throw Failure("bad_request", "isa: this machine or build has no " + request.isa)
         .with("where", "isa");
   }
-  say_hello();
+  say_hello(kernels::speed_up_xnnpack());
   int64_t weights = check_file(options.model, "model");
   for (const std::string& path : options.data) weights += check_file(path, "data");
   kernels::set_order(static_cast<int>(request.sdpa_order));
   const Placement placement = place(request);
   size_pool(placement.threads);
   const int64_t start = monotonic_ns();
+  const int64_t start_cpu = process_cpu_ns();
   // Packed weights need about as much as the file, caches and activations some more.
   prefer_large_pages(weights + weights / 4);
-  Model model(options.model, options.data, request.map_file);
-  print_line("loaded", describe(model, placement, monotonic_ns() - start));
+  auto tracer = make_tracer(request);
+  executorch::runtime::EventTracer* const traced = tracer.get();
+  Model model(options.model, options.data, request.map_file, std::move(tracer));
+  print_line("loaded", describe(model, placement, monotonic_ns() - start,
+                                process_cpu_ns() - start_cpu));
   check_request(request, model);
   run_logits(request, model, options.out);
   if (request.generate.wanted) run_generate(request.generate, model);
   for (const Measure& measure : request.measure) run_measure(measure, request, model);
+  for (const Measure& one : request.profile) run_profile(one, request, model, traced, options.out);
   print_line("done", json::Value::object()
                          .set("peak_rss_bytes", peak_rss_bytes())
                          .set("wall_ns", monotonic_ns() - begun));
@@ -159,7 +171,7 @@ int start(int argc, char** argv) {
     take_over_log();
     executorch::runtime::runtime_init();
     if (options.hello) {
-      say_hello();
+      say_hello(kernels::speed_up_xnnpack());
     } else {
       run(options);
     }

@@ -24,6 +24,11 @@ constexpr const char* kForward = "forward";
 
 Failure failure_of(Error error, const std::string& what) {
   const std::string said = recent_errors();
+  if (said.find("external_data_map is null") != std::string::npos) {
+    return Failure("missing_data",
+                   "the program keeps its weights in a file of its own: give its .ptd with --data")
+        .with("where", "data");
+  }
   const bool operators = error == Error::OperatorMissing;
   const bool backend = said.find("is not registered") != std::string::npos ||
                        said.find("is not available") != std::string::npos;
@@ -47,10 +52,12 @@ json::Value constant(const EValue& value) {
 
 }  // namespace
 
-Model::Model(const std::string& path, const std::vector<std::string>& data_paths, bool map_file) {
+Model::Model(const std::string& path, const std::vector<std::string>& data_paths, bool map_file,
+             std::unique_ptr<executorch::runtime::EventTracer> tracer) {
   const auto mode = map_file ? Module::LoadMode::Mmap : Module::LoadMode::File;
-  module_ = data_paths.empty() ? std::make_unique<Module>(path, mode)
-                               : std::make_unique<Module>(path, data_paths, mode);
+  module_ = data_paths.empty()
+                ? std::make_unique<Module>(path, mode, std::move(tracer))
+                : std::make_unique<Module>(path, data_paths, mode, std::move(tracer));
   Error error = module_->load(Program::Verification::InternalConsistency);
   if (error != Error::Ok) throw failure_of(error, "load_failed");
   const auto names = module_->method_names();

@@ -11,14 +11,18 @@
 namespace executorch::extension::module {
 class Module;
 }
+namespace executorch::runtime {
+class EventTracer;
+}
 
 namespace farm::runner {
 
 class Model {
  public:
-  // Loads program and method. Throws Failure load_failed, missing_operator, missing_backend,
-  // unsupported_model.
-  Model(const std::string& path, const std::vector<std::string>& data_paths, bool map_file);
+  // Loads program and method; every call is traced where a tracer is given. Throws Failure
+  // load_failed, missing_operator, missing_backend, missing_data, unsupported_model.
+  Model(const std::string& path, const std::vector<std::string>& data_paths, bool map_file,
+        std::unique_ptr<executorch::runtime::EventTracer> tracer);
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;

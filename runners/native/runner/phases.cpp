@@ -3,6 +3,8 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 
 #include "../common/posix.h"
 #include "../common/sha256.h"
@@ -32,25 +34,11 @@ class Progress {
   int64_t last_ = 0;
 };
 
-// Token ids for timed work: the text of the request over and over, or a fixed sequence.
-std::vector<int64_t> workload(const Request& request, const Model& model, int64_t count) {
-  std::vector<int64_t> ids;
-  uint64_t state = 0x9E3779B97F4A7C15ULL;
-  for (int64_t i = 0; i < count; ++i) {
-    if (!request.tokens.empty()) {
-      ids.push_back(request.tokens[static_cast<size_t>(i) % request.tokens.size()]);
-      continue;
-    }
-    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-    ids.push_back(static_cast<int64_t>((state >> 33) % static_cast<uint64_t>(model.vocab_size())));
-  }
-  return ids;
-}
-
 struct Window {
   int64_t start_ns = 0;
   int64_t first_token_ns = 0;  // when the first token after a prefill was chosen
   int64_t end_ns = 0;
+  int64_t cpu_ns = 0;  // of all threads, in the window
   std::vector<int64_t> token_ns;
 };
 
@@ -59,6 +47,7 @@ void run_window(const Measure& m, const std::vector<int64_t>& ids, Model& model,
   int64_t position = m.depth > 0 || m.prefill > 0 ? m.depth : 1;
   int64_t next = ids[0];
   if (position > 0) next = argmax(model.feed(ids.data(), position, 0), model.vocab_size());
+  const int64_t cpu = process_cpu_ns();
   window.start_ns = monotonic_ns();
   window.first_token_ns = window.start_ns;
   if (m.prefill > 0) {
@@ -74,13 +63,73 @@ void run_window(const Measure& m, const std::vector<int64_t>& ids, Model& model,
     before = now;
   }
   window.end_ns = before;
+  window.cpu_ns = process_cpu_ns() - cpu;
 }
 
 int64_t positions(const Measure& m) {
   return std::max<int64_t>(m.depth + m.prefill, 1) + m.decode;
 }
 
+// A file of DIR that is hashed while it is written.
+class HashedFile {
+ public:
+  HashedFile(const std::string& folder, std::string name)
+      : name_(std::move(name)), path_(folder + "/" + name_),
+        file_(open_file(path_, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW)) {}
+
+  void write(const void* data, size_t bytes) {
+    sha_.update(data, bytes);
+    write_all(file_.get(), data, bytes, path_);
+  }
+
+  const std::string& name() const { return name_; }
+  std::string hex() { return sha_.hex(); }
+
+ private:
+  std::string name_;
+  std::string path_;
+  Fd file_;
+  Sha256 sha_;
+};
+
+// The compact form of a row, doubles: ln of the sum of exponentials (NaN when a logit isn't
+// finite), share of the probability outside the ids, the most likely id and its logit, the ids'
+// logits.
+std::vector<double> compact_row(const float* logits, int64_t count, const std::vector<int64_t>& ids) {
+  const int64_t best = argmax(logits, count);
+  const double peak = logits[best];
+  double total = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < count; ++i) {
+    finite = finite && std::isfinite(logits[i]);
+    total += std::exp(static_cast<double>(logits[i]) - peak);
+  }
+  std::vector<double> row = {finite ? peak + std::log(total) : std::nan(""), 0,
+                             static_cast<double>(best), peak};
+  double inside = 0;
+  for (const int64_t id : ids) {
+    row.push_back(logits[id]);
+    inside += std::exp(static_cast<double>(logits[id]) - peak);
+  }
+  row[1] = std::max(0.0, 1 - inside / total);
+  return row;
+}
+
 }  // namespace
+
+std::vector<int64_t> workload(const Request& request, const Model& model, int64_t count) {
+  std::vector<int64_t> ids;
+  uint64_t state = 0x9E3779B97F4A7C15ULL;
+  for (int64_t i = 0; i < count; ++i) {
+    if (!request.tokens.empty()) {
+      ids.push_back(request.tokens[static_cast<size_t>(i) % request.tokens.size()]);
+      continue;
+    }
+    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+    ids.push_back(static_cast<int64_t>((state >> 33) % static_cast<uint64_t>(model.vocab_size())));
+  }
+  return ids;
+}
 
 void check_request(const Request& request, const Model& model) {
   model.check_tokens(request.tokens, "tokens");
@@ -89,38 +138,53 @@ void check_request(const Request& request, const Model& model) {
     int64_t total = 0;
     for (const int64_t chunk : pass.chunks) total += chunk;
     model.check_length(total, "logits." + pass.name);
+    for (const auto& ids : pass.top) model.check_tokens(ids, "logits." + pass.name + ".top");
   }
   if (request.generate.wanted) {
     const auto prompt = static_cast<int64_t>(request.generate.prompt.size());
     model.check_length(prompt + 1, "generate.prompt");
   }
   for (const Measure& m : request.measure) model.check_length(positions(m), "measure." + m.name);
+  for (const Measure& m : request.profile) model.check_length(positions(m), "profile." + m.name);
 }
 
 void run_logits(const Request& request, Model& model, const std::string& folder) {
+  const int64_t vocab = model.vocab_size();
+  const size_t bytes = static_cast<size_t>(vocab) * sizeof(float);
   for (const LogitsPass& pass : request.logits) {
-    const std::string name = "logits-" + pass.name + ".f32";
-    const std::string path = folder + "/" + name;
-    const Fd file = open_file(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW);
+    std::optional<HashedFile> raw;
+    std::optional<HashedFile> top;
+    if (pass.raw) raw.emplace(folder, "logits-" + pass.name + ".f32");
+    if (!pass.top.empty()) top.emplace(folder, "logits-" + pass.name + ".top");
     Progress progress("logits-" + pass.name, static_cast<int64_t>(pass.chunks.size()));
-    Sha256 sha;
+    Sha256 sha;  // of the rows, written or not: equal rows are known as equal without them
     int64_t position = 0;
-    int64_t rows = 0;
-    const size_t bytes = static_cast<size_t>(model.vocab_size()) * sizeof(float);
+    size_t rows = 0;
     for (const int64_t chunk : pass.chunks) {
       const float* logits = model.feed(request.tokens.data() + position, chunk, position);
       position += chunk;
-      sha.update(logits, bytes);
-      write_all(file.get(), logits, bytes, path);
-      progress.at(++rows);
+      raw ? raw->write(logits, bytes) : sha.update(logits, bytes);
+      if (top) {
+        const std::vector<double> row = compact_row(logits, vocab, pass.top[rows]);
+        top->write(row.data(), row.size() * sizeof(double));
+      }
+      progress.at(static_cast<int64_t>(++rows));
+    }
+    json::Value compact;
+    if (top) {
+      compact = json::Value::object()
+                    .set("file", top->name())
+                    .set("ids", static_cast<int64_t>(pass.top[0].size()))
+                    .set("sha256", top->hex());
     }
     print_line("logits", json::Value::object()
                              .set("name", pass.name)
-                             .set("file", name)
-                             .set("rows", rows)
-                             .set("cols", model.vocab_size())
+                             .set("file", raw ? json::Value(raw->name()) : json::Value())
+                             .set("rows", static_cast<int64_t>(rows))
+                             .set("cols", vocab)
                              .set("dtype", "f32")
-                             .set("sha256", sha.hex()));
+                             .set("sha256", raw ? raw->hex() : sha.hex())
+                             .set("compact", compact));
   }
 }
 
@@ -171,6 +235,7 @@ void run_measure(const Measure& m, const Request& request, Model& model) {
                              .set("depth", m.depth)
                              .set("start_ns", window.start_ns)
                              .set("end_ns", window.end_ns)
+                             .set("cpu_ns", window.cpu_ns)
                              .set("ttft_ns", ttft)
                              .set("token_ns", json::Value::array_of(window.token_ns)));
     print_line("progress", json::Value::object()

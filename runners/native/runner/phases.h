@@ -11,7 +11,10 @@ namespace farm::runner {
 // Throws Failure before any work when a part of the request doesn't fit the model.
 void check_request(const Request& request, const Model& model);
 
-// Writes DIR/logits-<name>.f32 and prints a `logits` line per pass.
+// Token ids for timed work: the text of the request over and over, or a fixed sequence.
+std::vector<int64_t> workload(const Request& request, const Model& model, int64_t count);
+
+// Writes DIR/logits-<name>.f32, DIR/logits-<name>.top or both; prints a `logits` line per pass.
 void run_logits(const Request& request, Model& model, const std::string& folder);
 
 // Prints a `generated` line.

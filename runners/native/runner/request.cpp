@@ -15,6 +15,7 @@ using Kind = Value::Kind;
 
 constexpr int64_t kMaxTokens = 1 << 22;
 constexpr int64_t kMaxCount = 1 << 20;
+constexpr size_t kMaxTop = 4096;
 
 [[noreturn]] void refuse(const std::string& where, const std::string& what) {
   throw Failure("bad_request", where + ": " + what).with("where", where);
@@ -96,13 +97,39 @@ Affinity read_affinity(const Value& value, const std::string& where) {
   return out;
 }
 
+bool boolean(const Value& value, const std::string& where) {
+  if (!value.is(Kind::Bool)) refuse(where, "true or false is needed");
+  return value.as_bool();
+}
+
+// Equally many different ids for each chunk.
+void check_top(const LogitsPass& pass, const std::string& where) {
+  if (!pass.top.empty() && pass.top.size() != pass.chunks.size()) {
+    refuse(where, "a list of ids for each chunk is needed");
+  }
+  for (const auto& ids : pass.top) {
+    if (ids.empty() || ids.size() != pass.top[0].size()) refuse(where, "the lists differ in length");
+    if (std::set<int64_t>(ids.begin(), ids.end()).size() != ids.size()) {
+      refuse(where, "an id stands twice in one list");
+    }
+  }
+}
+
 LogitsPass read_pass(const Value& value, const std::string& where) {
   LogitsPass pass;
   read_members(value, where,
                {{"name", [&](auto& v, auto& w) { pass.name = plain_name(v, w); }},
-                {"chunks", [&](auto& v, auto& w) { pass.chunks = integers(v, w, kMaxTokens, 1, kMaxCount); }}},
+                {"chunks", [&](auto& v, auto& w) { pass.chunks = integers(v, w, kMaxTokens, 1, kMaxCount); }},
+                {"raw", [&](auto& v, auto& w) { pass.raw = boolean(v, w); }},
+                {"top",
+                 [&](auto& v, auto& w) {
+                   for (const Value& ids : items(v, w, kMaxTokens)) {
+                     pass.top.push_back(integers(ids, w, kMaxTop, 0, kMaxCount));
+                   }
+                 }}},
                {"name", "chunks"});
   if (pass.chunks.empty()) refuse(where + ".chunks", "the list is empty");
+  check_top(pass, where + ".top");
   return pass;
 }
 
@@ -184,8 +211,12 @@ Request parse_request(const std::string& source) {
       {"tokens", [&](auto& v, auto& w) { out.tokens = token_ids(v, w); }},
       {"logits", [&](auto& v, auto& w) { out.logits = read_list(v, w, read_pass); }},
       {"generate", [&](auto& v, auto& w) { out.generate = read_generate(v, w); }},
-      {"measure", [&](auto& v, auto& w) { out.measure = read_list(v, w, read_measure); }}};
+      {"measure", [&](auto& v, auto& w) { out.measure = read_list(v, w, read_measure); }},
+      {"profile", [&](auto& v, auto& w) { out.profile = read_list(v, w, read_measure); }}};
   read_members(document, "", readers, {});
+  if (!out.profile.empty() && !out.measure.empty()) {
+    refuse("profile", "tracing would slow the windows of measure: ask for one of them");
+  }
   for (const LogitsPass& pass : out.logits) {
     int64_t total = 0;
     for (const int64_t chunk : pass.chunks) total += chunk;

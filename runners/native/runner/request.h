@@ -18,6 +18,9 @@ struct Affinity {
 struct LogitsPass {
   std::string name;
   std::vector<int64_t> chunks;
+  bool raw = true;  // write the rows themselves
+  // For each chunk the ids whose logits are written in the compact form; empty: no such form.
+  std::vector<std::vector<int64_t>> top;
 };
 
 struct Generate {
@@ -46,6 +49,7 @@ struct Request {
   std::vector<LogitsPass> logits;
   Generate generate;
   std::vector<Measure> measure;
+  std::vector<Measure> profile;
 };
 
 // Throws Failure: bad_json, bad_request or unsupported_protocol, naming the member.

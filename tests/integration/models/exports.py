@@ -14,6 +14,7 @@ import torch
 from farm.core.artifact import Recipe
 from models.checkpoint import Checkpoint
 from models.reference import eager_logits
+from models.replay import Recording, record, replayed_layer
 
 TOKENS = tuple((7 * index * index + 3 * index + 5) % 512 for index in range(40))
 
@@ -26,11 +27,27 @@ def library_noise() -> Iterator[None]:
         yield
 
 
-def export(checkpoint: Checkpoint, recipe: Recipe, program: Path) -> Any:
+def export(
+    checkpoint: Checkpoint, recipe: Recipe, program: Path, recording: Recording | None = None
+) -> Any:
     with library_noise():
         from models.lowering.engine import export_program
 
-        return export_program(checkpoint, recipe, program, lambda _name, _detail: None)
+        return export_program(checkpoint, recipe, program, lambda _name, _detail: None, recording)
+
+
+def recorded(checkpoint: Checkpoint, recipe: Recipe) -> Recording:
+    """The middle layer's inputs, and what it adds to them with the recipe's weights."""
+    layer = replayed_layer(checkpoint.config.layers)
+    assert layer is not None
+    with library_noise():
+        return record(checkpoint, recipe, layer, lambda _done, _total: None)
+
+
+def replayed(program: Path, recording: Recording) -> torch.Tensor:
+    """What a layer's program gives for the ids of its inputs, one at a time, [S, dim]."""
+    replay = Program(program)
+    return torch.stack([replay.run([row], row) for row in range(len(recording.inputs))])
 
 
 def eager(checkpoint: Checkpoint, recipe: Recipe | None, folder: Path) -> torch.Tensor:

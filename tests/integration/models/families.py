@@ -17,7 +17,8 @@ from models.sources.hf import HfCheckpoint
 from models.tokenizer import byte_tokenizer
 
 VOCAB = 512
-TOKENS = tuple((7 * index * index + 3 * index + 5) % VOCAB for index in range(48))
+#: Long enough that slowed rotations (waves above 8192 tokens) turn visibly.
+TOKENS = tuple((7 * index * index + 3 * index + 5) % VOCAB for index in range(320))
 
 _SHAPE: dict[str, Any] = {
     "hidden_size": 64,
@@ -35,7 +36,8 @@ _LLAMA3_ROPE = {
     "factor": 32.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
+    # Meta's format has no key for it: its code knows this one number.
+    "original_max_position_embeddings": 8192,
 }
 
 #: name -> (transformers' config class, model class, arguments)
@@ -101,9 +103,14 @@ def tensors_of(checkpoint: HfCheckpoint, *, interleaved: bool) -> dict[str, torc
 
 
 def save_meta(checkpoint: HfCheckpoint, folder: Path, shards: int = 1) -> None:
-    """Write a checkpoint in Meta's format."""
+    """Write a checkpoint in Meta's format.
+
+    Meta's own models have no biases and no norms of heads, so its format has no keys for Qwen:
+    those are the ones that ExecuTorch adds to params.json.
+    """
     config = checkpoint.config
-    tensors = tensors_of(checkpoint, interleaved=True)
+    llama = config.architecture == "llama"
+    tensors = tensors_of(checkpoint, interleaved=llama)
     for shard in range(shards):
         part = {}
         for name, value in tensors.items():
@@ -111,7 +118,7 @@ def save_meta(checkpoint: HfCheckpoint, folder: Path, shards: int = 1) -> None:
             whole = value.dim() == 1 or shards == 1
             part[name] = value if whole else value.chunk(shards, dim=axis)[shard].clone()
         torch.save(part, folder / f"consolidated.{shard:02d}.pth")
-    params = {
+    params: dict[str, Any] = {
         "dim": config.dim,
         "n_layers": config.layers,
         "n_heads": config.heads,
@@ -121,6 +128,10 @@ def save_meta(checkpoint: HfCheckpoint, folder: Path, shards: int = 1) -> None:
         "rope_theta": config.rope_theta,
         "vocab_size": -1,
     }
+    if not llama:
+        params |= {"use_hf_rope": True, "use_qk_norm": config.qk_norm}
+    if config.rope_scaling is not None:
+        params |= {"use_scaled_rope": True, "rope_scale_factor": config.rope_scaling.factor}
     (folder / "params.json").write_text(json.dumps(params))
     (folder / "tokenizer.json").write_text(checkpoint.tokenizer.json)
 

@@ -46,7 +46,8 @@ def tiny() -> SeededCheckpoint:
 def test_program_computes_what_eager_computes(
     recipe: Recipe, cost: float, tiny: SeededCheckpoint, tmp_path: Path
 ) -> None:
-    exported = exports.export(tiny, recipe, tmp_path / "model.pte")
+    layer = exports.recorded(tiny, recipe)
+    exported = exports.export(tiny, recipe, tmp_path / "model.pte", layer)
     program = Program(tmp_path / "model.pte")
     expected = exports.eager(tiny, recipe, tmp_path)
     decoded = program.decode()
@@ -58,6 +59,9 @@ def test_program_computes_what_eager_computes(
         assert exported.delegation.delegated == 0
     else:
         assert exported.delegation.delegated > 0.6 * exported.delegation.total
+    found = exports.replayed(exported.replay, layer)
+    assert float((found - layer.inputs - layer.added).abs().max()) <= 1e-4
+    assert float(layer.added.abs().mean()) > 0.1, "the layer does something"
     narrow = recipe.group_size == 64
     assert exported.unquantised == (
         ("layers.0.feed_forward.w2", "layers.1.feed_forward.w2") if narrow else ()
@@ -78,12 +82,50 @@ def test_metadata_methods_are_stock_names(tiny: SeededCheckpoint, tmp_path: Path
     assert program.constant("enable_dynamic_shape") == [True]
 
 
-def test_two_exports_are_equal(tiny: SeededCheckpoint, tmp_path: Path) -> None:
+def test_two_exports_are_equal_also_when_a_layer_is_exported_with_one(
+    tiny: SeededCheckpoint, tmp_path: Path
+) -> None:
     hashes = set()
-    for name in ("first.pte", "second.pte"):
-        exports.export(tiny, W8DA4, tmp_path / name)
+    for name, layer in (("first.pte", None), ("second.pte", exports.recorded(tiny, W8DA4))):
+        exports.export(tiny, W8DA4, tmp_path / name, layer)
         hashes.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
     assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("backend", ["xnnpack", "portable"])
+def test_wide_rows_in_fp32_are_summed_in_pieces(backend: str, tmp_path: Path) -> None:
+    recipe = recipes.get(f"{backend}-fp32")
+    wide = SeededCheckpoint(replace(TINY, hidden=1000, qkv_bias=True), 0)
+    exported = exports.export(wide, recipe, tmp_path / "model.pte")
+    program = Program(tmp_path / "model.pte")
+    expected = exports.eager(wide, recipe, tmp_path)
+    assert float((program.decode() - expected).abs().max()) <= 1e-5
+    assert float((program.prefill() - expected[[29, 39]]).abs().max()) <= 1e-5
+    narrow = exports.export(SeededCheckpoint(TINY, 0), recipe, tmp_path / "narrow.pte")
+    # In each layer the last projection is four slices, four Linears and three sums.
+    more = exported.delegation.total - narrow.delegation.total
+    assert more >= 10 * TINY.layers
+
+
+@pytest.mark.parametrize(
+    ("recipe", "tables"),
+    [
+        (recipes.get("portable-fp32"), 1),
+        (replace(recipes.get("xnnpack-fp32"), external_weights=True), 1),
+        (recipes.get("xnnpack-fp32"), 2),
+    ],
+    ids=["portable", "ptd", "pte"],
+)
+def test_tied_weights_are_stored_as_often_as_the_warnings_say(
+    recipe: Recipe, tables: int, tmp_path: Path
+) -> None:
+    config = replace(TINY, layers=1, tied=True)
+    exported = exports.export(SeededCheckpoint(config, 0), recipe, tmp_path / "model.pte")
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    table, rest = 4 * config.vocab * config.dim, 4 * (config.parameters - config.vocab * config.dim)
+    assert tables * table + rest < size < (tables + 1) * table + rest
+    assert any("stored twice" in text for text in exported.warnings) == (tables == 2)
+    assert (exported.data is not None) == recipe.external_weights
 
 
 @pytest.mark.parametrize("recipe", [W8DA4, recipes.get("xnnpack-fp32")], ids=lambda r: r.name)
@@ -97,7 +139,7 @@ def test_renamed_delegate_equals_one_that_was_lowered_itself(recipe: Recipe) -> 
         from models.parts import PartBuilder, synthetic_reader
         from models.quantise import linear_format
 
-        config = replace(TINY, layers=3, qkv_bias=True, qk_norm=True)
+        config = replace(TINY, layers=3, hidden=1000, qkv_bias=True, qk_norm=True)
         form = linear_format(recipe)
         model = SeededCheckpoint(config, 1)
         example = part_example(config, "between", recipe)

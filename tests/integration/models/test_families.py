@@ -43,13 +43,21 @@ def test_equals_transformers_and_other_formats(name: str, tmp_path: Path) -> Non
     from_gguf = our_logits(opened("gguf", tmp_path / "model.gguf", tmp_path), tmp_path)
     assert families.max_difference(from_gguf, expected) <= TOLERANCE
 
-    if checkpoint.config.architecture == "llama" and checkpoint.config.rope_scaling is None:
-        for shards in (1, 2):
-            meta = tmp_path / f"meta{shards}"
-            meta.mkdir()
-            families.save_meta(checkpoint, meta, shards)
-            from_meta = our_logits(opened("meta", meta, tmp_path), tmp_path)
-            assert families.max_difference(from_meta, expected) <= TOLERANCE
+    for shards in (1, 2):
+        meta = tmp_path / f"meta{shards}"
+        meta.mkdir()
+        families.save_meta(checkpoint, meta, shards)
+        from_meta = our_logits(opened("meta", meta, tmp_path), tmp_path)
+        assert families.max_difference(from_meta, expected) <= TOLERANCE
+
+
+def test_unscaled_rope_would_be_found(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    expected = families.save_hf("llama3-untied", tmp_path / "hf")
+    checkpoint = opened("hf", tmp_path / "hf", tmp_path)
+    checkpoint.config = replace(checkpoint.config, rope_scaling=None)
+    assert families.max_difference(our_logits(checkpoint, tmp_path), expected) > 10 * TOLERANCE
 
 
 def test_other_rope_pairing_would_be_found(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportAnswer, Pa
     assert code == 0
     assert {line["type"] for line in lines} == {"stage", "result"}
     names = [line["name"] for line in lines if line["type"] == "stage"]
-    assert list(dict.fromkeys(names)) == ["open", "read", "lower", "quantise", "compose", "write"]
+    stages = ["open", "record", "read", "lower", "quantise", "compose", "write"]
+    assert list(dict.fromkeys(names)) == stages
     return codec.from_data(ExportAnswer, lines[-1]["result"]), folder
 
 

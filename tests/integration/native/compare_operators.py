@@ -1,57 +1,75 @@
-"""Prints the largest difference between farm's attention and torch.ops.llama.custom_sdpa.
+"""Prints the largest difference between farm's attention and torch's operators in this process.
 
-Run as a program with the path of the compiled kernel driver; 500 seeded shapes.
+Run as a program: `COUNT PROGRAM...`, where PROGRAM is the compiled kernel driver, behind an
+emulator where it needs one. Every edge case and COUNT random problems, with fp32 and int8 caches:
+llama::custom_sdpa and llama::custom_quantized_sdpa.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import random
-import struct
-import subprocess
 import sys
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, assume, given, settings
+
+from tests.unit.native.kernel_problems import EDGES, Driver, Problem, problems, round_rows
 
 
-def main(program: str) -> None:
+def _expected(p: Problem) -> Any:
     import torch
+
+    *tensors, mask = (None if x is None else torch.from_numpy(x) for x in p.inputs())
+    more = (p.start, mask, 0.0, p.causal)
+    if not p.rounded:
+        return torch.ops.llama.custom_sdpa(*tensors, *more).numpy()
+    rows = [round_rows(x.numpy()) for x in tensors if x is not None]
+    stored = [torch.from_numpy(x.stored) for x in rows]
+    scales = [torch.from_numpy(y) for x in rows for y in (x.zeros, x.scales)]
+    return torch.ops.llama.custom_quantized_sdpa(*stored, *more, None, *scales).numpy()
+
+
+def main(count: int, command: list[str]) -> None:
     from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
 
-    driver = subprocess.Popen(
-        [program],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "FARM_TEST_THREADS": "2"},
+    *prefix, program = command
+    driver = Driver(Path(program), {"FARM_TEST_THREADS": "2"}, tuple(prefix))
+    worst = {False: 0.0, True: 0.0}
+    shapes = {False: 0, True: 0}
+
+    def compare(p: Problem) -> None:
+        worst[p.rounded] = max(worst[p.rounded], float(abs(driver(p) - _expected(p)).max()))
+        shapes[p.rounded] += 1
+
+    @given(problems())
+    @settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
     )
-    assert driver.stdin is not None
-    assert driver.stdout is not None
-    draw = random.Random(17)
-    torch.manual_seed(17)
-    worst, shapes = 0.0, 0
-    while shapes < 500:
-        kv_heads, cache = draw.randint(1, 4), draw.randint(1, 400)
-        heads = kv_heads * draw.choice([1, 1, 2, 3, 4, 8])
-        width = draw.choice([draw.randint(1, 80), 32, 64, 96, 128])
-        masked = draw.random() < 0.3
-        tokens = draw.randint(1, min(cache, draw.choice([1, 4, 64, 130])))
-        start = 0 if masked else draw.randint(0, cache - tokens)
-        query = torch.randn(1, tokens, heads, width)
-        key = torch.randn(1, cache, kv_heads, width)
-        value = torch.randn(1, cache, kv_heads, width)
-        mask = torch.randn(tokens, cache) if masked else None
-        expected = torch.ops.llama.custom_sdpa(query, key, value, start, mask, 0.0, not masked)
-        head = (1, tokens, heads, kv_heads, width, cache, start, int(not masked), 0, int(masked))
-        body = b"".join(t.numpy().tobytes() for t in (query, key, value, mask) if t is not None)
-        driver.stdin.write(struct.pack("<10qf", *head, width**-0.5) + body)
-        driver.stdin.flush()
-        raw = bytearray(driver.stdout.read(query.numel() * 4))
-        ours = torch.frombuffer(raw, dtype=torch.float32).view_as(query)
-        worst = max(worst, float((ours - expected).abs().max()))
-        shapes += 1
-    driver.stdin.close()
-    assert driver.wait() == 0
-    print(json.dumps({"shapes": shapes, "max_abs_error": worst}))
+    def sweep(p: Problem) -> None:
+        assume(not (p.causal and p.masked))  # torch's operators refuse both at once
+        compare(p)
+
+    sweep()
+    for edge in EDGES:
+        compare(edge)
+    driver.close()
+    print(
+        json.dumps(
+            {
+                "isa": driver.isa,
+                "shapes": sum(shapes.values()),
+                "shapes_int8": shapes[True],
+                "max_abs_error": worst[False],
+                "max_abs_error_int8": worst[True],
+            }
+        )
+    )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(int(sys.argv[1]), sys.argv[2:])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from runners.build import NativeBuild, build_runner
 from runners.compiler import host_abi
 from runners.sdk import installed_sdk
+from tests.lab.tiny_model import tiny_model
 
 ROOT = Path(__file__).parents[3]
 CACHE = ROOT / "build" / "native-tests"
@@ -58,21 +58,21 @@ def build() -> NativeBuild:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny-llama")
-    script = Path(__file__).with_name("tiny_llama.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+def tiny() -> Path:
+    return tiny_model()
 
 
 @pytest.fixture
 def start(build: NativeBuild, tmp_path: Path) -> Start:
     runner = build.file("farm-runner").path
 
-    def call(model: Path, request: object, *data: Path, env: dict[str, str] | None = None) -> Run:
+    def call(
+        model: Path,
+        request: object,
+        *data: Path,
+        env: dict[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+    ) -> Run:
         path = tmp_path / "request.json"
         if isinstance(request, bytes):
             path.write_bytes(request)
@@ -82,7 +82,7 @@ def start(build: NativeBuild, tmp_path: Path) -> Start:
         for weights in data:
             words += ["--data", str(weights)]
         done = subprocess.run(
-            [str(runner), *words],
+            [*prefix, str(runner), *words],
             capture_output=True,
             timeout=60,
             check=False,

@@ -14,7 +14,8 @@ from farm.core.errors import RunnerError, UnknownName
 from runners import build as builder
 from runners.build import NativeBuild, build_helper, build_runner
 from runners.compiler import find_compiler, host_abi
-from runners.sdk import elf_machine, installed_sdk, sdk_version
+from runners.elf import elf_machine
+from runners.sdk import installed_sdk, sdk_version
 
 from .conftest import CACHE
 

@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runners.build import SOURCES
-from runners.compiler import compile_objects, find_compiler, host_abi, link
+from runners.compiler import find_compiler, host_abi
+from tests.unit.native.kernel_problems import TOLERANCE, compile_driver
 
 pytestmark = pytest.mark.export
 
+ROOT = Path(__file__).parents[3]
 
-def test_custom_sdpa_equals_torchs_operator(tmp_path: Path) -> None:
-    compiler = find_compiler(host_abi())
-    driver = Path(__file__).parents[2] / "unit" / "native" / "kernel_driver.cpp"
-    kernels = [path for path in (SOURCES / "kernels").glob("*.cpp") if path.stem != "operators"]
-    flags = ("-O3", "-fno-math-errno", f"-I{SOURCES}")
-    program = tmp_path / "kernel-driver"
-    link(compiler, compile_objects(compiler, [*kernels, driver], flags, tmp_path), (), program)
-    script = Path(__file__).with_name("compare_operators.py")
+
+def _compare(count: int, *command: str, isa: str = "best") -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, str(script), str(program)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tests.integration.native.compare_operators", str(count), *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "FARM_ISA": isa},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    verdict = json.loads(done.stdout.splitlines()[-1])
-    assert verdict["shapes"] == 500
-    assert verdict["max_abs_error"] <= 1e-4
+    verdict: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert verdict["shapes"] >= count
+    assert verdict["shapes_int8"] >= count // 3
+    assert verdict["max_abs_error"] <= TOLERANCE
+    assert verdict["max_abs_error_int8"] <= TOLERANCE
+    return verdict
+
+
+def test_attention_equals_torchs_operators(tmp_path: Path) -> None:
+    program = compile_driver(find_compiler(host_abi()), tmp_path)
+    assert _compare(600, str(program))["shapes_int8"] >= 200
+    assert _compare(100, str(program), isa="portable")["isa"] == "portable"
+
+
+def test_neon_equals_torchs_operators(tmp_path: Path) -> None:
+    emulator = shutil.which("qemu-aarch64-static")
+    if emulator is None or shutil.which("aarch64-linux-gnu-g++") is None:
+        pytest.skip("needs qemu-user-static and g++-aarch64-linux-gnu")
+    program = compile_driver(find_compiler("arm64-v8a"), tmp_path)
+    assert _compare(50, emulator, str(program))["isa"] == "neon"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from runners.compiler import host_abi
 
 from .conftest import Run, Start
 from .tiny_llama import CONTEXT, TOKENS, VOCAB
@@ -49,11 +52,45 @@ def test_logits_equal_eager(start: Start, tiny: Path, model: str, load: str) -> 
     assert (line["rows"], line["cols"], line["dtype"]) == (CONTEXT, VOCAB, "f32")
 
 
+def test_the_compact_form_says_what_the_rows_say(start: Start, tiny: Path) -> None:
+    top = [[0, 7, int(token)] for token in range(20, 20 + len(PREFILL))]
+    both = {"name": "both", "chunks": PREFILL, "top": top}
+    run = start(tiny / "last.pte", _request(logits=[both, {**both, "name": "top", "raw": False}]))
+    raw, only = run.of("logits")
+    assert raw["sha256"] == only["sha256"], "known as equal without being written"
+    assert only["file"] is None
+    assert not (run.folder / "logits-top.f32").exists()
+    rows = run.logits("both").astype(np.float64)
+    for line in (raw, only):
+        content = (run.folder / line["compact"]["file"]).read_bytes()
+        assert line["compact"]["sha256"] == hashlib.sha256(content).hexdigest()
+        found = np.frombuffer(content).reshape(len(PREFILL), 4 + line["compact"]["ids"])
+        for logits, ids, row in zip(rows, top, found, strict=True):
+            whole = np.log(np.exp(logits).sum())
+            assert row[0] == pytest.approx(whole, abs=1e-9)
+            assert row[1] == pytest.approx(1 - np.exp(logits[ids] - whole).sum(), abs=1e-9)
+            assert (row[2], row[3]) == (logits.argmax(), logits.max())
+            assert list(row[4:]) == list(logits[ids])
+
+
+def test_a_cpu_without_avx2(start: Start, tiny: Path) -> None:
+    emulator = shutil.which("qemu-x86_64-static")
+    if emulator is None or host_abi() != "x86_64":
+        pytest.skip("needs qemu-user-static on x86_64")
+    request = _request(logits=PASSES[1:])
+    run = start(tiny / "last.pte", request, prefix=(emulator, "-cpu", "Nehalem"))
+    assert run.code == 0, run.err
+    assert run.one("hello")["isa"] == "portable"
+    assert not [name for name in run.one("hello")["kernels"] if name.startswith("xnnpack::")]
+    ends = np.cumsum(PREFILL) - 1
+    assert np.abs(run.logits("prefill") - _reference(tiny)[ends]).max() <= 1e-4
+
+
 def test_external_weights(start: Start, tiny: Path, tmp_path: Path) -> None:
     request = _request(logits=PASSES[:1])
     run = start(tiny / "external.pte", request, tiny / "weights.ptd")
     assert np.abs(run.logits("decode") - _reference(tiny)).max() <= 1e-4
-    assert _error(start(tiny / "external.pte", request))["code"] in {"load_failed", "run_failed"}
+    assert _error(start(tiny / "external.pte", request))["code"] == "missing_data"
     (tmp_path / "cut.ptd").write_bytes((tiny / "weights.ptd").read_bytes()[:500])
     assert _error(start(tiny / "external.pte", request, tmp_path / "cut.ptd"))["code"] in {
         "load_failed",
@@ -161,6 +198,16 @@ BAD_REQUESTS = [
     (b'{"protocol": 1, "measure": [{"name": "x"}]}', "bad_request"),
     (b'{"protocol": 1, "measure": [{"name": "x", "decode": 64}]}', "context_exceeded"),
     (b'{"protocol": 1, "tokens": [96]}', "token_out_of_vocab"),
+    (
+        b'{"protocol": 1, "tokens": [1], "logits": [{"name": "x", "chunks": [1], "top": [[96]]}]}',
+        "token_out_of_vocab",
+    ),
+    (
+        b'{"protocol": 1, "tokens": [1], "logits": [{"name": "x", "chunks": [1], "top": [[1, 1]]}'
+        b"]}",
+        "bad_request",
+    ),
+    (b'{"protocol": 1, "profile": [{"name": "x", "decode": 1}]}', "no_profiler"),
 ]
 
 

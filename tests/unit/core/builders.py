@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from farm.core.artifact import (
     Bundle,
+    CanaryProgram,
     Delegation,
     ExportResult,
+    LayerReplay,
+    LogitsRef,
     ModelMetadata,
     ModelSource,
     ObjectRef,
@@ -17,8 +20,15 @@ from farm.core.artifact import (
 from farm.core.device import Device, DeviceEntry, DeviceFacts
 from farm.core.plan import Catalog, Plan, make_plan
 from farm.core.result import EnergyReport, Judgement, MemoryReport
-from farm.core.runtime import Deployed, DeviceRunResult, Hello, HostRunResult, RunnerBuild
-from farm.core.spec import DeviceRequest, Matrix, RunSpec
+from farm.core.runtime import (
+    Deployed,
+    DeviceRunResult,
+    Hello,
+    HostRunResult,
+    RunnerBuild,
+    RunnerSpec,
+)
+from farm.core.spec import Correctness, DeviceRequest, Matrix, RunSpec
 
 
 def ref(name: str, size: int = 10) -> ObjectRef:
@@ -39,6 +49,7 @@ def run_spec(
     *,
     recipes: tuple[str, ...] = ("r1",),
     requests: tuple[DeviceRequest, ...] = (DeviceRequest(""),),
+    canary: bool = False,
 ) -> RunSpec:
     return RunSpec(
         name="test",
@@ -46,6 +57,7 @@ def run_spec(
         toolchains=(Toolchain("default"),),
         matrix=Matrix(recipe=recipes),
         devices=requests,
+        correctness=Correctness(canary=canary),
     )
 
 
@@ -54,11 +66,12 @@ def catalog(spec: RunSpec) -> Catalog:
         models={model.name: model for model in spec.models},
         recipes={name: Recipe(name) for name in spec.matrix.recipe},
         toolchains={toolchain.name: toolchain for toolchain in spec.toolchains},
+        runners={name: RunnerSpec(name) for name in spec.matrix.runner},
     )
 
 
 def plan(spec: RunSpec, *devices: Device) -> Plan:
-    return make_plan(spec, devices)
+    return make_plan(spec, devices, catalog(spec))
 
 
 def bundle(recipe: str = "r1") -> Bundle:
@@ -93,7 +106,13 @@ def export_result(recipe: str = "r1", *, cache_hit: bool = False) -> ExportResul
         peak_rss_bytes=1,
         delegation=Delegation(1, 2),
         cache_hit=cache_hit,
+        replay=layer_replay(),
     )
+
+
+def layer_replay() -> LayerReplay:
+    matrices = (LogitsRef(ref(name), 7, 4) for name in ("inputs.f32", "added.f32"))
+    return LayerReplay("key", 0, ref("replay.pte"), *matrices)
 
 
 def reference_result() -> ReferenceResult:
@@ -104,6 +123,10 @@ def reference_result() -> ReferenceResult:
         eager_fp32=None,
         eager_quantised=None,
     )
+
+
+def canary_program() -> CanaryProgram:
+    return CanaryProgram(ref("canary.pte"), (1, 2, 3), LogitsRef(ref("expected.f32"), 3, 8))
 
 
 HELLO = Hello(protocol=1, version="1", abi="x86_64", isa="avx2", backends=(), kernels=())

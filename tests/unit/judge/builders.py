@@ -20,6 +20,7 @@ from farm.core.artifact import (
 from farm.core.device import Device, DeviceEntry, DeviceFacts
 from farm.core.launches import logits_passes
 from farm.core.runtime import (
+    OWN,
     Deployed,
     DeviceRunResult,
     Hello,
@@ -31,6 +32,7 @@ from farm.core.runtime import (
 )
 from farm.core.spec import Correctness, Gate, RunSpec, Workload
 from farm.core.tasks import CompareTask
+from farm.core.telemetry import Calibration, ClockRange, CoreSpeed, LaunchTelemetry, Start
 from farm.judge.correctness import EVERY_PATH, StageLogits
 from farm.judge.logits import Logits, Matrix, every_position
 
@@ -86,13 +88,69 @@ def launch(
             )
         )
     return LaunchResult(
-        hello(), tuple(samples), (), None, None, 133_000_000 + number, load_s, 2, "0-1"
+        hello(),
+        tuple(samples),
+        (),
+        None,
+        None,
+        133_000_000 + number,
+        load_s,
+        2,
+        "0-1",
+        backends=("XnnpackBackend",),
+        regime="warm",
     )
 
 
 def check_launch() -> LaunchResult:
     logits = tuple((name, LogitsRef(obj(name), 1, VOCABULARY)) for name in ("decode", "prefill"))
-    return LaunchResult(hello(), (), logits, (5, 6), "length", 140_000_000, 0.3, 2, "0-1")
+    return LaunchResult(
+        hello(),
+        (),
+        logits,
+        (5, 6),
+        "length",
+        140_000_000,
+        0.3,
+        2,
+        "0-1",
+        backends=("XnnpackBackend",),
+    )
+
+
+def calibration(unit_ns: int = 2_500_000, **changes: object) -> Calibration:
+    base = Calibration((CoreSpeed(0, unit_ns), CoreSpeed(1, unit_ns)), 1.0, 0.0)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def telemetry(launch: int = 1, /, **changes: object) -> LaunchTelemetry:
+    """A launch on a device that is cool, quiet, and tells everything."""
+    base = LaunchTelemetry(
+        launch=launch,
+        samples=10,
+        seconds=5.0,
+        cost=0.001,
+        clocks=(ClockRange("policy0", 2_000_000, 2_000_000),),
+        before=calibration(),
+        after=calibration(),
+        throttled=0,
+        throttled_s=0.0,
+        steal=0.0,
+        others=0.02,
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def start(launch: int = 1, /, **changes: object) -> Start:
+    base = Start(launch, 0.0, "", blind=False, thermal_status=0)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def run_of(*said: LaunchTelemetry, starts: tuple[Start, ...] | None = None) -> DeviceRunResult:
+    found = tuple(start(one.launch) for one in said) if starts is None else starts
+    return DeviceRunResult(
+        build(), (), Deployed(0, 0, 0.1), starts=found, telemetry=said or (telemetry(),)
+    )
 
 
 def facts(**changes: object) -> DeviceFacts:
@@ -145,20 +203,31 @@ class Case:
     delegation: Delegation | None = field(default_factory=lambda: Delegation(90, 100))
     has_host: bool = True
     pushed_bytes: int = 0
+    has_canary: bool = True
+    telemetry: tuple[LaunchTelemetry, ...] = field(
+        default_factory=lambda: tuple(telemetry(number) for number in (1, 2, 3))
+    )
 
     def task(self) -> CompareTask:
         spec = RunSpec("test", (), (), workload=WORKLOAD, correctness=CORRECTNESS, gates=self.gates)
         export = ExportResult(
             bundle(), ToolchainVersions("3.11", "2", "1", "0"), 1.0, 1.0, 1, self.delegation
         )
-        run = DeviceRunResult(build(), self.launches, Deployed(self.pushed_bytes, 0, 0.1))
+        run = DeviceRunResult(
+            build(),
+            self.launches,
+            Deployed(self.pushed_bytes, 0, 0.1),
+            starts=tuple(start(one.launch) for one in self.telemetry),
+            telemetry=self.telemetry,
+            canary=check_launch() if self.has_canary else None,
+        )
         host = HostRunResult(build(self.host_sha), hello(), (), self.noise_floor)
         return CompareTask(
             task_id="compare",
             spec=spec,
             device=Device(self.entry, self.device_facts),
             threads=0,
-            runner="executorch",
+            runner=OWN,
             recipe=RECIPE,
             export=export,
             reference=ReferenceResult(self.tokens, (), (2,), None, None),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from farm.core.result import CellResult
+from farm.core.runtime import Arm
 from farm.judge.baseline import compare_with_baseline
 from tests.unit.judge.builders import Case, check_launch, facts, launch
 from tests.unit.reports.builders import android, judged_cell, results
@@ -70,7 +71,7 @@ def test_two_percent_between_nights_is_not_provable() -> None:
     assert "insufficient" in result.flags
     assert result.baseline is not None
     assert result.baseline.verdict == "INSUFFICIENT"
-    assert "these two runs can't tell" in result.reason
+    assert "these launches can't tell" in result.reason
 
 
 def test_half_the_speed_has_regressed() -> None:
@@ -237,3 +238,79 @@ def test_verdicts_never_get_better_as_the_cell_gets_slower(metric: str) -> None:
     assert found == sorted(found)
     assert set(found) == {0, 1, 2, 3}
     assert all(b - a <= 1 for a, b in itertools.pairwise(found))
+
+
+# -- side by side
+
+
+def side_by_side(
+    ratio: float, *, pairs: int = 6, noise: float = 0.005, drift: float = 0.0, seed: int = 1
+) -> CellResult:
+    """A cell whose baseline ran beside it, A B B A, on a device that drifts."""
+    random = np.random.default_rng(seed)
+    launches = []
+    for n in range(2 * pairs):
+        arm: Arm = "candidate" if n % 4 in (0, 3) else "baseline"
+        slow = float(np.exp(drift * n + noise * random.standard_normal()))
+        own = slow / (ratio if arm == "candidate" else 1.0)
+        made = launch(n + 1, prefill_s=0.2 * own, decode_s=0.4 * own, load_s=0.25 * slow)
+        samples = tuple(replace(sample, arm=arm) for sample in made.samples)
+        launches.append(replace(made, samples=samples, arm=arm))
+    case = Case(launches=(check_launch(), *launches), device_facts=facts(os_build="b1"))
+    return judged_cell(case, "local")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"), [(1.0, "PASS"), (0.9, "REGRESSED"), (1.1, "IMPROVED")]
+)
+def test_pairs_tell_ten_percent_although_the_device_loses_half(ratio: float, verdict: str) -> None:
+    result = compared(side_by_side(ratio, drift=0.06), night(3), regress=0.04)
+    assert result.baseline is not None
+    assert result.baseline.method == "paired"
+    found = verdicts(result)
+    assert (found["pp64"], found["tg32"]) == (verdict, verdict)
+    assert found["perplexity"] == "PASS"
+    assert result.outcome == ("failed" if verdict == "REGRESSED" else "passed")
+
+
+def test_pairs_that_scatter_are_undecided_and_say_what_they_could_have_seen() -> None:
+    result = compared(side_by_side(0.99, noise=0.1), night(3), regress=0.02)
+    assert verdicts(result)["tg32"] == "NOISY"
+    assert "these launches can't tell" in result.reason
+    assert result.outcome == "inconclusive"
+
+
+def test_another_os_build_is_comparable_side_by_side_but_not_between_nights() -> None:
+    old = night(3, device_facts=facts(os_build="b0"))
+    assert verdicts(compared(side_by_side(1.0), old, 0.04))["tg32"] == "PASS"
+    between = compared(night(1), old, 0.04)
+    assert between.baseline is not None
+    assert between.baseline.verdict == "INCOMPARABLE"
+
+
+def test_invalid_numbers_are_not_judged_side_by_side() -> None:
+    result = side_by_side(0.5)
+    rows = tuple(replace(row, trust="invalid") for row in result.performance)
+    found = verdicts(compared(replace(result, performance=rows), night(3), 0.04))
+    assert {found[name] for name in ("pp64", "tg32", "ttft", "load")} == {"INSUFFICIENT"}
+
+
+def test_the_same_bytes_pass_without_a_ratio() -> None:
+    same = replace(night(1, speed=0.5), flags=("same_as_baseline",))
+    result = compared(same, night(3), regress=0.02)
+    assert result.baseline is not None
+    assert (result.baseline.verdict, result.baseline.ratio) == ("PASS", None)
+    assert result.baseline.method == "identity"
+    assert "byte for byte" in result.baseline.reason
+    assert result.outcome == "passed"
+
+
+def test_without_the_baselines_artifact_the_nights_are_compared_and_it_is_said() -> None:
+    result = compare_with_baseline(
+        night(1), night(2), run_id="old", regress=0.02, unpaired="the artifact is gone"
+    )
+    assert "unpaired" in result.flags
+    assert result.conditions["unpaired"] == "the artifact is gone"
+    assert "not measured side by side: the artifact is gone" in result.reason
+    assert result.baseline is not None
+    assert result.baseline.method == "sittings"

@@ -10,11 +10,20 @@ import pytest
 from farm.codec import to_json
 from farm.core.artifact import Delegation, LogitsRef
 from farm.core.result import Judgement, PerformanceReport
-from farm.core.spec import Gate
+from farm.core.spec import Gate, Workload
+from farm.core.telemetry import WindowEnergy
 from farm.judge.cell import judge_cell, stage_logits
 from farm.judge.logits import Matrix
 from tests.unit.judge import builders
-from tests.unit.judge.builders import TEXT, Case, check_launch, disturbed, facts, launch
+from tests.unit.judge.builders import (
+    TEXT,
+    Case,
+    check_launch,
+    disturbed,
+    facts,
+    launch,
+    telemetry,
+)
 
 
 def judge(case: Case, text: str | None = TEXT) -> Judgement:
@@ -225,16 +234,102 @@ def test_a_fallback_to_the_portable_backend_is_seen() -> None:
 
 
 def test_a_prebuilt_artifact_of_unknown_delegation_is_unverified() -> None:
-    judgement = judge(Case(delegation=None))
+    silent = [replace(x, hello=replace(x.hello, backends=())) for x in Case().launches]
+    judgement = judge(Case(delegation=None, launches=tuple(silent)))
     assert judgement.backend_effective is None
     assert metric(judgement, "tg32").trust == "unverified"
 
 
+def test_what_the_loaded_program_uses_says_which_backend_ran() -> None:
+    assert judge(Case(delegation=None)).backend_effective == "xnnpack"
+    bare = tuple(replace(launch, backends=()) for launch in Case().launches)
+    judgement = judge(Case(delegation=None, launches=bare))
+    assert judgement.backend_effective == "portable"
+    assert metric(judgement, "tg32").trust == "invalid"
+    assert "backend" in judgement.flags
+
+
+def test_a_number_beside_other_programs_passes_gates_but_fails_none() -> None:
+    busy = tuple(telemetry(number, others=1.0) for number in (1, 2, 3))
+    gates = (Gate("decode_tok_s", ">=", 5), Gate("prefill_tok_s", ">=", 1e6))
+    judgement = judge(Case(telemetry=busy, gates=gates))
+    assert metric(judgement, "tg32").gates[0].passed is True
+    assert metric(judgement, "pp64").gates[0].passed is None
+    assert judgement.outcome == "inconclusive"
+    assert "other programs used 1.0 cores" in judgement.conditions["guard_load"]
+
+
+def test_kernels_of_farms_own_are_told() -> None:
+    kernels = ("llama::custom_sdpa.out=farm", "xnnpack::qd8_f32_qb4w=farm", "other=stock")
+    launches = tuple(
+        replace(launch, hello=replace(launch.hello, kernels=kernels)) for launch in Case().launches
+    )
+    told = judge(Case(launches=launches)).conditions["own_kernels"]
+    assert told == "llama::custom_sdpa.out, xnnpack::qd8_f32_qb4w"
+
+
+def test_an_invalid_number_passes_and_fails_nothing() -> None:
+    capped = tuple(telemetry(number, throttled=9, throttled_s=2.0) for number in (1, 2, 3))
+    gates = (Gate("decode_tok_s", ">=", 5), Gate("prefill_tok_s", ">=", 1e6))
+    judgement = judge(Case(telemetry=capped, gates=gates))
+    assert metric(judgement, "tg32").trust == "invalid"
+    assert [metric(judgement, m).gates[0].passed for m in ("tg32", "pp64")] == [None, None]
+    assert "hidden_cap" in judgement.flags
+
+
+def test_energy_is_of_decoded_tokens_or_null_with_a_reason() -> None:
+    gauged = tuple(
+        telemetry(
+            number,
+            energy=(WindowEnergy("tg32", 9.6, 96, 3.0), WindowEnergy("pp64", 90.0, 192, 3.0)),
+            energy_source="fuel gauge",
+        )
+        for number in (1, 2, 3)
+    )
+    energy = judge(Case(telemetry=gauged)).energy
+    assert energy.j_per_token == pytest.approx(0.1)
+    assert energy.source == "fuel gauge"
+    assert energy.mean_w == pytest.approx(3.2)
+    charging = (telemetry(1, energy_source="the battery is Charging"),)
+    energy = judge(Case(telemetry=charging)).energy
+    assert (energy.j_per_token, energy.reason) == (None, "the battery is Charging")
+
+
 def test_the_first_load_after_a_push_is_a_regime_of_its_own() -> None:
-    judgement = judge(Case(pushed_bytes=1000))
+    first = replace(check_launch(), regime="first_ever")
+    judgement = judge(Case(launches=(first, launch(1), launch(2), launch(3)), pushed_bytes=1000))
     assert [s.value for s in metric(judgement, "load", "first_ever").samples] == [0.3]
     assert len(metric(judgement, "load").samples) == 3
     assert [p.regime for p in judge(Case()).performance if p.metric == "load"] == ["warm"]
+
+
+def test_a_cold_launch_has_rows_of_its_own_and_a_warmed_window_in_it_is_warm() -> None:
+    unwarmed = launch(1, prefill_s=0.9, load_s=0.8)
+    samples = tuple(s for s in unwarmed.samples if s.metric == "pp64" and not s.warmup)[:1]
+    cold = replace(unwarmed, samples=samples, regime="cold")
+    unknown = replace(launch(2, load_s=9.0), regime=None)
+    judgement = judge(Case(launches=(cold, check_launch(), unknown, launch(3), launch(4))))
+    rows = {(p.metric, p.regime): p for p in judgement.performance}
+    assert rows["pp64", "cold"].median == pytest.approx(64 / 0.9, rel=0.05)
+    assert rows["ttft", "cold"].median == pytest.approx(0.9, rel=0.05)
+    assert rows["load", "cold"].median == pytest.approx(0.8)
+    assert ("tg32", "cold") not in rows
+    # The launch whose files may have been anywhere: its windows were warmed, its load was not.
+    assert {s.launch for s in rows["pp64", "warm"].samples} == {2, 3, 4}
+    assert len(rows["load", "warm"].samples) == 2
+
+
+def test_a_workload_beyond_the_context_has_no_number_and_says_why() -> None:
+    long = Workload(prefill=(64,), decode=(32,), depth=(0, 500))
+    task = Case().task()
+    task = replace(task, spec=replace(task.spec, workload=long))
+    judgement = judge_cell(task, Case().logits(), generated_text=TEXT)
+    row = metric(judgement, "pp64@d500")
+    assert (row.median, row.trust) == (None, "invalid")
+    assert row.reason == "needs 564 tokens of context, the artifact has 512"
+    assert "too_long" in judgement.flags
+    assert "invalid" not in judgement.flags
+    assert metric(judgement, "pp64").median is not None
 
 
 def test_a_measure_without_samples_is_null_with_a_flag() -> None:

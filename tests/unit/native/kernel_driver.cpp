@@ -1,6 +1,7 @@
 // Reads attention problems from stdin and writes their results to stdout, until stdin ends.
-// A problem is ten int64 (batch tokens heads kv_heads width cache start causal order masked), a float
-// scale, then query, key, value and, when masked, the mask. FARM_TEST_THREADS sets the threads.
+// A problem is eleven int64 (batch tokens heads kv_heads width cache start causal order masked
+// rounded), a float scale, then query, key, value and, when masked, the mask. Where it is rounded,
+// each tensor is int8, followed by zero points and scales. FARM_TEST_THREADS sets the threads.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -35,12 +36,33 @@ bool read_items(std::vector<T>& items) {
 
 std::vector<float> floats(int64_t count) { return std::vector<float>(static_cast<size_t>(count)); }
 
+// One tensor of `rows` rows of `width`, in either form.
+struct Operand {
+  std::vector<float> plain;
+  std::vector<int8_t> stored;
+  std::vector<int8_t> zeros;
+  std::vector<float> scales;
+
+  bool read(int64_t rows, int64_t width, bool rounded) {
+    if (!rounded) {
+      plain = floats(rows * width);
+      return read_items(plain);
+    }
+    stored.resize(static_cast<size_t>(rows * width));
+    zeros.resize(static_cast<size_t>(rows));
+    scales = floats(rows);
+    return read_items(stored) && read_items(zeros) && read_items(scales);
+  }
+  const float* floats_or_null() const { return stored.empty() ? plain.data() : nullptr; }
+  farm::kernels::Rounded rounded() const { return {stored.data(), zeros.data(), scales.data()}; }
+};
+
 }  // namespace
 
 int main() {
   std::fprintf(stderr, "%s\n", farm::kernels::isa_name(farm::kernels::isa()));
   std::fflush(stderr);
-  std::vector<int64_t> head(10);
+  std::vector<int64_t> head(11);
   std::vector<float> scale(1);
   while (read_items(head) && read_items(scale)) {
     farm::kernels::Attention p;
@@ -54,15 +76,22 @@ int main() {
     p.causal = head[7] != 0;
     p.order = static_cast<int>(head[8]);
     p.scale = scale[0];
-    std::vector<float> query = floats(p.batch * p.tokens * p.heads * p.width);
-    std::vector<float> key = floats(p.batch * p.cache * p.kv_heads * p.width);
-    std::vector<float> value = key;
+    const bool rounded = head[10] != 0;
+    const int64_t keys = p.batch * p.cache * p.kv_heads;
+    Operand query, key, value;
     std::vector<float> mask = floats(head[9] != 0 ? p.tokens * p.cache : 0);
-    std::vector<float> out = floats(static_cast<int64_t>(query.size()));
-    if (!read_items(query) || !read_items(key) || !read_items(value) || !read_items(mask)) return 1;
-    p.query = query.data();
-    p.key = key.data();
-    p.value = value.data();
+    std::vector<float> out = floats(p.batch * p.tokens * p.heads * p.width);
+    if (!query.read(p.batch * p.tokens * p.heads, p.width, rounded) ||
+        !key.read(keys, p.width, rounded) || !value.read(keys, p.width, rounded) ||
+        !read_items(mask)) {
+      return 1;
+    }
+    p.query = query.floats_or_null();
+    p.key = key.floats_or_null();
+    p.value = value.floats_or_null();
+    p.rounded_query = query.rounded();
+    p.rounded_key = key.rounded();
+    p.rounded_value = value.rounded();
     p.mask = mask.empty() ? nullptr : mask.data();
     p.out = out.data();
     farm::kernels::attend(p, on_threads);

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -236,11 +238,11 @@ def test_clean_kills_and_removes_without_following_links(
     (tmp_path / "precious" / "file").write_text("keep")
     (work / "link").symlink_to(tmp_path / "precious")
     pid = start("sleep 60").value["pid"]
-    assert helper("clean", tmp_path, "--work", "job").value == {"cleaned": ["job"]}
+    assert helper("clean", tmp_path, "--work", "job").value["cleaned"] == ["job"]
     assert not _alive(pid)
     assert not work.exists()
     assert (tmp_path / "precious" / "file").read_text() == "keep"
-    assert helper("clean", tmp_path, "--work", "job").value == {"cleaned": []}
+    assert helper("clean", tmp_path, "--work", "job").value["cleaned"] == []
 
 
 def test_clean_stale_spares_what_lives(
@@ -251,6 +253,19 @@ def test_clean_stale_spares_what_lives(
     dead.mkdir()
     (dead / "status.json").write_text(json.dumps({"state": "running", "supervisor_pid": 1}))
     (tmp_path / "work" / "unstarted").mkdir()
-    assert helper("clean", tmp_path, "--stale").value == {"cleaned": ["dead", "unstarted"]}
+    assert helper("clean", tmp_path, "--stale").value["cleaned"] == ["dead", "unstarted"]
     assert work.exists()
     assert _poll(helper, work)[0]["state"] == "running"
+
+
+def test_clean_stale_removes_helpers_of_other_versions(helper_path: Path, tmp_path: Path) -> None:
+    ours = tmp_path / "farm-helper-new"
+    shutil.copy(helper_path, ours)
+    (tmp_path / "farm-helper-old").write_text("another version")
+    (tmp_path / "farm-notes").write_text("not a helper")
+    done = subprocess.run(
+        [ours, "clean", tmp_path, "--stale"], capture_output=True, check=True, timeout=60
+    )
+    assert json.loads(done.stdout) == {"cleaned": [], "helpers": 1}
+    assert {path.name for path in tmp_path.iterdir()} >= {"farm-helper-new", "farm-notes"}
+    assert not (tmp_path / "farm-helper-old").exists()

@@ -113,3 +113,14 @@ def test_of_many_processes_at_once_one_wins(helper_path: Path, tmp_path: Path) -
 def test_a_torn_lease_file_reads_as_free(helper: Helper, tmp_path: Path) -> None:
     (tmp_path / "lease").write_text('{"owner": "ada@l')
     assert _lease(helper, tmp_path, "take", owner="bob@lab").code == 0
+
+
+def test_the_reason_of_a_hold_is_kept_shown_and_told_to_others(
+    helper: Helper, tmp_path: Path
+) -> None:
+    _lease(helper, tmp_path, "take", run="hold", reason='new "battery"; $(reboot)')
+    assert helper("lease", tmp_path, "show").value["reason"] == 'new "battery"; $(reboot)'
+    answer = _lease(helper, tmp_path, "take", owner="bob@lab")
+    assert answer.value["error"]["reason"] == 'new "battery"; $(reboot)'
+    _lease(helper, tmp_path, "take", run="hold")
+    assert helper("lease", tmp_path, "show").value["reason"] == ""

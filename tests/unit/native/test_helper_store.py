@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Helper
+from .conftest import CACHE, Helper
 
 CONTENT = bytes(range(256)) * 40 + b"tail"
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -192,3 +192,17 @@ def test_usage_errors_exit_with_2(helper: Helper, tmp_path: Path) -> None:
         answer = helper(*words)
         assert answer.code == 2, words
         assert answer.error == "usage"
+
+
+def test_evict_puts_files_out_of_the_page_cache(helper: Helper) -> None:
+    # A folder on a disk: what lies in memory alone can't be put out of it.
+    file = CACHE / "evicted"
+    file.write_bytes(os.urandom(1 << 20))
+    assert file.read_bytes()
+    answer = helper("evict", file).value
+    assert (answer["size"], answer["advised"], answer["resident_bytes"]) == (1 << 20, True, 0)
+    file.write_bytes(b"")
+    assert helper("evict", file).value["resident_bytes"] == 0
+    file.unlink()
+    assert helper("evict", file).error == "cannot_open"
+    assert helper("evict", CACHE).error == "not_a_file"

@@ -23,6 +23,7 @@ from tests.unit.judge.builders import (
     disturbed,
     facts,
     launch,
+    telemetry,
 )
 
 #: What a hostile device or model may say.
@@ -58,6 +59,10 @@ def judged_cell(case: Case, place: str, text: str | None = TEXT, attempts: int =
 
 def android(**changes: object) -> Case:
     case = Case(host_sha="b" * 64)
+    # A phone that shows neither clocks nor how fast fixed work is.
+    case.telemetry = tuple(
+        telemetry(number, clocks=(), before=None, after=None) for number in (1, 2, 3)
+    )
     case.device_facts = facts(
         identity="R5CT", abi="arm64-v8a", os="Android 15", model="SM-S921B", soc="Exynos 2400",
         ram_bytes=8 << 30, cores=10, thermal_status=0, battery_c=31.0, **changes,

@@ -2,17 +2,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import runners
-from farm.core.artifact import LogitsPass
+from farm.core.artifact import LogitsPass, Sdk
 from farm.core.device import DeviceFacts
-from farm.core.errors import BadOutput, DeviceUnfit, RunnerCrashed, RunnerError, UnknownName
-from farm.core.runtime import Generate, LaunchRequest, Measure, RunnerBuild
+from farm.core.errors import BadOutput, DeviceUnfit, RunnerCrashed, RunnerError
+from farm.core.runtime import (
+    Generate,
+    LaunchRequest,
+    Measure,
+    RunnerBuild,
+    RunnerKind,
+    WorkFiles,
+)
 from runners.executorch import ExecutorchRunner, request_json
 
 HELLO = {
@@ -49,7 +56,7 @@ def text(*lines: dict[str, Any]) -> bytes:
 
 
 def test_complete_launch() -> None:
-    result = ExecutorchRunner().parse(text(*ALL), 2)
+    result = ExecutorchRunner().parse(text(*ALL), 2, LaunchRequest(0))
     assert result.hello.isa == "avx2"
     assert (result.threads, result.affinity, result.load_s) == (4, "4,5,6,7", 0.25)
     assert result.backends == ("XnnpackBackend",)
@@ -66,7 +73,9 @@ def test_complete_launch() -> None:
 
 
 def test_launch_without_extras() -> None:
-    result = ExecutorchRunner().parse(text(HELLO, {**LOADED, "affinity": "none"}, DONE), 0)
+    result = ExecutorchRunner().parse(
+        text(HELLO, {**LOADED, "affinity": "none"}, DONE), 0, LaunchRequest(0)
+    )
     assert (result.logits, result.generated, result.stopped_by) == ((), None, None)
     assert result.affinity == "none"
     assert [sample.metric for sample in result.samples] == ["load"]
@@ -74,14 +83,16 @@ def test_launch_without_extras() -> None:
 
 def test_lines_between_ours_are_ignored() -> None:
     noisy = b"linker: a warning\n" + text(*ALL[:3]) + b'{"half": \n[1]\n"x"\n' + text(*ALL[3:])
-    assert ExecutorchRunner().parse(noisy, 0) == ExecutorchRunner().parse(text(*ALL), 0)
+    assert ExecutorchRunner().parse(noisy, 0, LaunchRequest(0)) == ExecutorchRunner().parse(
+        text(*ALL), 0, LaunchRequest(0)
+    )
 
 
 @pytest.mark.parametrize("missing", [HELLO, LOADED, DONE])
 def test_incomplete_launch(missing: dict[str, Any]) -> None:
     lines = [line for line in ALL if line is not missing]
     with pytest.raises(BadOutput, match=f"0 lines of type '{missing['type']}'"):
-        ExecutorchRunner().parse(text(*lines), 0)
+        ExecutorchRunner().parse(text(*lines), 0, LaunchRequest(0))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +115,7 @@ def test_incomplete_launch(missing: dict[str, Any]) -> None:
 def test_garbled_line_is_bad_output(broken: dict[str, Any]) -> None:
     lines = [broken if line["type"] == broken["type"] else line for line in ALL]
     with pytest.raises(BadOutput) as caught:
-        ExecutorchRunner().parse(text(*lines), 0)
+        ExecutorchRunner().parse(text(*lines), 0, LaunchRequest(0))
     assert caught.value.context["raw"].startswith('{"type": "hello"')
 
 
@@ -114,7 +125,7 @@ def test_error_line_is_the_message() -> None:
         "where": "model", "executorch_error": 20,
     }  # fmt: skip
     with pytest.raises(RunnerCrashed, match="the model needs operators") as caught:
-        ExecutorchRunner().parse(text(HELLO, line), 0)
+        ExecutorchRunner().parse(text(HELLO, line), 0, LaunchRequest(0))
     assert caught.value.context == {"reason": "missing_operator", "where": "model"}
 
 
@@ -130,7 +141,7 @@ def test_progress_and_rate() -> None:
 def test_no_output_makes_the_parser_fail_otherwise(noise: bytes) -> None:
     for stdout in (noise, text(*ALL[:4]) + noise, noise + text(*ALL)[:700]):
         with pytest.raises(RunnerError):
-            ExecutorchRunner().parse(stdout, 0)
+            ExecutorchRunner().parse(stdout, 0, LaunchRequest(0))
     ExecutorchRunner().progress(noise)
     ExecutorchRunner().rate(noise)
 
@@ -171,7 +182,7 @@ def test_request() -> None:
 
 def test_arguments() -> None:
     words, files = ExecutorchRunner().arguments(
-        LaunchRequest(1), model="model.pte", data=["weights.ptd"], out="."
+        LaunchRequest(1), WorkFiles("model.pte", ("weights.ptd",))
     )
     assert words == (
         *("--model", "model.pte", "--data", "weights.ptd"),
@@ -182,8 +193,8 @@ def test_arguments() -> None:
 
 def test_unknown_abi_is_unfit() -> None:
     facts = DeviceFacts(identity="x", abi="s390x")
-    with pytest.raises(DeviceUnfit, match=r"no runner for s390x.*arm64-v8a"):
-        ExecutorchRunner().build("s390x", facts, Path("/nowhere"), "")
+    with pytest.raises(DeviceUnfit, match=r"no runner for linux-s390x.*arm64-v8a"):
+        ExecutorchRunner().build("s390x", facts, Path("/nowhere"), Sdk())
 
 
 def test_files_of_a_build_that_is_gone() -> None:
@@ -191,7 +202,6 @@ def test_files_of_a_build_that_is_gone() -> None:
     assert ExecutorchRunner().files(build) == {}
 
 
-def test_registry_names_what_it_knows() -> None:
-    assert runners.find("executorch").name == "executorch"
-    with pytest.raises(UnknownName, match="executorch"):
-        runners.find("executorh")
+def test_registry_makes_every_kind() -> None:
+    assert runners.find().name == "executorch"
+    assert set(runners.RUNNERS.names()) == set(get_args(RunnerKind))

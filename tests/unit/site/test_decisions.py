@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from farm.core.artifact import ObjectRef
-from farm.core.device import CoreCluster, Device, DeviceEntry, DeviceFacts
+from farm.core.device import CoreCluster, Device, DeviceEntry, DeviceFacts, unmet_expectations
 from farm.core.errors import (
     BadOutput,
     DeviceLost,
@@ -18,14 +18,14 @@ from farm.core.errors import (
     RunnerTimeout,
     StorageFull,
 )
-from farm.core.runtime import DeployFile, DeviceJob, LaunchRequest
+from farm.core.runtime import DeployFile, DeviceJob, LaunchRequest, RunnerSpec
 from farm.site.conditions import conditions
 from farm.site.connection import Snapshot
+from farm.site.deploy import work_name
 from farm.site.facts import RawFacts, parse_facts, temperatures
-from farm.site.fit import check_fit, unmet_expectations
+from farm.site.fit import check_fit
 from farm.site.helper import Polled
 from farm.site.inventory import merge
-from farm.site.job import work_name
 from farm.site.launch import read_launch
 from farm.site.parsers.text import clean_text
 from tests.contract.toy_runner import ToyRunner
@@ -153,6 +153,19 @@ def test_serial_that_no_maker_set_is_no_identity() -> None:
     assert parse_facts(found).identity == "B7"
 
 
+def test_emulators_of_one_version_are_several_devices() -> None:
+    serial = "[ro.serialno]: [EMULATOR30X1X2X0]\n[ro.boot.qemu.avd_name]: [{}]\n"
+    made = [parse_facts(raw(with_files({}), getprop=serial.format(n))) for n in ("Tall", "Wide")]
+    assert [facts.identity for facts in made] == ["EMULATOR30X1X2X0:Tall", "EMULATOR30X1X2X0:Wide"]
+
+
+def test_an_architecture_is_no_model() -> None:
+    core = "processor\t: 0\nmodel name\t: ARMv8 Processor rev 2 (v8l)\nFeatures\t: fp asimd\n"
+    facts = parse_facts(raw(with_files({"/proc/cpuinfo": core})))
+    assert facts.model is None
+    assert "model: not told" in facts.unread
+
+
 @pytest.mark.parametrize("document", [b"", b"{", b"[]", b'{"uname": {"machine": "s390x"}}'])
 def test_probe_that_is_no_document(document: bytes) -> None:
     with pytest.raises(BadOutput):
@@ -179,7 +192,16 @@ def facts_of(identity: str = "a", **values: Any) -> DeviceFacts:
 def job(ram: int = 0) -> DeviceJob:
     artifact = (DeployFile(ObjectRef("0" * 64, 1, "model.pte"), "model.pte"),)
     return DeviceJob(
-        "m:r/x y", 1, 1, "run", "c", "d", "toy", artifact, (LaunchRequest(1),), ram_need_bytes=ram
+        "m:r/x y",
+        1,
+        1,
+        "run",
+        "c",
+        "d",
+        RunnerSpec("toy"),
+        artifact,
+        (LaunchRequest(1),),
+        ram_need_bytes=ram,
     )
 
 
@@ -236,7 +258,9 @@ def test_how_a_launch_ended(
     status: Polled, kind: type[FarmError], words: str, tmp_path: Any
 ) -> None:
     with pytest.raises(kind, match=words) as caught:
-        read_launch(ToyRunner(tmp_path), status, b"", b"first\nlast words\n", 0, "phone")
+        read_launch(
+            ToyRunner(tmp_path), LaunchRequest(1), status, b"", b"first\nlast words\n", 0, "phone"
+        )
     assert caught.value.device == "phone"
     assert caught.value.message.startswith("phone: ")
 
@@ -270,6 +294,22 @@ def test_two_names_for_one_device_are_an_error_that_names_both() -> None:
     assert (one.state, two.state, other.state) == ("unfit", "unfit", "ready")
     assert "two" in one.reason
     assert "one" in two.reason
+
+
+def test_machines_with_a_copied_identity_are_two_devices_and_both_are_named() -> None:
+    card, copy, usb = (
+        Device(DeviceEntry(name, "ssh"), facts_of("A", boot_id=boot))
+        for name, boot in (("card", "b1"), ("copy", "b2"), ("usb", "b1"))
+    )
+    one, two = merge([card, copy], [])
+    assert (one.state, two.state) == ("unfit", "unfit")
+    assert "yet they are two devices" in one.reason
+    assert "copy" in one.reason
+    assert "card" in two.reason
+    assert not one.usable
+    # Also where one of them is only discovered: it doesn't vanish as a second connection.
+    assert [item.state for item in merge([card], [copy])] == ["unfit", "unfit"]
+    assert [item.name for item in merge([card], [usb])] == ["card"]
 
 
 def test_conditions_name_what_was_read() -> None:

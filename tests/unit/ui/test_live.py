@@ -35,6 +35,7 @@ def test_tasks_and_devices_have_rows() -> None:
             stage("quantise", 3),
             JobStarted(cell_id("local"), 1, "local", "t"),
             progress("local", "measure", 1, 3, "launches", rate=("tg32", 80.4)),
+            progress("s24", "deploy", 0, 105 << 20, "bytes"),
             progress("s24", "deploy", 50 << 20, 105 << 20, "bytes"),
         )
     )
@@ -48,6 +49,7 @@ def test_tasks_and_devices_have_rows() -> None:
     assert "tg32 80.4 tok/s" in local
     s24 = next(line for line in lines if line.startswith("s24"))
     assert "deploy 50 MiB of 105 MiB" in s24
+    assert "5 MiB/s, 0:11 left" in s24
 
 
 def test_ended_cells_and_failed_attempts_are_marked() -> None:

@@ -46,6 +46,16 @@ def test_a_run_is_told_once_per_stage() -> None:
     assert lines[13].startswith(f"[2/2] failed {EXPORT}:executorch:auto:s23: host_pte -> device")
 
 
+def test_launches_after_one_another_are_no_new_stages() -> None:
+    view, stream, _ = make()
+    view.emit(started())
+    for launch in range(1, 30):
+        view.emit(progress("local", "measure", launch, 30, "launches"))
+        view.emit(progress("local", "collect", launch, 30, "launches"))
+    told = [line.partition(" ")[2] for line in stream.getvalue().splitlines()[1:]]
+    assert [line.split()[1] for line in told] == ["measure", "collect"]
+
+
 def test_a_flood_of_progress_is_one_line_in_ten_seconds() -> None:
     view, stream, time = make()
     view.emit(started())

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import io
+import re
+from dataclasses import replace
 
 from rich.console import Console, RenderableType
 
 from farm.core.artifact import Recipe
-from farm.core.device import Device, DeviceEntry
 from farm.core.plan import Plan, Skip
+from farm.core.result import BaselineReport, MetricComparison
 from farm.core.spec import Gate, RunSpec
 from farm.doctor import Check
 from farm.ui import tables
-from tests.unit.reports.builders import ARTIFACT, android, cell, report
+from tests.unit.reports.builders import ARTIFACT, cell, report
 
 
 def text(renderable: RenderableType, width: int = 160) -> str:
@@ -27,33 +29,51 @@ def test_results() -> None:
     assert "unverified: could not be read: clock_cap, hidden_cap" in shown
     assert "What is the capital of France? The capital of France is Paris." in shown
     assert "\x1b[31m" not in shown
+    # What an export did without failing is said where everybody looks.
+    assert "alarm: export smollm2-135m/xnnpack-8da4w: 1 Linears were left unquantised" in shown
+    assert "211/240 operators delegated; tied weights are stored twice" in shown
+
+
+def test_external_weights_are_a_size_of_their_own() -> None:
+    (export,) = report().exports
+    artifact = replace(export.artifact, size_bytes=90 << 10, data_size_bytes=105 << 20)
+    shown = text(tables.exports([replace(export, artifact=artifact)]))
+    assert "90 KiB + 105 MiB weights" in shown
+    assert "1 Linears left unquantised: layers.0.feed_forward.w1" in shown
+    assert ".ptd" in text(tables.recipes([Recipe("mine", external_weights=True)]))
 
 
 def test_bench() -> None:
     result = report().results[0]
-    shown = text(tables.bench("local", result.performance, 134 << 20))
-    assert "local, 2 threads, peak RSS 134 MiB" in shown
-    assert "tg32" in shown
+    missing = replace(result.performance[0], metric="pp9", median=None, ci95=None, reason="too far")
+    rows = (*result.performance, missing)
+    shown = text(tables.bench("local", rows, 134 << 20, ("3 launches, as asked for",)))
+    assert "local, peak RSS 134 MiB" in shown
+    assert re.search(r"tg32 +warm +2 +80.4 tok/s +±\d", shown)
+    assert re.search(r"pp9 .*too far", shown)
+    assert "3 launches, as asked for" in shown
 
 
-def test_devices_with_reasons() -> None:
-    found = [
-        Device(DeviceEntry("s24", "adb"), android().device_facts),
-        Device(DeviceEntry("x[red]", "adb"), None, "offline", "replug \x1b[5mthe cable"),
-        Device(DeviceEntry("pi5", "ssh"), android().device_facts, "held", "", "anna"),
-    ]
-    shown = text(tables.devices(found))
-    assert "SM-S921B" in shown
-    assert "31 °C" in shown
-    assert "held by anna" in shown
-    assert "x[red]: replug the cable" in shown
+def test_a_comparison_says_how_it_was_made() -> None:
+    metrics = (MetricComparison("tg64", "REGRESSED", 0.9, (0.88, 0.92), "0.9x the baseline"),)
+    found = BaselineReport("old", "REGRESSED", 0.9, (0.88, 0.92), metrics, "", "paired")
+    result = replace(report().results[0], baseline=found)
+    shown = text(tables.report(replace(report(), results=(result,))))
+    assert "against old (side by side in one lease): REGRESSED" in shown
+    assert re.search(r"tg64 +REGRESSED +0.900 +0.880 to 0.920 +0.9x the baseline", shown)
+    same = BaselineReport("old", "PASS", None, None, (), "byte for byte", "identity")
+    result = replace(report().results[0], baseline=same)
+    shown = text(tables.report(replace(report(), results=(result,))))
+    assert "against old (the same bytes): PASS  byte for byte" in shown
 
 
 def test_plan_with_skips_and_gates() -> None:
     spec = RunSpec("tiny", (), (), gates=(Gate("decode_tok_s", ">=", 5, None, ">= 5"),))
     skip = Skip(cell("s23"), "excluded", "excluded by the config: device=s23")
-    shown = text(tables.plan(spec, Plan((cell("local"),), (skip,), (ARTIFACT,), ())))
-    assert "tiny: 1 cells, 1 exports; 256 tokens checked, pp128 tg64, 3 launches x 3" in shown
+    left = {"pp600 of r": "needs 600 tokens of context, the artifact has 512"}
+    shown = text(tables.plan(spec, Plan((cell("local"),), (skip,), (ARTIFACT,), ()), left))
+    assert "tiny: 1 cells, 1 exports; 256 tokens checked, pp128 tg64, 3 to 50 launches x 3" in shown
+    assert "not measured pp600 of r: needs 600 tokens" in shown
     assert "excluded by the config" in shown
     assert "gate decode_tok_s >= 5" in shown
 

@@ -40,12 +40,21 @@ def test_update_changes_nothing_in_place() -> None:
 def test_a_task_and_its_share() -> None:
     view = fold(started(), TaskStarted("export", EXPORT, 50.0), stage("quantise", 3))
     task = view.tasks["export", EXPORT]
-    assert (task.stage, task.index, task.started) == ("quantise", 3, 101.0)
-    assert task.share(126.0) == pytest.approx(0.5)
+    assert (task.stage, task.index, task.started) == ("quantise", 3, 102.0)
+    assert task.share(127.0) == pytest.approx(0.5)
     assert task.share(1000.0) == 0.99
     ended = fold(TaskFinished("export", EXPORT, 42.0, cache_hit=True), view=view)
     task = ended.tasks["export", EXPORT]
     assert (task.running, task.took_s, task.cache_hit) == (False, 42.0, True)
+
+
+def test_the_clock_of_an_estimate_begins_with_the_work_itself() -> None:
+    """Neither the wait for a host nor a toolchain's installation is what took so long before."""
+    installing = "installing toolchain old"
+    view = fold(started(), TaskStarted("export", EXPORT, 50.0), stage(installing, 0))
+    assert view.tasks["export", EXPORT].stage == installing
+    view = fold(stage(installing, 0), stage("lower", 1), stage("quantise", 2), view=view)
+    assert view.tasks["export", EXPORT].started == 101.0
 
 
 def test_the_share_of_a_download_is_its_bytes_and_without_an_estimate_its_stages() -> None:
@@ -72,6 +81,19 @@ def test_a_device_keeps_its_rates_and_the_moment_of_its_stage() -> None:
     assert (device.since, device.share) == (101.0, 1.0)
 
 
+def test_a_transfer_has_a_rate_and_time_left_also_after_a_break() -> None:
+    view = fold(
+        progress("s24", "deploy", 0, 100, "bytes"),
+        progress("s24", "deploy", 40, 100, "bytes"),
+        progress("s24", "deploy", 60, 100, "bytes"),
+    )
+    begun = view.devices["s24"].since
+    assert view.devices["s24"].transfer(begun + 2.0) == (30.0, 40 / 30)
+    again = fold(progress("s24", "deploy", 0, 40, "bytes"), view=view)
+    assert again.devices["s24"].transfer(begun + 9.0) is None
+    assert fold(progress("s24", "check"), view=view).devices["s24"].transfer(begun + 9.0) is None
+
+
 def test_the_next_job_starts_without_the_rates_of_the_last() -> None:
     view = fold(
         progress("s24", "measure", rate=("tg32", 80.0)),
@@ -95,3 +117,12 @@ def test_a_new_run_starts_from_nothing() -> None:
 def test_cells_count_once() -> None:
     result = results()[0]
     assert fold(CellDone(result), CellDone(result), RunEnded("", 0)).outcomes() == {"passed": 1}
+
+
+def test_a_rate_alone_leaves_the_count() -> None:
+    view = fold(
+        progress("s24", "measure", 10, 40, "tokens"),
+        progress("s24", "measure", unit="tokens", rate=("tg32", 80.0)),
+    )
+    device = view.devices["s24"]
+    assert (device.done, device.total, dict(device.rates)) == (10, 40, {"tg32": 80.0})

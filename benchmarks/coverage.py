@@ -1,0 +1,156 @@
+"""Do the intervals cover? One cell is measured 40 times; of neighbours the intervals must overlap.
+
+Every repeat is a measurement of its own, as `farm bench --precision` makes it: launches until the
+95 % interval of the rate is 3 % wide, or until the repeat's share of the time is spent. Two
+intervals that both hold the truth overlap; 20 pairs of neighbours show how often they do. Prefill
+depends on the core, decode also on who else uses the memory. Widths are judged where the machine
+was quiet: where no guard saw other programs, steal, a cap or samples that scatter.
+
+    python benchmarks/coverage.py [--pte FILE] [--repeats 40] [--minutes 9] [--threads 1]
+        [--metric pp64 | tg32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.method.paired import artifact  # noqa: E402
+from farm.benching import BenchRequest, bench  # noqa: E402
+from farm.core.result import PerformanceReport  # noqa: E402
+from farm.core.spec import Workload  # noqa: E402
+from farm.home import farm_home  # noqa: E402
+
+METRICS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "pp64": ((64,), ()),
+    "tg32": ((), (32,)),
+}
+WIDTH = 0.03
+#: Guards that say whether something else used the machine.
+QUIET = ("load", "hidden_cap", "clock_cap", "spread")
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One measurement of the cell."""
+
+    median: float
+    low: float
+    high: float
+    launches: int
+    quiet: bool
+
+    @property
+    def width(self) -> float:
+        """Width of the interval, relative to the median."""
+        return (self.high - self.low) / self.median
+
+
+def measure(pte: Path, metric: str, threads: int, budget_s: float) -> Repeat | None:
+    """Measure once; None when the budget gave no interval."""
+    prefill, decode = METRICS[metric]
+    workload = Workload(
+        prefill=prefill,
+        decode=decode,
+        launches=4,
+        max_launches=50,
+        repetitions=3,
+        warmup=1,
+        precision=WIDTH / 2,
+        budget_s=budget_s,
+    )
+    request = BenchRequest(
+        pte=pte, data=None, device="local", inventory=None, workload=workload, threads=(threads,)
+    )
+    rows = bench(request, farm_home(), lambda _event: None).performance
+    row = next(row for row in rows if (row.metric, row.regime) == (metric, "warm"))
+    if row.median is None or row.ci95 is None:
+        return None
+    launches = len({sample.launch for sample in row.samples})
+    return Repeat(row.median, *row.ci95, launches, is_quiet(row))
+
+
+def is_quiet(row: PerformanceReport) -> bool:
+    """True when no guard that could be read saw anything else at work."""
+    return not any(row.guards.get(name) == "flagged" for name in QUIET)
+
+
+def overlap(a: Repeat, b: Repeat) -> bool:
+    """Whether two intervals have a value in common."""
+    return a.low <= b.high and b.low <= a.high
+
+
+def judge(metric: str, found: list[Repeat], failed: int) -> dict[str, object]:
+    """Count, print, and return the last line's document."""
+    pairs = list(zip(found[::2], found[1::2], strict=False))
+    overlapping = sum(overlap(a, b) for a, b in pairs)
+    quiet = sorted(repeat.width for repeat in found if repeat.quiet)
+    typical = quiet[int(0.95 * (len(quiet) - 1))] if quiet else None
+    share = overlapping / len(pairs) if pairs else 0.0
+    print(
+        f"{overlapping} of {len(pairs)} pairs overlap; {len(quiet)} of {len(found)} repeats quiet"
+    )
+    figures = {
+        "metric": metric,
+        "pairs": len(pairs),
+        "overlapping": overlapping,
+        "repeats": len(found),
+        "without_interval": failed,
+        "quiet": len(quiet),
+        "quiet_width_p95": typical,
+        "width_widest": max((repeat.width for repeat in found), default=None),
+        "launches": sum(repeat.launches for repeat in found),
+    }
+    return {
+        "benchmark": "coverage",
+        "figures": figures,
+        "ratios": {"overlapping": share},
+        "targets": {"overlapping": 0.95, "quiet_width_p95": WIDTH},
+        "met": failed == 0
+        and len(pairs) > 0
+        and share >= 0.95
+        and typical is not None
+        and typical <= WIDTH,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pte", type=Path, help="default: the artifact of configs/llama_q4.yaml")
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--minutes", type=float, default=9.0, help="for all repeats")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--metric", choices=sorted(METRICS), default="pp64")
+    options = parser.parse_args()
+    pte = options.pte or artifact(ROOT)
+    end = time.monotonic() + 60 * options.minutes
+    found: list[Repeat] = []
+    failed, overhead = 0, 2.0
+    print(f"{'repeat':>6} {'tok/s':>8} {'low':>8} {'high':>8} {'width':>6} {'launches':>8}")
+    for number in range(options.repeats):
+        share = (end - time.monotonic()) / (options.repeats - number)
+        started = time.monotonic()
+        budget_s = max(2.0, share - overhead)
+        repeat = measure(pte, options.metric, options.threads, budget_s)
+        overhead = max(0.5, min(overhead, time.monotonic() - started - budget_s))
+        if repeat is None:
+            failed += 1
+            continue
+        found.append(repeat)
+        print(
+            f"{number + 1:>6} {repeat.median:>8.2f} {repeat.low:>8.2f} {repeat.high:>8.2f}"
+            f" {repeat.width:>6.1%} {repeat.launches:>8}{'' if repeat.quiet else '  not quiet'}",
+            flush=True,
+        )
+    print(json.dumps(judge(options.metric, found, failed)))
+
+
+if __name__ == "__main__":
+    main()

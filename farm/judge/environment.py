@@ -1,0 +1,191 @@
+"""Guards on a device's surroundings: what its telemetry says about the launches of one job.
+
+One launch in which a guard fires spoils the job's numbers: its launches are pooled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from farm.core.classes import DeviceClass
+from farm.core.device import DeviceEntry, DeviceFacts
+from farm.core.runtime import DeviceRunResult
+from farm.core.telemetry import Calibration, LaunchTelemetry
+from farm.judge.guards import Guard, GuardState
+
+#: Smallest fall of a clock's ceiling, or rise of the time for fixed work, that counts as a cap.
+MAX_SLOWDOWN = 0.15
+#: Share of the CPU time wanted that a hypervisor may keep.
+MAX_STEAL = 0.05
+#: Share of a launch that may pass while its control group is out of CPU time.
+MAX_THROTTLED = 0.01
+#: CPU time that other programs may use: so many cores' worth, or this share of all cores.
+OTHER_CORES, OTHER_SHARE = 0.3, 0.10
+#: CPU time that fixed work may miss with nobody else using it, in cores' worth.
+MISSING_CORES = 0.25
+
+_UNDER_VOLTAGE = 1
+#: Clock capped, throttled, soft limit of temperature.
+_FIRMWARE_CAPS = 2 | 4 | 8
+
+
+def environment_guards(
+    facts: DeviceFacts, entry: DeviceEntry, kind: DeviceClass, run: DeviceRunResult
+) -> list[Guard]:
+    """Every guard that a device of this class needs, and others that fired."""
+    said = run.telemetry
+    guards = [
+        Guard("emulated", "flagged" if facts.emulated else "ok"),
+        hidden_cap(facts, said),
+        load(facts, said),
+    ]
+    clock = clock_cap(said)
+    if kind in ("phone", "board") or clock.state != "unavailable":
+        guards.append(clock)
+    if kind in ("phone", "board"):
+        guards.append(hot_start(run))
+    name = f"{facts.model or ''} {facts.soc or ''}".lower()
+    if "raspberry" in name:
+        guards.append(under_voltage(said))
+    if "jetson" in name:
+        guards.append(power_mode(said, dict(entry.labels).get("power_mode")))
+    return guards
+
+
+def clock_cap(said: Sequence[LaunchTelemetry]) -> Guard:
+    """The kernel lowered the ceiling of a cluster's clock, or a firmware capped it unseen."""
+    highest: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    for launch in said:
+        for clock in launch.clocks:
+            highest[clock.name] = max(highest.get(clock.name, 0), clock.highest_khz)
+            lowest[clock.name] = min(lowest.get(clock.name, clock.lowest_khz), clock.lowest_khz)
+    fired = [
+        f"{name} from {highest[name] / 1000:.0f} to {low / 1000:.0f} MHz"
+        for name, low in lowest.items()
+        if low < (1 - MAX_SLOWDOWN) * highest[name]
+    ]
+    if any(_new_bits(launch, _FIRMWARE_CAPS) for launch in said):
+        fired.append("capped by the firmware")
+    # Each launch must have told of each cluster: of one that didn't nobody knows.
+    blind = sorted({name for launch in said for name in launch.blind_clocks})
+    known = bool(said) and not blind and all(launch.clocks for launch in said)
+    where = f" of {', '.join(blind)}" if blind else ""
+    return _decided("clock_cap", fired, known, f"no scaling_max_freq{where}")
+
+
+def hidden_cap(facts: DeviceFacts, said: Sequence[LaunchTelemetry]) -> Guard:
+    """The device gave less than its clocks say: fixed work slowed, a quota, a hypervisor."""
+    points = [p for launch in said for p in (launch.before, launch.after) if p is not None]
+    fired = _slowed(facts, points)
+    fired += _kept_from_work(points)
+    for launch in said:
+        count, seconds = launch.throttled or 0, launch.throttled_s
+        if count and (seconds is None or seconds > MAX_THROTTLED * launch.seconds):
+            fired.append(f"a control group was out of CPU time {count} times")
+        if launch.steal is not None and launch.steal > MAX_STEAL:
+            fired.append(f"the hypervisor kept {launch.steal:.0%} of the CPU time")
+    known = bool(said) and all(launch.before and launch.after for launch in said)
+    return _decided("hidden_cap", fired, known, "no fixed work before and after the launches")
+
+
+def load(facts: DeviceFacts, said: Sequence[LaunchTelemetry]) -> Guard:
+    """Other programs used the device."""
+    found = [_others(launch) for launch in said]
+    allowed = max(OTHER_CORES, OTHER_SHARE * (facts.cores or 1))
+    fired = [
+        f"other programs used {cores:.1f} cores"
+        for cores in found
+        if cores is not None and cores > allowed
+    ]
+    return _decided("load", fired, bool(found) and None not in found, "no CPU times of others")
+
+
+def hot_start(run: DeviceRunResult) -> Guard:
+    """A launch began too warm, although the device was waited for."""
+    fired = [
+        f"{start.hot}" + (f" after {start.waited_s:.0f} s of waiting" if start.waited_s else "")
+        for start in run.starts
+        if start.hot
+    ]
+    known = bool(run.starts) and not any(start.blind for start in run.starts)
+    return _decided("hot_start", fired, known, "no thermal status, zone, or battery with a limit")
+
+
+def under_voltage(said: Sequence[LaunchTelemetry]) -> Guard:
+    """A Raspberry Pi's supply was too weak."""
+    fired = any(_new_bits(launch, _UNDER_VOLTAGE) or launch.voltage_alarm for launch in said)
+    known = bool(said) and all(
+        launch.firmware_bits is not None or launch.voltage_alarm is not None for launch in said
+    )
+    reasons = ["the supply's voltage was too low"] if fired else []
+    return _decided("under_voltage", reasons, known, "no get_throttled and no voltage alarm")
+
+
+def power_mode(said: Sequence[LaunchTelemetry], wanted: str | None) -> Guard:
+    """A Jetson's nvpmodel changed, or isn't the mode that the inventory's label asks for."""
+    modes = list(dict.fromkeys(mode for launch in said for mode in launch.power_modes))
+    fired = []
+    if len(modes) > 1:
+        fired.append(f"nvpmodel changed: {', '.join(modes)}")
+    elif modes and wanted is not None and modes[0] != wanted:
+        fired.append(f"nvpmodel is {modes[0]}, label power_mode says {wanted}")
+    return _decided("power_mode", fired, bool(modes), "no nvpmodel status")
+
+
+def _slowed(facts: DeviceFacts, points: Sequence[Calibration]) -> list[str]:
+    """Clusters whose fixed work took longer at some point than at their best."""
+    clusters = [cluster.cores for cluster in facts.clusters] or [
+        tuple(sorted({core.cpu for point in points for core in point.cores}))
+    ]
+    found = []
+    for cores in clusters:
+        # The fastest core of a cluster: a cap is on all of them, a disturbance on one.
+        best = [
+            min(core.unit_ns for core in point.cores if core.cpu in cores)
+            for point in points
+            if any(core.cpu in cores for core in point.cores)
+        ]
+        if best and max(best) > (1 + MAX_SLOWDOWN) * min(best):
+            slower = max(best) / min(best) - 1
+            found.append(f"fixed work took {slower:.0%} longer on cores {_span(cores)}")
+    return found
+
+
+def _kept_from_work(points: Sequence[Calibration]) -> list[str]:
+    """Points at which the work got less CPU time than there was, with nobody else taking it."""
+    found = []
+    for point in points:
+        missing = (1 - point.share) * len(point.cores) - (point.others or 0.0)
+        if missing > MISSING_CORES:
+            found.append(f"fixed work got {point.share:.0%} of the CPU time it could use")
+    return found
+
+
+def _others(launch: LaunchTelemetry) -> float | None:
+    """During the launch; of one too short to tell, around it."""
+    if launch.others is not None:
+        return launch.others
+    around = [p.others for p in (launch.before, launch.after) if p is not None]
+    told = [cores for cores in around if cores is not None]
+    return sum(told) / len(told) if told else None
+
+
+def _new_bits(launch: LaunchTelemetry, bits: int) -> bool:
+    """Whether one of these bits was set now, or since boot only after the launch began."""
+    if launch.firmware_bits is None:
+        return False
+    since_boot = (launch.firmware_bits & ~(launch.firmware_before or 0)) >> 16
+    return bool((launch.firmware_bits | since_boot) & bits)
+
+
+def _decided(name: str, fired: Sequence[str], known: bool, unread: str) -> Guard:
+    if fired:
+        more = f" (and {len(fired) - 1} more)" if len(fired) > 1 else ""
+        return Guard(name, "flagged", fired[0] + more)
+    state: GuardState = "ok" if known else "unavailable"
+    return Guard(name, state, "" if known else unread)
+
+
+def _span(cores: Sequence[int]) -> str:
+    return f"{cores[0]}-{cores[-1]}" if len(cores) > 1 else str(cores[0])

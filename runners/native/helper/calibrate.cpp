@@ -1,0 +1,109 @@
+#include "calibrate.h"
+
+#include <sched.h>
+#include <time.h>
+
+#include <algorithm>
+#include <thread>
+#include <vector>
+
+#include "../common/posix.h"
+#include "sensors.h"
+
+namespace farm::helper {
+namespace {
+
+constexpr size_t kMostCores = 64;
+constexpr int kFewestUnits = 3;
+constexpr int kUnit = 2000000;  // steps: about 5 ms of a fast core
+
+struct Core {
+  int cpu = 0;
+  int units = 0;
+  int64_t unit_ns = 0;  // CPU time of the fastest unit
+  int64_t cpu_ns = 0;
+  int64_t wall_ns = 0;
+};
+
+int64_t thread_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
+}
+
+// Each step needs the last one's result, so no core can do two at once.
+uint64_t work(uint64_t state) {
+  for (int i = 0; i < kUnit; ++i) {
+    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+#if defined(__GNUC__)
+    __asm__ volatile("" : "+r"(state));
+#endif
+  }
+  return state;
+}
+
+void measure(Core& core, int64_t wall_ns) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(static_cast<size_t>(core.cpu), &set);
+  sched_setaffinity(0, sizeof set, &set);
+  const int64_t wall_start = monotonic_ns();
+  const int64_t cpu_start = thread_ns();
+  uint64_t state = static_cast<uint64_t>(core.cpu);
+  int64_t before = cpu_start;
+  while (core.units < kFewestUnits || monotonic_ns() - wall_start < wall_ns) {
+    state = work(state);
+    const int64_t now = thread_ns();
+    const int64_t took = now - before;
+    before = now;
+    if (core.units == 0 || took < core.unit_ns) core.unit_ns = took;
+    ++core.units;
+  }
+  core.cpu_ns = before - cpu_start;
+  core.wall_ns = monotonic_ns() - wall_start;
+}
+
+std::vector<Core> usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<Core> cores;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return cores;
+  for (size_t cpu = 0; cpu < CPU_SETSIZE && cores.size() < kMostCores; ++cpu) {
+    if (!CPU_ISSET(cpu, &set)) continue;
+    Core core;
+    core.cpu = static_cast<int>(cpu);
+    cores.push_back(core);
+  }
+  return cores;
+}
+
+}  // namespace
+
+json::Value calibrate(const std::string& root, int wall_ms) {
+  std::vector<Core> cores = usable_cores();
+  const std::string before = first_line(root + "/proc/stat");
+  const int64_t start = monotonic_ns();
+  std::vector<std::thread> threads;
+  for (Core& core : cores) {
+    threads.emplace_back(measure, std::ref(core), static_cast<int64_t>(wall_ms) * 1000000);
+  }
+  for (std::thread& thread : threads) thread.join();
+  json::Value found = json::Value::array();
+  for (const Core& core : cores) {
+    found.push(json::Value::object()
+                   .set("cpu", core.cpu)
+                   .set("units", core.units)
+                   .set("unit_ns", static_cast<long long>(core.unit_ns))
+                   .set("cpu_ns", static_cast<long long>(core.cpu_ns))
+                   .set("wall_ns", static_cast<long long>(core.wall_ns)));
+  }
+  return json::Value::object()
+      .set("type", "calibration")
+      .set("start_ns", static_cast<long long>(start))
+      .set("end_ns", static_cast<long long>(monotonic_ns()))
+      .set("cores", found)
+      .set("stat_before", before)
+      .set("stat_after", first_line(root + "/proc/stat"));
+}
+
+}  // namespace farm::helper

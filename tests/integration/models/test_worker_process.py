@@ -1,0 +1,85 @@
+"""How an export's process ends: by its deadline, by a cancel, by the death of its caller."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from farm.cluster import worker_process
+from farm.core.artifact import ExportRequest, ModelSource, StageEvent, Toolchain
+from farm.core.errors import ExportError, Interrupted
+from farm.core.spec import Resources
+from farm.core.tasks import ExportTask
+from models import recipes
+from tests.command import SOURCES
+
+pytestmark = pytest.mark.export
+
+
+def task(**resources: float) -> ExportTask:
+    request = ExportRequest(
+        ModelSource("tiny-llama"), recipes.get("portable-fp32"), Toolchain("default")
+    )
+    return ExportTask("export:x", request, Resources(**resources))  # type: ignore[arg-type]
+
+
+def nothing_is_left(home: Path) -> None:
+    assert not psutil.Process().children(recursive=True)
+    assert not list((home / "store").glob("objects/*/*"))
+    assert not list((home / "store").glob("actions/*"))
+
+
+def test_export_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(
+        ExportError, match=r"export of tiny-llama did not end within 0\.5 s.*timeout_s"
+    ):
+        worker_process.export(
+            task(cpus=1, timeout_s=0.5), tmp_path, lambda _event: None, threading.Event()
+        )
+    nothing_is_left(tmp_path)
+
+
+def test_cancelled_export_is_gone_with_its_process(tmp_path: Path) -> None:
+    stop = threading.Event()
+    threads: list[int] = []
+
+    def on_stage(event: StageEvent) -> None:
+        threads.extend(child.num_threads() for child in psutil.Process().children())
+        stop.set()
+
+    with pytest.raises(Interrupted, match="export of tiny-llama was cancelled"):
+        worker_process.export(task(cpus=1), tmp_path, on_stage, stop)
+    assert len(threads) == 1, "one process works, and it said so"
+    nothing_is_left(tmp_path)
+
+
+def test_export_ends_with_its_caller(tmp_path: Path) -> None:
+    program = (
+        "import sys, threading; from pathlib import Path;"
+        "from farm.cluster import worker_process as w; from tests.integration.models."
+        "test_worker_process import task;"
+        "w.export(task(cpus=1), Path(sys.argv[1]), lambda e: print(e.name, flush=True),"
+        " threading.Event())"
+    )
+    caller = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=SOURCES,
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+    )
+    assert caller.stdout is not None
+    with caller:
+        assert caller.stdout.readline().strip() == "open"
+        (worker,) = psutil.Process(caller.pid).children()
+        caller.send_signal(signal.SIGKILL)
+    worker.wait(timeout=30)
+    again = worker_process.export(task(), tmp_path, lambda _event: None, threading.Event())
+    assert not again.cache_hit, "what was killed left nothing behind"

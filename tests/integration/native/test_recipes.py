@@ -1,0 +1,69 @@
+"""Recipes that need operators of ours, exported small and run by farm-runner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import recipes, registry
+from models.sources.seeded import SeededCheckpoint
+from tests.integration.models import exports
+
+from .conftest import Run, Start
+
+pytestmark = pytest.mark.export
+
+
+@pytest.mark.parametrize("quantised_kv_cache", [False, True], ids=["fp32-cache", "int8-cache"])
+def test_the_runner_computes_what_eager_computes(
+    start: Start, tmp_path: Path, quantised_kv_cache: bool
+) -> None:
+    entry = registry.get("tiny-llama")
+    assert entry.seeded is not None
+    model = SeededCheckpoint(entry.seeded[0], 0)
+    recipe = replace(recipes.get("xnnpack-fp32"), quantised_kv_cache=quantised_kv_cache)
+    exports.export(model, recipe, tmp_path / "model.pte")
+    expected = exports.eager(model, recipe, tmp_path).numpy()
+    passes = [
+        {"name": "decode", "chunks": [1] * len(exports.TOKENS)},
+        {"name": "prefill", "chunks": [30, 10]},
+    ]
+    tokens = [int(token) for token in exports.TOKENS]
+    request = {"protocol": 1, "threads": 2, "tokens": tokens, "logits": passes}
+    run = start(tmp_path / "model.pte", request)
+    assert run.code == 0, run.err
+    assert np.abs(run.logits("decode") - expected).max() <= 1e-3
+    prefill = torch.from_numpy(run.logits("prefill").copy())
+    assert exports.kl_mean(torch.from_numpy(expected[[29, 39]]), prefill) <= 1e-3
+
+
+def _logits(start: Start, folder: Path, threads: int, xnnpack: str) -> tuple[Run, bytes]:
+    tokens = [int(token) for token in exports.TOKENS]
+    passes = [{"name": "decode", "chunks": [1] * 5}, {"name": "prefill", "chunks": [7, 17, 16]}]
+    request = {"protocol": 1, "threads": threads, "tokens": tokens, "logits": passes}
+    run = start(folder / "model.pte", request, env={"FARM_XNNPACK": xnnpack})
+    assert run.code == 0, run.err
+    return run, run.logits("decode").tobytes() + run.logits("prefill").tobytes()
+
+
+@pytest.mark.parametrize("group", [32, 128])
+def test_our_4_bit_products_give_the_bits_of_xnnpack(
+    start: Start, tmp_path: Path, group: int
+) -> None:
+    if " avx2 " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("needs a CPU with AVX2")
+    entry = registry.get("tiny-llama")
+    assert entry.seeded is not None
+    shape = replace(entry.seeded[0], dim=128, hidden=256)
+    recipe = replace(recipes.get("xnnpack-8da4w"), group_size=group)
+    exports.export(SeededCheckpoint(shape, 0), recipe, tmp_path / "model.pte")
+    ours, our_bits = _logits(start, tmp_path, 2, "farm")
+    stock, stock_bits = _logits(start, tmp_path, 1, "stock")
+    assert our_bits == stock_bits
+    lent = {"xnnpack::qd8_f32_qb4w=farm", "xnnpack::qb4w_packing=farm"}
+    assert lent <= set(ours.one("hello")["kernels"])
+    assert not lent & set(stock.one("hello")["kernels"])

@@ -1,0 +1,204 @@
+"""A device whose C library doesn't serve gets a runner with its own; builds with an NDK."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from farm.core.artifact import Sdk
+from farm.core.device import DeviceEntry, DeviceFacts
+from farm.core.events import JobFinished
+from farm.core.runtime import (
+    OWN,
+    PLAIN,
+    BuildVariant,
+    DeployFile,
+    DeviceJob,
+    LaunchRequest,
+    Measure,
+    RunnerBuild,
+)
+from farm.home import store_root
+from farm.site.agent import SiteAgent
+from farm.site.store import ContentStore
+from runners.android import API, NDK, PREFIX, SOURCE, find_android
+from runners.build import build_for_android
+from runners.executorch import ExecutorchRunner
+from runners.sdk import installed_sdk, sdk_for
+
+from .conftest import CACHE
+
+pytestmark = pytest.mark.export
+
+
+class NewerRunner(ExecutorchRunner):
+    """farm-runner as a newer system would build it: it asks for a glibc that nobody has yet."""
+
+    def __init__(self, folder: Path, *, bundles: bool) -> None:
+        super().__init__()
+        self._folder = folder
+        self._bundles = bundles
+
+    def build(
+        self,
+        abi: str,
+        facts: DeviceFacts,
+        home: Path,
+        sdk: Sdk,
+        progress: Callable[[str], None] | None = None,
+        variant: BuildVariant = PLAIN,
+    ) -> RunnerBuild:
+        if variant.own_libc and self._bundles:
+            return super().build(abi, facts, home, sdk, progress, variant)
+        build = super().build(abi, facts, home, sdk, progress)
+        program = next(file for file in build.files if file.path == "farm-runner")
+        newer = self._folder / "newer"
+        newer.write_bytes(
+            self.files(build)[program.object.sha256]
+            .read_bytes()
+            .replace(b"\0GLIBC_2.34\0", b"\0GLIBC_9.34\0")
+        )
+        object_ref = ContentStore(store_root(home)).put_file(newer, "farm-runner")
+        self._files[object_ref.sha256] = newer
+        files = tuple(
+            DeployFile(object_ref, file.path, file.executable) if file is program else file
+            for file in build.files
+        )
+        return RunnerBuild(
+            build.name, "newer", abi, object_ref.sha256, files, build.argv, build.env, build.libc
+        )
+
+
+def run_one(home: Path, runner: ExecutorchRunner, program: Path) -> JobFinished:
+    entry = DeviceEntry("here", "local", root=str(home.parent / "device"))
+    model = ContentStore(store_root(home)).put_file(program, "model.pte")
+
+    async def scenario() -> JobFinished:
+        agent = SiteAgent(home, find_runner=lambda _spec: runner, discover=lambda _named, _site: [])
+        await agent.inventory([entry], adb_auto=False)
+        launch = LaunchRequest(1, measures=(Measure("tg4", 0, 4, 0, 1, 0),))
+        files = (DeployFile(model, "model.pte"),)
+        await agent.submit([DeviceJob("cell:a", 1, 1, "run-1", "c", "here", OWN, files, (launch,))])
+        seq = 0
+        while True:
+            for item in await agent.poll(seq, 1.0):
+                seq = item.seq
+                if isinstance(item.event, JobFinished):
+                    await agent.close()
+                    return item.event
+
+    return asyncio.run(scenario())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    (folder / "native").symlink_to(CACHE)
+    return folder
+
+
+def test_too_old_a_glibc_gets_the_bundle(home: Path, tmp_path: Path, tiny: Path) -> None:
+    finished = run_one(home, NewerRunner(tmp_path, bundles=True), tiny / "last.pte")
+    assert finished.error is None, finished.error
+    assert finished.result is not None
+    build = finished.result.runner
+    assert build.libc == "glibc-bundle"
+    assert "didn't start with the device's own C library" in build.how
+    assert finished.result.deployed.pushed_bytes > (tiny / "last.pte").stat().st_size
+    assert not list((tmp_path / "device" / "work").iterdir())
+
+
+def test_without_a_bundle_the_device_is_unfit(home: Path, tmp_path: Path, tiny: Path) -> None:
+    finished = run_one(home, NewerRunner(tmp_path, bundles=False), tiny / "last.pte")
+    assert type(finished.error).__name__ == "DeviceUnfit"
+    assert finished.error is not None
+    assert "GLIBC_9.34" in finished.error.message
+    assert "older than the one the runner was built with" in finished.error.message
+    assert not list((tmp_path / "device" / "work").iterdir())
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> tuple[Path, Path]:
+    """An NDK's layout around Debian's cross compiler, and an install tree of ExecuTorch.
+
+    It shows that our build takes both as they are laid out; it says nothing about a phone.
+    """
+    cross = shutil.which("aarch64-linux-gnu-g++")
+    if cross is None:
+        pytest.skip("needs g++-aarch64-linux-gnu")
+    folder = tmp_path / "ndk" / "toolchains" / "llvm" / "prebuilt" / "linux-x86_64" / "bin"
+    folder.mkdir(parents=True)
+    clang = folder / f"aarch64-linux-android{API}-clang++"
+    # glibc has no liblog, so the word for it is dropped.
+    clang.write_text(
+        "#!/bin/bash\nwords=()\n"
+        'for word in "$@"; do [ "$word" = -llog ] || words+=("$word"); done\n'
+        f'exec {cross} "${{words[@]}}"\n'
+    )
+    clang.chmod(0o755)
+    sdk = sdk_for("arm64-v8a", installed_sdk(), CACHE, lambda _line: None)
+    prefix = tmp_path / "prefix"
+    prefix.mkdir()
+    (prefix / "include").symlink_to(sdk / "include")
+    (prefix / "lib").mkdir()
+    for name in ("", "_backend_xnnpack", "_kernels_optimized", "_kernels_quantized", "_threadpool"):
+        (prefix / "lib" / f"libexecutorch{name}.so").symlink_to(
+            sdk / "lib" / f"libexecutorch{name}.so"
+        )
+    return tmp_path / "ndk", prefix
+
+
+def hello(files: Path) -> dict[str, object]:
+    emulator = shutil.which("qemu-aarch64-static")
+    if emulator is None:
+        pytest.skip("needs qemu-user-static")
+    words = [emulator, "-L", "/usr/aarch64-linux-gnu", "-E", "LD_LIBRARY_PATH=./lib"]
+    done = subprocess.run(
+        [*words, "./farm-runner", "--hello"], cwd=files, capture_output=True, text=True, check=True
+    )
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def test_a_prefix_and_an_ndk_build_a_runner(stand_in: tuple[Path, Path], tmp_path: Path) -> None:
+    ndk, prefix = stand_in
+    environment = {NDK: str(ndk), PREFIX: str(prefix)}
+    android = find_android("arm64-v8a", tmp_path, environment, lambda _line: None)
+    assert not isinstance(android, str)
+    build = build_for_android("arm64-v8a", android, CACHE)
+    assert (build.libc, build.how) == ("bionic", f"NDK, prefix {PREFIX}")
+    assert hello(build.files[0].path.parent)["backends"] == ["XnnpackBackend"]
+
+
+def test_a_checkout_is_built_with_the_ndk_once(stand_in: tuple[Path, Path], tmp_path: Path) -> None:
+    if shutil.which("cmake") is None:
+        pytest.skip("needs cmake")
+    ndk, prefix = stand_in
+    toolchain = ndk / "build" / "cmake" / "android.toolchain.cmake"
+    toolchain.parent.mkdir(parents=True)
+    toolchain.write_text("set(CMAKE_SYSTEM_NAME Linux)\n")
+    source = tmp_path / "checkout"
+    source.mkdir()
+    (source / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.18)\nproject(tree NONE)\n"
+        "if(NOT EXECUTORCH_BUILD_XNNPACK OR NOT ANDROID_ABI STREQUAL arm64-v8a)\n"
+        '  message(FATAL_ERROR "options are missing")\nendif()\n'
+        f"install(DIRECTORY {prefix}/ DESTINATION . USE_SOURCE_PERMISSIONS)\n"
+    )
+    environment = {NDK: str(ndk), SOURCE: str(source)}
+    said: list[str] = []
+    for _ in range(2):
+        android = find_android("arm64-v8a", tmp_path / "cache", environment, said.append)
+        assert not isinstance(android, str)
+        assert android.how == f"NDK, built from {SOURCE}"
+    assert said == [
+        f"{verb} ExecuTorch for android arm64-v8a" for verb in ("configuring", "building")
+    ]
