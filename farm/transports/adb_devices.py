@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 _DEFAULT_PORT = 5037
 _START_S = 20.0
 _LIST_S = 5.0
+#: How long a device that was just connected may take to say who it is.
+_SETTLE_S = 1.5
 #: States whose name is one word; `no permissions` goes on with a free text.
 _REMEDIES = {
     "unauthorized": "unlock it and accept the USB debugging question, then try again",
@@ -253,23 +255,44 @@ def forget(address: tuple[str, int], serial: str) -> None:
 
 
 def _connect(address: tuple[str, int], serial: str, *, again: bool, deadline: Deadline) -> None:
-    """Connect, and wait until the device is usable."""
-    try:
-        if again:
-            with contextlib.suppress(ServerRefused):  # it is gone already
-                _ask(address, f"host:disconnect:{serial}", deadline)
-        said = _ask(address, f"host:connect:{serial}", deadline)
-    except _FAILURES as error:
-        raise ConnectError(f"adb connect {serial}: no answer ({error})") from error
-    # It calls a failure a success: only the text tells.
-    if not said.startswith(("connected to", "already connected to")):
-        raise ConnectError(f"adb connect {serial}: {said.strip()}")
+    """Connect, and wait until the device is usable.
+
+    While the server itself tries a silent address again it calls it connected and lets nobody
+    else connect it; it drops its own try when asked, as soon as that ends. So it's asked often.
+    """
     while True:
-        state = state_of(address, serial)
+        try:
+            if again:
+                with contextlib.suppress(ServerRefused):  # it is gone already
+                    _ask(address, f"host:disconnect:{serial}", deadline)
+            said = _ask(address, f"host:connect:{serial}", deadline)
+        except _FAILURES as error:
+            raise ConnectError(f"adb connect {serial}: no answer ({error})") from error
+        # It calls a failure a success: only the text tells.
+        if not said.startswith(("connected to", "already connected to")):
+            raise ConnectError(f"adb connect {serial}: {said.strip()}")
+        state = _settled(address, serial, Deadline(min(_SETTLE_S, max(0.0, deadline.remaining_s))))
         if state == "device":
             return
-        if state == "unauthorized" or deadline.passed:
+        if state == "unauthorized":
             raise refusal(serial, state)
+        if deadline.passed:
+            raise ConnectError(
+                f"adb device {serial} is {state}: the adb server calls it connected, which it says "
+                "for two minutes while it tries an address that was silent: wait, or restart the "
+                "server (adb kill-server)",
+                state=state,
+                remedy="wait two minutes, or restart the adb server (adb kill-server)",
+            )
+        again = True
+
+
+def _settled(address: tuple[str, int], serial: str, limit: Deadline) -> str:
+    """State of a device once it is one that lasts, or at the limit."""
+    while True:
+        state = state_of(address, serial)
+        if state not in CONNECTABLE or limit.passed:
+            return state
         time.sleep(0.05)
 
 

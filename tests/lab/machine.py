@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from farm.core.device import DeviceEntry
+from farm.transports.adb_devices import forget, server_address
 from tests.lab.bounds import Bounds
 from tests.lab.host import LabError, find, lab_dir, reap, sh, spawn
 from tests.lab.made_sys import MadeSys
@@ -279,6 +280,8 @@ class Machine:
 
     def destroy(self) -> None:
         """Remove every trace of the device."""
+        if self.entry.adb_server is not None:
+            forget(server_address(self.entry.adb_server), self.entry.serial or "")
         self._reap()
         self._clear()
         self.slot.release()

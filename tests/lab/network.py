@@ -20,12 +20,17 @@ _LOCKS = Path("/run/farm-lab")
 _SLOTS = range(1, 255)
 
 
+#: The order in which this process takes slots. The one given back last comes last again: an adb
+#: server goes on with a silent address for minutes, and would be in the way of a new device there.
+_order = random.sample(_SLOTS, len(_SLOTS))
+
+
 class Slot:
     """A number of its own among all lab devices of this machine."""
 
     def __init__(self) -> None:
         _LOCKS.mkdir(exist_ok=True)
-        for number in random.sample(_SLOTS, len(_SLOTS)):
+        for number in list(_order):
             lock = os.open(_LOCKS / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,6 +44,8 @@ class Slot:
 
     def release(self) -> None:
         """Let others take the number."""
+        _order.remove(self.number)
+        _order.append(self.number)
         os.close(self._lock)
 
 

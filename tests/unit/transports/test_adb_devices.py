@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import socket
+import socketserver
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from farm.core.errors import ConfigError, ConnectError
 from farm.transports.adb_devices import (
     AttachedDevice,
     attached,
+    bring_online,
     ensure_server,
     listens,
     parse_devices,
@@ -18,6 +21,7 @@ from farm.transports.adb_devices import (
     unusable,
 )
 
+SERIAL = "10.0.0.17:5555"
 LIST = """\
 * daemon not running; starting now at tcp:5037
 * daemon started successfully
@@ -149,3 +153,52 @@ def test_an_adb_that_fails_to_start_is_quoted(
         port = server.getsockname()[1]
     with pytest.raises(ConnectError, match="start-server failed: cannot bind"):
         ensure_server(("127.0.0.1", port))
+
+
+@contextmanager
+def trying_server(*, lets_go_after: int) -> Iterator[tuple[tuple[str, int], list[str]]]:
+    """An adb server that itself tries a silent address, and calls it connected meanwhile.
+
+    It lets go of its own try once it was told so often to disconnect.
+    """
+    asked: list[str] = []
+
+    def answer(request: str) -> str:
+        asked.append(request)
+        if request == "host:devices-l":
+            done = asked.count(f"host:disconnect:{SERIAL}") >= lets_go_after
+            return f"{SERIAL} {'device' if done else 'offline'} transport_id:1\n"
+        return f"{'already connected to' if 'host:connect' in request else 'disconnected'} {SERIAL}"
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            size = self.rfile.read(4)
+            if size:
+                said = answer(self.rfile.read(int(size, 16)).decode()).encode()
+                self.wfile.write(b"OKAY%04x" % len(said) + said)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield ("127.0.0.1", int(server.server_address[1])), asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_server_that_tries_an_address_itself_is_asked_until_it_lets_go() -> None:
+    with trying_server(lets_go_after=2) as (address, asked):
+        assert bring_online(address, SERIAL, 10.0) == "device"
+    assert [word for word in asked if word != "host:devices-l"] == [
+        f"host:disconnect:{SERIAL}",
+        f"host:connect:{SERIAL}",
+    ] * 2
+
+
+def test_a_server_that_does_not_let_go_is_named_with_the_remedy() -> None:
+    with (
+        trying_server(lets_go_after=99) as (address, _),
+        pytest.raises(ConnectError, match=r"is offline: .* restart the server \(adb kill-server\)"),
+    ):
+        bring_online(address, SERIAL, 0.3)
