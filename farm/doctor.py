@@ -7,8 +7,8 @@ nothing.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
-import importlib.util
 import logging
 import os
 import platform
@@ -166,7 +166,9 @@ def adb(_home: Path) -> Check:
     # adbutils costs a quarter of a second, and tables import this module for Check alone.
     from farm.transports import adb_devices
 
-    program = _adb_program()
+    program: str | None = None
+    with contextlib.suppress(ConnectError):  # machines without Android devices need none
+        program = adb_devices.adb_program()
     address = adb_devices.server_address(None)
     if not adb_devices.listens(address):
         if program is None:
@@ -335,17 +337,6 @@ def _ask(words: list[str]) -> subprocess.CompletedProcess[str]:
         check=False,
         stdin=subprocess.DEVNULL,
     )
-
-
-def _adb_program() -> str | None:
-    """The adb on the PATH, else the one inside adbutils."""
-    if found := shutil.which("adb"):
-        return found
-    spec = importlib.util.find_spec("adbutils")
-    if spec is None or spec.origin is None:
-        return None
-    bundled = Path(spec.origin).parent / "binaries" / "adb"
-    return str(bundled) if os.access(bundled, os.X_OK) else None
 
 
 def _entries(folder: Path) -> Iterable[Path]:

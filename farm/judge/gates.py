@@ -46,11 +46,6 @@ _STAGE = {"host": "host_pte", "eager_fp32": "eager_fp32", "eager_quantised": "ea
 _PATH = "decode"
 
 
-def known_metrics() -> tuple[str, ...]:
-    """Every metric that a config may gate by class; exact names such as `tg64@d512` work too."""
-    return (*CORRECTNESS_METRICS, *PERFORMANCE_METRICS, *MEMORY_METRICS)
-
-
 def wanted_pairs(gates: Iterable[Gate]) -> set[tuple[str, str]]:
     """Stage pairs beyond the chain that these gates need compared on the decode path."""
     wanted: set[tuple[str, str]] = set()

@@ -64,8 +64,6 @@ class AttachedDevice:
     state: str
     model: str | None = None
     product: str | None = None
-    #: USB port; None over TCP or where the server doesn't tell.
-    usb: str | None = None
 
     @property
     def remedy(self) -> str:
@@ -100,7 +98,6 @@ def _row(line: str) -> AttachedDevice | None:
         state=state,
         model=tags.get("model"),
         product=tags.get("product"),
-        usb=tags.get("usb"),
     )
 
 

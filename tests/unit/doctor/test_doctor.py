@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from farm import doctor
+from farm.core.errors import ConnectError
 from farm.doctor import Check, checks, judge_cores
 from farm.home import model_cache, native_cache, store_root
 from farm.hostlimits import Limits
@@ -145,7 +146,11 @@ def hang_up_on(listener: socket.socket, callers: int) -> None:
 
 def test_no_adb_at_all_only_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adb_devices, "listens", lambda _address: False)
-    monkeypatch.setattr(doctor, "_adb_program", lambda: None)
+
+    def missing() -> str:
+        raise ConnectError("there is no adb program")
+
+    monkeypatch.setattr(adb_devices, "adb_program", missing)
     check = doctor.adb(Path())
     assert (check.status, "apt-get install adb" in check.remedy) == ("warn", True)
 

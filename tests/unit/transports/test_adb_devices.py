@@ -50,8 +50,7 @@ def test_every_row_of_a_list_is_read() -> None:
         ("SHORT", "device"),
         ("Z9", "recovery"),
     ]
-    assert rows[0] == AttachedDevice("R5CT10ABCDE", "device", "SM_S921B", "e1sxxx", "1-4.2")
-    assert rows[1].usb is None
+    assert rows[0] == AttachedDevice("R5CT10ABCDE", "device", "SM_S921B", "e1sxxx")
     assert rows[6].model is None
 
 
