@@ -3,10 +3,14 @@
 Every repeat is a measurement of its own, as `farm bench --precision` makes it: launches until the
 95 % interval of the rate is 3 % wide, or until the repeat's share of the time is spent. Two
 intervals that both hold the truth overlap; 20 pairs of neighbours show how often they do. Prefill
-depends on the core, decode also on who else uses the memory. Widths are judged where the machine
-was quiet: where no guard saw other programs, steal, a cap or samples that scatter.
+depends on the core, decode also on who else uses the memory.
 
-    python benchmarks/coverage.py [--pte FILE] [--repeats 40] [--minutes 9] [--threads 1]
+A repeat during which a guard saw other programs, steal or a cap is one that farm calls invalid: it
+is listed, and made again at the end, up to as often as there are repeats. Widths are judged where
+the samples didn't scatter either. Before the first repeat farm learns what is usual on this machine
+from some short measurements, as it would have in earlier nights.
+
+    python benchmarks/coverage.py [--pte FILE] [--repeats 40] [--minutes 28] [--threads 1]
         [--metric pp64 | tg32]
 """
 
@@ -34,7 +38,9 @@ METRICS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 WIDTH = 0.03
 #: Guards that say whether something else used the machine.
-QUIET = ("load", "hidden_cap", "clock_cap", "spread")
+FOREIGN = ("load", "hidden_cap", "clock_cap")
+#: Short measurements before the first repeat, spread over so many seconds.
+LEARNING, LEARNING_S = 8, 60.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,13 @@ class Repeat:
     low: float
     high: float
     launches: int
-    quiet: bool
+    #: Guards that fired, of `FOREIGN` and of scatter.
+    flags: tuple[str, ...]
+
+    @property
+    def valid(self) -> bool:
+        """True when no guard that could be read saw anything else at work."""
+        return not set(self.flags) & set(FOREIGN)
 
     @property
     def width(self) -> float:
@@ -74,12 +86,19 @@ def measure(pte: Path, metric: str, threads: int, budget_s: float) -> Repeat | N
     if row.median is None or row.ci95 is None:
         return None
     launches = len({sample.launch for sample in row.samples})
-    return Repeat(row.median, *row.ci95, launches, is_quiet(row))
+    return Repeat(row.median, *row.ci95, launches, flags(row))
 
 
-def is_quiet(row: PerformanceReport) -> bool:
-    """True when no guard that could be read saw anything else at work."""
-    return not any(row.guards.get(name) == "flagged" for name in QUIET)
+def flags(row: PerformanceReport) -> tuple[str, ...]:
+    """Guards that say that the machine wasn't quiet."""
+    return tuple(n for n in (*FOREIGN, "spread") if row.guards.get(n) == "flagged")
+
+
+def learn(pte: Path, metric: str, threads: int) -> None:
+    """Let farm see what fixed work usually takes here."""
+    for _ in range(LEARNING):
+        measure(pte, metric, threads, 1.0)
+        time.sleep(LEARNING_S / LEARNING)
 
 
 def overlap(a: Repeat, b: Repeat) -> bool:
@@ -87,22 +106,27 @@ def overlap(a: Repeat, b: Repeat) -> bool:
     return a.low <= b.high and b.low <= a.high
 
 
-def judge(metric: str, found: list[Repeat], failed: int) -> dict[str, object]:
+def judge(metric: str, found: list[Repeat], failed: int, wanted: int) -> dict[str, object]:
     """Count, print, and return the last line's document."""
-    pairs = list(zip(found[::2], found[1::2], strict=False))
+    valid = [repeat for repeat in found if repeat.valid]
+    pairs = list(zip(valid[::2], valid[1::2], strict=False))
     overlapping = sum(overlap(a, b) for a, b in pairs)
-    quiet = sorted(repeat.width for repeat in found if repeat.quiet)
+    every = list(zip(found[::2], found[1::2], strict=False))
+    quiet = sorted(repeat.width for repeat in found if not repeat.flags)
     typical = quiet[int(0.95 * (len(quiet) - 1))] if quiet else None
     share = overlapping / len(pairs) if pairs else 0.0
     print(
-        f"{overlapping} of {len(pairs)} pairs overlap; {len(quiet)} of {len(found)} repeats quiet"
+        f"{overlapping} of {len(pairs)} pairs overlap; {len(valid)} of {len(found)} repeats valid,"
+        f" {len(quiet)} quiet"
     )
     figures = {
         "metric": metric,
         "pairs": len(pairs),
         "overlapping": overlapping,
         "repeats": len(found),
+        "valid": len(valid),
         "without_interval": failed,
+        "overlapping_of_all": [sum(overlap(a, b) for a, b in every), len(every)],
         "quiet": len(quiet),
         "quiet_width_p95": typical,
         "width_widest": max((repeat.width for repeat in found), default=None),
@@ -114,42 +138,49 @@ def judge(metric: str, found: list[Repeat], failed: int) -> dict[str, object]:
         "ratios": {"overlapping": share},
         "targets": {"overlapping": 0.95, "quiet_width_p95": WIDTH},
         "met": failed == 0
-        and len(pairs) > 0
+        and len(valid) >= wanted
         and share >= 0.95
         and typical is not None
         and typical <= WIDTH,
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pte", type=Path, help="default: the artifact of configs/llama_q4.yaml")
-    parser.add_argument("--repeats", type=int, default=40)
-    parser.add_argument("--minutes", type=float, default=9.0, help="for all repeats")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--metric", choices=sorted(METRICS), default="pp64")
-    options = parser.parse_args()
-    pte = options.pte or artifact(ROOT)
-    end = time.monotonic() + 60 * options.minutes
+def repeats(
+    pte: Path, metric: str, threads: int, wanted: int, minutes: float
+) -> tuple[list[Repeat], int]:
+    """Measure until so many repeats are valid; return them all, and how many had no interval."""
     found: list[Repeat] = []
     failed, overhead = 0, 2.0
-    print(f"{'repeat':>6} {'tok/s':>8} {'low':>8} {'high':>8} {'width':>6} {'launches':>8}")
-    for number in range(options.repeats):
-        share = (end - time.monotonic()) / (options.repeats - number)
+    print(f"{'repeat':>6} {'tok/s':>8} {'low':>8} {'high':>8} {'width':>6} {'launches':>8}  flags")
+    while sum(repeat.valid for repeat in found) < wanted and len(found) + failed < 2 * wanted:
         started = time.monotonic()
-        budget_s = max(2.0, share - overhead)
-        repeat = measure(pte, options.metric, options.threads, budget_s)
+        budget_s = max(2.0, 60 * minutes / wanted - overhead)
+        repeat = measure(pte, metric, threads, budget_s)
         overhead = max(0.5, min(overhead, time.monotonic() - started - budget_s))
         if repeat is None:
             failed += 1
             continue
         found.append(repeat)
         print(
-            f"{number + 1:>6} {repeat.median:>8.2f} {repeat.low:>8.2f} {repeat.high:>8.2f}"
-            f" {repeat.width:>6.1%} {repeat.launches:>8}{'' if repeat.quiet else '  not quiet'}",
+            f"{len(found):>6} {repeat.median:>8.2f} {repeat.low:>8.2f} {repeat.high:>8.2f}"
+            f" {repeat.width:>6.1%} {repeat.launches:>8}  {', '.join(repeat.flags) or '-'}",
             flush=True,
         )
-    print(json.dumps(judge(options.metric, found, failed)))
+    return found, failed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pte", type=Path, help="default: the artifact of configs/llama_q4.yaml")
+    parser.add_argument("--repeats", type=int, default=40, help="valid ones")
+    parser.add_argument("--minutes", type=float, default=28.0, help="for that many repeats")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--metric", choices=sorted(METRICS), default="pp64")
+    options = parser.parse_args()
+    pte = options.pte or artifact(ROOT)
+    learn(pte, options.metric, options.threads)
+    found, failed = repeats(pte, options.metric, options.threads, options.repeats, options.minutes)
+    print(json.dumps(judge(options.metric, found, failed, options.repeats)))
 
 
 if __name__ == "__main__":

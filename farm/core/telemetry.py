@@ -23,8 +23,10 @@ class CoreSpeed:
     """One core under fixed work."""
 
     cpu: int
-    #: CPU time of the fastest unit of work, nanoseconds.
+    #: CPU time of the fastest unit of work of which each step needs the last one, nanoseconds.
     unit_ns: int
+    #: The same of work that keeps all units of a core busy: slower beside another thread of it.
+    wide_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

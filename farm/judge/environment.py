@@ -5,12 +5,12 @@ One launch in which a guard fires spoils the job's numbers: its launches are poo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from farm.core.classes import DeviceClass
 from farm.core.device import DeviceEntry, DeviceFacts
 from farm.core.runtime import DeviceRunResult
-from farm.core.telemetry import Calibration, LaunchTelemetry
+from farm.core.telemetry import Calibration, CoreSpeed, LaunchTelemetry
 from farm.judge.guards import Guard, GuardState
 
 #: Smallest fall of a clock's ceiling, or rise of the time for fixed work, that counts as a cap.
@@ -24,6 +24,12 @@ OTHER_CORES, OTHER_SHARE = 0.3, 0.10
 #: CPU time that fixed work may miss with nobody else using it, in cores' worth.
 MISSING_CORES = 0.25
 
+#: Both kinds of fixed work: one shows the clock, the other who else uses the core's units.
+_KINDS: tuple[tuple[Callable[[CoreSpeed], int | None], str], ...] = (
+    (lambda core: core.unit_ns, "fixed work"),
+    (lambda core: core.wide_ns, "fixed work that fills the core"),
+)
+
 _UNDER_VOLTAGE = 1
 #: Clock capped, throttled, soft limit of temperature.
 _FIRMWARE_CAPS = 2 | 4 | 8
@@ -36,7 +42,7 @@ def environment_guards(
     said = run.telemetry
     guards = [
         Guard("emulated", "flagged" if facts.emulated else "ok"),
-        hidden_cap(facts, said),
+        hidden_cap(facts, said, run.usual),
         load(facts, said),
     ]
     clock = clock_cap(said)
@@ -74,10 +80,15 @@ def clock_cap(said: Sequence[LaunchTelemetry]) -> Guard:
     return _decided("clock_cap", fired, known, f"no scaling_max_freq{where}")
 
 
-def hidden_cap(facts: DeviceFacts, said: Sequence[LaunchTelemetry]) -> Guard:
-    """The device gave less than its clocks say: fixed work slowed, a quota, a hypervisor."""
+def hidden_cap(
+    facts: DeviceFacts, said: Sequence[LaunchTelemetry], usual: Sequence[CoreSpeed]
+) -> Guard:
+    """The device gave less than its clocks say: fixed work slowed, a quota, a hypervisor.
+
+    Fixed work is compared with its best in this job, and with what was `usual` in earlier ones.
+    """
     points = [p for launch in said for p in (launch.before, launch.after) if p is not None]
-    fired = _slowed(facts, points)
+    fired = _slowed(facts, points, usual)
     fired += _kept_from_work(points)
     for launch in said:
         count, seconds = launch.throttled or 0, launch.throttled_s
@@ -133,23 +144,33 @@ def power_mode(said: Sequence[LaunchTelemetry], wanted: str | None) -> Guard:
     return _decided("power_mode", fired, bool(modes), "no nvpmodel status")
 
 
-def _slowed(facts: DeviceFacts, points: Sequence[Calibration]) -> list[str]:
-    """Clusters whose fixed work took longer at some point than at their best."""
+def _slowed(
+    facts: DeviceFacts, points: Sequence[Calibration], usual: Sequence[CoreSpeed]
+) -> list[str]:
+    """Clusters whose fixed work took longer at some point than at their best, or than usual."""
     clusters = [cluster.cores for cluster in facts.clusters] or [
         tuple(sorted({core.cpu for point in points for core in point.cores}))
     ]
     found = []
     for cores in clusters:
-        # The fastest core of a cluster: a cap is on all of them, a disturbance on one.
-        best = [
-            min(core.unit_ns for core in point.cores if core.cpu in cores)
-            for point in points
-            if any(core.cpu in cores for core in point.cores)
-        ]
-        if best and max(best) > (1 + MAX_SLOWDOWN) * min(best):
-            slower = max(best) / min(best) - 1
-            found.append(f"fixed work took {slower:.0%} longer on cores {_span(cores)}")
+        for took, how in _KINDS:
+            times = [t for point in points if (t := _fastest(point.cores, cores, took)) is not None]
+            normal = _fastest(usual, cores, took)
+            if not times:
+                continue
+            best = min(times) if normal is None else min(*times, normal)
+            if (slower := max(times) / best - 1) > MAX_SLOWDOWN:
+                than = "" if best in times else " than in earlier jobs"
+                found.append(f"{how} took {slower:.0%} longer{than} on cores {_span(cores)}")
     return found
+
+
+def _fastest(
+    speeds: Sequence[CoreSpeed], cores: Sequence[int], took: Callable[[CoreSpeed], int | None]
+) -> int | None:
+    """Time of a cluster's fastest core: a cap is on all of them, a disturbance on one."""
+    times = [t for core in speeds if core.cpu in cores and (t := took(core)) is not None]
+    return min(times, default=None)
 
 
 def _kept_from_work(points: Sequence[Calibration]) -> list[str]:

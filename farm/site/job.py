@@ -16,12 +16,7 @@ from farm.clock import Deadline
 from farm.core.artifact import ObjectRef
 from farm.core.classes import DeviceClass, device_class
 from farm.core.device import DeviceEntry
-from farm.core.errors import (
-    DeviceUnfit,
-    FarmError,
-    RunnerError,
-    TransportError,
-)
+from farm.core.errors import DeviceUnfit, FarmError, RunnerError, TransportError
 from farm.core.events import JobProgress
 from farm.core.launches import least_launches, without_baseline
 from farm.core.runtime import (
@@ -51,6 +46,7 @@ from farm.site.progress import Progress
 from farm.site.results import common_clock, fetch_logits, fetch_logs, push_files
 from farm.site.rounds import Rounds
 from farm.site.sending import provide_runner, send
+from farm.site.speeds import usual_speeds
 from farm.site.supervised import MAX_OUTPUT_BYTES, follow, persevere
 from farm.site.telemetry import INTERVAL_S, fetch_telemetry
 
@@ -201,6 +197,7 @@ class JobRun:
             conditions(before, after),
             starts=tuple(self._starts),
             telemetry=tuple(self._telemetry),
+            usual=usual_speeds(self._context.home, before.facts.identity, self._telemetry),
             stop=launched.stop,
             same_as_baseline=job.baseline is not self.job.baseline and not unpaired,
             unpaired=unpaired or launched.unpaired,

@@ -134,7 +134,9 @@ def _calibration(value: Mapping[str, Any], cores: list[Any], ticks_s: float) -> 
         match core:
             case {"cpu": int(cpu), "unit_ns": int(unit), "cpu_ns": int(used), "wall_ns": int(wall)}:
                 if unit > 0 and wall > 0:
-                    speeds.append(CoreSpeed(cpu, unit))
+                    wide = core.get("wide_ns")
+                    known = isinstance(wide, int) and wide > 0
+                    speeds.append(CoreSpeed(cpu, unit, wide if known else None))
                     cpu_ns, wall_ns = cpu_ns + used, wall_ns + wall
     if not speeds:
         return None

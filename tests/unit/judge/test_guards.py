@@ -8,7 +8,7 @@ from farm.core.classes import device_class
 from farm.core.device import CoreCluster, DeviceEntry, DeviceFacts
 from farm.core.runtime import DeviceRunResult
 from farm.core.telemetry import Calibration, ClockRange, CoreSpeed, LaunchTelemetry
-from farm.judge.environment import environment_guards
+from farm.judge.environment import environment_guards, hidden_cap
 from farm.judge.guards import (
     Guard,
     backend_guard,
@@ -133,6 +133,40 @@ DISTURBED = Calibration((CoreSpeed(0, 3_200_000), CoreSpeed(1, 2_510_000)), 1.0,
 )
 def test_hidden_caps(changes: dict[str, object], flagged: bool) -> None:
     assert ("hidden_cap" in fired(telemetry(**changes))) is flagged
+
+
+def speeds(unit_ns: int, wide_ns: int | None = None) -> tuple[CoreSpeed, ...]:
+    return (CoreSpeed(0, unit_ns, wide_ns), CoreSpeed(1, unit_ns, wide_ns))
+
+
+@pytest.mark.parametrize(
+    ("usual", "detail"),
+    [
+        ((), ""),
+        (speeds(2_400_000, 2_000_000), ""),
+        (speeds(3_000_000, 3_000_000), ""),
+        (speeds(2_000_000), "fixed work took 25% longer than in earlier jobs on cores 0-1"),
+        (
+            speeds(2_500_000, 1_600_000),
+            "fixed work that fills the core took 25% longer than in earlier jobs on cores 0-1",
+        ),
+    ],
+)
+def test_a_job_that_was_slow_from_its_start_is_seen_beside_earlier_ones(
+    usual: tuple[CoreSpeed, ...], detail: str
+) -> None:
+    point = Calibration(speeds(2_500_000, 2_000_000), 1.0, 0.0)
+    found = hidden_cap(facts(), [telemetry(before=point, after=point)], usual)
+    assert (found.state, found.detail) == ("flagged" if detail else "ok", detail)
+
+
+def test_a_core_that_somebody_began_to_share_during_a_launch() -> None:
+    said = telemetry(
+        before=Calibration(speeds(2_500_000, 2_000_000), 1.0, 0.0),
+        after=Calibration(speeds(2_510_000, 2_800_000), 1.0, 0.0),
+    )
+    found = hidden_cap(facts(), [said], ())
+    assert found.detail == "fixed work that fills the core took 40% longer on cores 0-1"
 
 
 def test_a_cap_on_one_cluster_is_seen_beside_a_fast_one() -> None:

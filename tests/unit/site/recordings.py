@@ -25,8 +25,8 @@ def sample(t_s: float, *texts: str | None, cost_s: float = 0.001) -> str:
 
 def calibration(unit_ns: int = 2_500_000, share: float = 1.0, busy: int = 40) -> str:
     cores = [
-        {"cpu": cpu, "units": 9, "unit_ns": unit_ns, "cpu_ns": round(2e8 * share),
-         "wall_ns": 200_000_000}
+        {"cpu": cpu, "units": 9, "unit_ns": unit_ns, "wide_ns": 2 * unit_ns,
+         "cpu_ns": round(2e8 * share), "wall_ns": 200_000_000}
         for cpu in (0, 1)
     ]  # fmt: skip
     before, after = STAT.format(busy=0, idle=0, steal=0), STAT.format(busy=busy, idle=0, steal=0)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from farm.core.runtime import Sample
-from farm.core.telemetry import ClockRange, LaunchTelemetry
+from farm.core.telemetry import ClockRange, CoreSpeed, LaunchTelemetry
 from farm.site.parsers.telemetry import (
     cpu_times,
     firmware_bits,
@@ -53,7 +53,7 @@ def test_a_quiet_launch_is_summed_up() -> None:
     assert found.load1 == 0.5
     assert found.before is not None
     assert found.after is not None
-    assert [core.unit_ns for core in found.after.cores] == [2_600_000] * 2
+    assert found.after.cores == tuple(CoreSpeed(cpu, 2_600_000, 5_200_000) for cpu in (0, 1))
     assert found.before.others == pytest.approx(0.0)
 
 
