@@ -71,7 +71,7 @@ def measure(pte: Path, metric: str, threads: int, budget_s: float) -> Repeat | N
     workload = Workload(
         prefill=prefill,
         decode=decode,
-        launches=4,
+        launches=8,  # with fewer an interval doesn't see how the machine drifts
         max_launches=50,
         repetitions=3,
         warmup=1,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from farm.core.artifact import LogitsPass, LogitsRef, ObjectRef, Sdk
-from farm.core.telemetry import CoreSpeed, LaunchTelemetry, Start
+from farm.core.telemetry import NOTHING_USUAL, LaunchTelemetry, Start, Usual
 
 RunnerKind = Literal["executorch", "executorch_python", "llama_main", "llama_cpp", "command"]
 RUNNER_KINDS: dict[str, RunnerKind] = {kind: kind for kind in get_args(RunnerKind)}
@@ -365,8 +365,8 @@ class DeviceRunResult:
     #: Of each timed launch: how warm the device was at its start, and what it said meanwhile.
     starts: tuple[Start, ...] = ()
     telemetry: tuple[LaunchTelemetry, ...] = ()
-    #: What fixed work took on each core in the device's earlier jobs; empty while few are known.
-    usual: tuple[CoreSpeed, ...] = ()
+    #: What fixed work took in the device's earlier jobs.
+    usual: Usual = NOTHING_USUAL
     #: None where the number of launches was fixed.
     stop: Stop | None = None
     #: True when the baseline arm is the candidate, file by file: it wasn't measured again.

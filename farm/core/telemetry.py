@@ -38,6 +38,20 @@ class Calibration:
     share: float
     #: Cores' worth of CPU time that other programs used meanwhile.
     others: float | None
+    #: CPU time of so many reads of single cache lines in memory that no core's own cache holds,
+    #: nanoseconds.
+    memory_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What fixed work took in a device's earlier jobs; empty while few are known."""
+
+    cores: tuple[CoreSpeed, ...] = ()
+    memory_ns: int | None = None
+
+
+NOTHING_USUAL = Usual()
 
 
 @dataclass(frozen=True, slots=True)

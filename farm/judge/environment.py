@@ -5,16 +5,19 @@ One launch in which a guard fires spoils the job's numbers: its launches are poo
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 
 from farm.core.classes import DeviceClass
 from farm.core.device import DeviceEntry, DeviceFacts
 from farm.core.runtime import DeviceRunResult
-from farm.core.telemetry import Calibration, CoreSpeed, LaunchTelemetry
+from farm.core.telemetry import Calibration, CoreSpeed, LaunchTelemetry, Usual
 from farm.judge.guards import Guard, GuardState
 
 #: Smallest fall of a clock's ceiling, or rise of the time for fixed work, that counts as a cap.
 MAX_SLOWDOWN = 0.15
+#: Rise of the time for reading memory that counts as somebody else's use of it.
+MAX_MEMORY_SLOWDOWN = 0.30
 #: Share of the CPU time wanted that a hypervisor may keep.
 MAX_STEAL = 0.05
 #: Share of a launch that may pass while its control group is out of CPU time.
@@ -43,7 +46,7 @@ def environment_guards(
     guards = [
         Guard("emulated", "flagged" if facts.emulated else "ok"),
         hidden_cap(facts, said, run.usual),
-        load(facts, said),
+        load(facts, said, run.usual),
     ]
     clock = clock_cap(said)
     if kind in ("phone", "board") or clock.state != "unavailable":
@@ -80,15 +83,13 @@ def clock_cap(said: Sequence[LaunchTelemetry]) -> Guard:
     return _decided("clock_cap", fired, known, f"no scaling_max_freq{where}")
 
 
-def hidden_cap(
-    facts: DeviceFacts, said: Sequence[LaunchTelemetry], usual: Sequence[CoreSpeed]
-) -> Guard:
+def hidden_cap(facts: DeviceFacts, said: Sequence[LaunchTelemetry], usual: Usual) -> Guard:
     """The device gave less than its clocks say: fixed work slowed, a quota, a hypervisor.
 
     Fixed work is compared with its best in this job, and with what was `usual` in earlier ones.
     """
-    points = [p for launch in said for p in (launch.before, launch.after) if p is not None]
-    fired = _slowed(facts, points, usual)
+    points = _points(said)
+    fired = _slowed(facts, points, usual.cores)
     fired += _kept_from_work(points)
     for launch in said:
         count, seconds = launch.throttled or 0, launch.throttled_s
@@ -100,8 +101,8 @@ def hidden_cap(
     return _decided("hidden_cap", fired, known, "no fixed work before and after the launches")
 
 
-def load(facts: DeviceFacts, said: Sequence[LaunchTelemetry]) -> Guard:
-    """Other programs used the device."""
+def load(facts: DeviceFacts, said: Sequence[LaunchTelemetry], usual: Usual) -> Guard:
+    """Other programs used the device, or somebody unseen the memory behind its cores."""
     found = [_others(launch) for launch in said]
     allowed = max(OTHER_CORES, OTHER_SHARE * (facts.cores or 1))
     fired = [
@@ -109,6 +110,7 @@ def load(facts: DeviceFacts, said: Sequence[LaunchTelemetry]) -> Guard:
         for cores in found
         if cores is not None and cores > allowed
     ]
+    fired += _memory_shared(_points(said), usual)
     return _decided("load", fired, bool(found) and None not in found, "no CPU times of others")
 
 
@@ -171,6 +173,30 @@ def _fastest(
     """Time of a cluster's fastest core: a cap is on all of them, a disturbance on one."""
     times = [t for core in speeds if core.cpu in cores and (t := took(core)) is not None]
     return min(times, default=None)
+
+
+def _memory_shared(points: Sequence[Calibration], usual: Usual) -> list[str]:
+    """Memory that answered slower than usual, or slower at some times than at others.
+
+    One reading scatters, so the median is compared with what is usual, and quantiles with each
+    other: a job of many launches has many readings.
+    """
+    times = sorted(p.memory_ns for p in points if p.memory_ns is not None)
+    if not times:
+        return []
+    low, high = times[len(times) // 10], times[-1 - len(times) // 10]
+    found = []
+    if usual.memory_ns is not None:
+        slower = statistics.median(times) / usual.memory_ns - 1
+        if slower > MAX_MEMORY_SLOWDOWN:
+            found.append(f"memory answered {slower:.0%} slower than in earlier jobs")
+    if high / low - 1 > MAX_MEMORY_SLOWDOWN:
+        found.append(f"memory answered {high / low - 1:.0%} slower at times")
+    return found
+
+
+def _points(said: Sequence[LaunchTelemetry]) -> list[Calibration]:
+    return [p for launch in said for p in (launch.before, launch.after) if p is not None]
 
 
 def _kept_from_work(points: Sequence[Calibration]) -> list[str]:

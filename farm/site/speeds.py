@@ -10,24 +10,23 @@ import logging
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from farm.core.errors import StoreError
-from farm.core.telemetry import CoreSpeed, LaunchTelemetry
+from farm.core.telemetry import NOTHING_USUAL, CoreSpeed, LaunchTelemetry, Usual
 from farm.statefile import changed_state
 
 log = logging.getLogger(__name__)
 
 _FILE = "speeds.json"
 #: The fixed work of the helper, calibrate.cpp: other work can't be compared with it.
-_WORK = "2000000 chained, 1000000 wide"
+_WORK = "2000000 chained, 1000000 wide, 20000 reads in 32 MiB"
 #: Jobs that are remembered, and how many make something usual.
 _JOBS, _FEWEST = 21, 5
+#: What a job saw, by the name of the work: `chained 0` and `wide 0` of core 0, `memory`.
+_Seen = Mapping[str, int]
 
 
-def usual_speeds(
-    home: Path, identity: str, said: Sequence[LaunchTelemetry]
-) -> tuple[CoreSpeed, ...]:
+def usual_speeds(home: Path, identity: str, said: Sequence[LaunchTelemetry]) -> Usual:
     """Return what was usual before this job, and remember what this job saw.
 
     Args:
@@ -36,40 +35,51 @@ def usual_speeds(
         said: Telemetry of the job's launches.
 
     Returns:
-        The median of earlier jobs' fastest units, for each core; nothing while too few are known.
+        The median of earlier jobs' best; nothing while too few are known.
     """
     seen = _best(said)
     if not seen:
-        return ()
+        return NOTHING_USUAL
     try:
         with changed_state(home / _FILE) as data:
             known = data.get(identity)
-            jobs = known["jobs"] if isinstance(known, dict) and known.get("work") == _WORK else []
+            jobs: list[_Seen] = []
+            if isinstance(known, dict) and known.get("work") == _WORK:
+                jobs = known["jobs"]
             data[identity] = {"work": _WORK, "jobs": [*jobs, seen][-_JOBS:]}
-        return tuple(_usual(jobs))
     except StoreError as error:
         log.warning("what is usual on the device isn't known: %s", error)
-        return ()
+        return NOTHING_USUAL
+    return _usual(jobs)
 
 
-def _best(said: Iterable[LaunchTelemetry]) -> dict[str, list[int | None]]:
-    """The fastest units that a job saw, by core."""
-    found: dict[str, list[int | None]] = {}
+def _best(said: Iterable[LaunchTelemetry]) -> dict[str, int]:
+    """The least time that each work took in a job."""
+    found: dict[str, int] = {}
+
+    def keep(name: str, took: int | None) -> None:
+        if took is not None:
+            found[name] = min(took, found.get(name, took))
+
     for launch in said:
         for point in (launch.before, launch.after):
-            for core in () if point is None else point.cores:
-                best = found.setdefault(str(core.cpu), [None, None])
-                for kind, took in enumerate((core.unit_ns, core.wide_ns)):
-                    best[kind] = min((t for t in (best[kind], took) if t is not None), default=None)
+            if point is None:
+                continue
+            keep("memory", point.memory_ns)
+            for core in point.cores:
+                keep(f"chained {core.cpu}", core.unit_ns)
+                keep(f"wide {core.cpu}", core.wide_ns)
     return found
 
 
-def _usual(jobs: Sequence[Mapping[str, Any]]) -> Iterable[CoreSpeed]:
-    for cpu in sorted({cpu for job in jobs for cpu in job}, key=int):
-        units, wides = (
-            [took for job in jobs if (took := job.get(cpu, (None, None))[kind]) is not None]
-            for kind in (0, 1)
-        )
-        if len(units) >= _FEWEST:
-            wide = statistics.median_high(wides) if len(wides) >= _FEWEST else None
-            yield CoreSpeed(int(cpu), statistics.median_high(units), wide)
+def _usual(jobs: Sequence[_Seen]) -> Usual:
+    def median(name: str) -> int | None:
+        times = [job[name] for job in jobs if name in job]
+        return statistics.median_high(times) if len(times) >= _FEWEST else None
+
+    names = {name for job in jobs for name in job if name.startswith("chained ")}
+    cores = []
+    for cpu in sorted(int(name.split()[1]) for name in names):
+        if (unit_ns := median(f"chained {cpu}")) is not None:
+            cores.append(CoreSpeed(cpu, unit_ns, median(f"wide {cpu}")))
+    return Usual(tuple(cores), median("memory"))

@@ -134,14 +134,17 @@ def _calibration(value: Mapping[str, Any], cores: list[Any], ticks_s: float) -> 
         match core:
             case {"cpu": int(cpu), "unit_ns": int(unit), "cpu_ns": int(used), "wall_ns": int(wall)}:
                 if unit > 0 and wall > 0:
-                    wide = core.get("wide_ns")
-                    known = isinstance(wide, int) and wide > 0
-                    speeds.append(CoreSpeed(cpu, unit, wide if known else None))
+                    speeds.append(CoreSpeed(cpu, unit, _positive(core.get("wide_ns"))))
                     cpu_ns, wall_ns = cpu_ns + used, wall_ns + wall
     if not speeds:
         return None
     share = min(1.0, cpu_ns / wall_ns)
-    return Calibration(tuple(speeds), share, _others(value, cpu_ns / 1e9, ticks_s))
+    others = _others(value, cpu_ns / 1e9, ticks_s)
+    return Calibration(tuple(speeds), share, others, _positive(value.get("memory_ns")))
+
+
+def _positive(value: object) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def _others(value: Mapping[str, Any], own_s: float, ticks_s: float) -> float | None:

@@ -6,8 +6,8 @@
 
 namespace farm::helper {
 
-// One line of telemetry, `calibration`. Takes about `wall_ms`, and longer only until every core
-// has done a few units.
+// One line of telemetry, `calibration`. Takes about `wall_ms` and some tens of milliseconds for the
+// memory; longer only until every core has done a few units.
 json::Value calibrate(const std::string& root, int wall_ms);
 
 }  // namespace farm::helper

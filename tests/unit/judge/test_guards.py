@@ -7,8 +7,8 @@ import pytest
 from farm.core.classes import device_class
 from farm.core.device import CoreCluster, DeviceEntry, DeviceFacts
 from farm.core.runtime import DeviceRunResult
-from farm.core.telemetry import Calibration, ClockRange, CoreSpeed, LaunchTelemetry
-from farm.judge.environment import environment_guards, hidden_cap
+from farm.core.telemetry import Calibration, ClockRange, CoreSpeed, LaunchTelemetry, Usual
+from farm.judge.environment import environment_guards, hidden_cap, load
 from farm.judge.guards import (
     Guard,
     backend_guard,
@@ -156,7 +156,7 @@ def test_a_job_that_was_slow_from_its_start_is_seen_beside_earlier_ones(
     usual: tuple[CoreSpeed, ...], detail: str
 ) -> None:
     point = Calibration(speeds(2_500_000, 2_000_000), 1.0, 0.0)
-    found = hidden_cap(facts(), [telemetry(before=point, after=point)], usual)
+    found = hidden_cap(facts(), [telemetry(before=point, after=point)], Usual(usual))
     assert (found.state, found.detail) == ("flagged" if detail else "ok", detail)
 
 
@@ -165,8 +165,32 @@ def test_a_core_that_somebody_began_to_share_during_a_launch() -> None:
         before=Calibration(speeds(2_500_000, 2_000_000), 1.0, 0.0),
         after=Calibration(speeds(2_510_000, 2_800_000), 1.0, 0.0),
     )
-    found = hidden_cap(facts(), [said], ())
+    found = hidden_cap(facts(), [said], Usual())
     assert found.detail == "fixed work that fills the core took 40% longer on cores 0-1"
+
+
+@pytest.mark.parametrize(
+    ("times", "usual", "detail"),
+    [
+        ((100, 120, 110, 125), None, ""),
+        ((100, 120, 110, 125), 95, ""),
+        ((100, 120, 110, 140), None, "memory answered 40% slower at times"),
+        # One reading of twenty says nothing.
+        ((100, *[110] * 18, 190), None, ""),
+        ((140, 150, 150, 160), 100, "memory answered 50% slower than in earlier jobs"),
+    ],
+)
+def test_memory_that_somebody_unseen_uses_is_load(
+    times: tuple[int, ...], usual: int | None, detail: str
+) -> None:
+    said = [
+        telemetry(
+            before=calibration(memory_ns=before), after=calibration(memory_ns=after), others=0.0
+        )
+        for before, after in zip(times[::2], times[1::2], strict=True)
+    ]
+    found = load(facts(), said, Usual(memory_ns=usual))
+    assert (found.state, found.detail) == ("flagged" if detail else "ok", detail)
 
 
 def test_a_cap_on_one_cluster_is_seen_beside_a_fast_one() -> None:

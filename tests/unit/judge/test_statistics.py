@@ -94,6 +94,26 @@ def test_repeating_repetitions_adds_no_evidence(samples: dict[int, list[float]])
     assert median_interval(doubled) == median_interval(samples)
 
 
+@pytest.mark.parametrize("count", [8, 16, 32])
+def test_intervals_of_neighbouring_times_overlap_on_a_device_that_drifts(count: int) -> None:
+    random = np.random.default_rng(count)
+    hits, trials = 0, 300
+    for _ in range(trials):
+        drift = 0.0
+        values = []
+        for _ in range(2 * count):
+            drift = 0.9 * drift + random.normal(0.0, 0.01)
+            values.append(100.0 * math.exp(drift + random.normal(0.0, 0.02)))
+        first, second = (
+            median_interval({n: [value] for n, value in enumerate(part)}).ci95
+            for part in (values[:count], values[count:])
+        )
+        assert first is not None
+        assert second is not None
+        hits += first[0] <= second[1] and second[0] <= first[1]
+    assert hits / trials >= 0.93
+
+
 @pytest.mark.parametrize("count", [3, 5, 10])
 def test_the_median_interval_covers(count: int) -> None:
     random = np.random.default_rng(count)
@@ -103,7 +123,8 @@ def test_the_median_interval_covers(count: int) -> None:
         interval = median_interval(samples).ci95
         assert interval is not None
         hits += interval[0] <= 100.0 <= interval[1]
-    assert 0.935 <= hits / trials <= 0.975
+    # From eight launches on the interval is ready for drift, of which there is none here.
+    assert 0.935 <= hits / trials <= (0.975 if count < 8 else 0.99)
 
 
 @pytest.mark.parametrize(("count", "ratio"), [(3, 1.0), (3, 0.8), (8, 1.1)])

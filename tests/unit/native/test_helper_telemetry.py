@@ -61,6 +61,7 @@ def test_slow_sensors_are_read_in_every_tenth_sample(helper: Helper, tmp_path: P
 
 def test_fixed_work_on_every_core(helper: Helper) -> None:
     line = helper("telemetry", "--calibrate").lines[0]
+    assert line["memory_ns"] > 0
     assert [core["cpu"] for core in line["cores"]] == sorted(os.sched_getaffinity(0))
     for core in line["cores"]:
         assert core["units"] >= 3

@@ -32,6 +32,7 @@ def calibration(unit_ns: int = 2_500_000, share: float = 1.0, busy: int = 40) ->
     before, after = STAT.format(busy=0, idle=0, steal=0), STAT.format(busy=busy, idle=0, steal=0)
     return json.dumps(
         {"type": "calibration", "start_ns": 0, "end_ns": 200_000_000, "cores": cores,
+         "memory_ns": 150_000,
          "stat_before": before, "stat_after": after}
     )  # fmt: skip
 
