@@ -7,7 +7,8 @@ depends on the core, decode also on who else uses the memory.
 
 A repeat during which a guard saw other programs, steal or a cap is one that farm calls invalid: it
 is listed, and made again at the end, up to as often as there are repeats. Widths are judged where
-the samples didn't scatter either. Before the first repeat farm learns what is usual on this machine
+the machine was quiet: where the samples didn't scatter either, and fixed work before and after the
+launches took the same time, to 2 %. Before the first repeat farm learns what is usual on this machine
 from some short measurements, as it would have in earlier nights.
 
     python benchmarks/coverage.py [--pte FILE] [--repeats 40] [--minutes 28] [--threads 1]
@@ -39,8 +40,12 @@ METRICS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 WIDTH = 0.03
 #: Guards that say whether something else used the machine.
 FOREIGN = ("load", "hidden_cap", "clock_cap")
-#: Short measurements before the first repeat, spread over so many seconds.
-LEARNING, LEARNING_S = 8, 60.0
+#: Short measurements before the first repeat.
+LEARNING = 8
+#: Fixed work as a result's conditions tell of it, the kinds that show the core, and by how much
+#: these may vary where it is quiet.
+KINDS = ("fixed_work_us", "wide_work_us", "memory_reads_us")
+STEADY_KINDS, STEADY = ("fixed_work_us",), 0.02
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,13 @@ class Repeat:
     launches: int
     #: Guards that fired, of `FOREIGN` and of scatter.
     flags: tuple[str, ...]
+    #: By how much fixed work varied, of each kind.
+    varied: dict[str, float]
+
+    @property
+    def quiet(self) -> bool:
+        """True when nothing else was at work and the core was as fast all the time."""
+        return not self.flags and all(self.varied[kind] <= STEADY for kind in STEADY_KINDS)
 
     @property
     def valid(self) -> bool:
@@ -81,12 +93,12 @@ def measure(pte: Path, metric: str, threads: int, budget_s: float) -> Repeat | N
     request = BenchRequest(
         pte=pte, data=None, device="local", inventory=None, workload=workload, threads=(threads,)
     )
-    rows = bench(request, farm_home(), lambda _event: None).performance
-    row = next(row for row in rows if (row.metric, row.regime) == (metric, "warm"))
+    result = bench(request, farm_home(), lambda _event: None)
+    row = next(r for r in result.performance if (r.metric, r.regime) == (metric, "warm"))
     if row.median is None or row.ci95 is None:
         return None
     launches = len({sample.launch for sample in row.samples})
-    return Repeat(row.median, *row.ci95, launches, flags(row))
+    return Repeat(row.median, *row.ci95, launches, flags(row), varied(result.conditions))
 
 
 def flags(row: PerformanceReport) -> tuple[str, ...]:
@@ -94,11 +106,19 @@ def flags(row: PerformanceReport) -> tuple[str, ...]:
     return tuple(n for n in (*FOREIGN, "spread") if row.guards.get(n) == "flagged")
 
 
+def varied(conditions: dict[str, str]) -> dict[str, float]:
+    """By how much fixed work varied during a measurement, relative, by kind."""
+    found = {}
+    for kind in KINDS:
+        low, high = map(float, conditions[kind].split("-"))
+        found[kind] = high / low - 1
+    return found
+
+
 def learn(pte: Path, metric: str, threads: int) -> None:
     """Let farm see what fixed work usually takes here."""
     for _ in range(LEARNING):
         measure(pte, metric, threads, 1.0)
-        time.sleep(LEARNING_S / LEARNING)
 
 
 def overlap(a: Repeat, b: Repeat) -> bool:
@@ -112,7 +132,7 @@ def judge(metric: str, found: list[Repeat], failed: int, wanted: int) -> dict[st
     pairs = list(zip(valid[::2], valid[1::2], strict=False))
     overlapping = sum(overlap(a, b) for a, b in pairs)
     every = list(zip(found[::2], found[1::2], strict=False))
-    quiet = sorted(repeat.width for repeat in found if not repeat.flags)
+    quiet = sorted(repeat.width for repeat in found if repeat.quiet)
     typical = quiet[int(0.95 * (len(quiet) - 1))] if quiet else None
     share = overlapping / len(pairs) if pairs else 0.0
     print(
@@ -151,7 +171,9 @@ def repeats(
     """Measure until so many repeats are valid; return them all, and how many had no interval."""
     found: list[Repeat] = []
     failed, overhead = 0, 2.0
-    print(f"{'repeat':>6} {'tok/s':>8} {'low':>8} {'high':>8} {'width':>6} {'launches':>8}  flags")
+    print(
+        f"{'repeat':>6} {'tok/s':>8} {'low':>8} {'high':>8} {'width':>6} {'launches':>8}  fixed   wide memory  flags"
+    )
     while sum(repeat.valid for repeat in found) < wanted and len(found) + failed < 2 * wanted:
         started = time.monotonic()
         budget_s = max(2.0, 60 * minutes / wanted - overhead)
@@ -163,7 +185,9 @@ def repeats(
         found.append(repeat)
         print(
             f"{len(found):>6} {repeat.median:>8.2f} {repeat.low:>8.2f} {repeat.high:>8.2f}"
-            f" {repeat.width:>6.1%} {repeat.launches:>8}  {', '.join(repeat.flags) or '-'}",
+            f" {repeat.width:>6.1%} {repeat.launches:>8} "
+            + " ".join(f"{share:>6.1%}" for share in repeat.varied.values())
+            + f"  {', '.join(repeat.flags) or '-'}",
             flush=True,
         )
     return found, failed

@@ -50,7 +50,10 @@ WINDOW_S, BLOCK_S = 0.4, 3.0
 TARGETS = {"false_flags": 1, "telemetry_on_over_off": 0.01}
 #: Guards that say that something else used the machine.
 FOREIGN = frozenset({"load", "hidden_cap"})
-TOLD = ("steal", "other_programs", "load1", "telemetry_cost")
+TOLD = (
+    "steal", "other_programs", "load1", "telemetry_cost", "memory_reads_us", "guard_load",
+    "guard_hidden_cap",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def run_once(pte: Path, number: int) -> Run:
     print(
         f"{number:>4} {rates[f'pp{PREFILL}'].median or 0:>8.1f}"
         f" {rates[f'tg{DECODE}'].median or 0:>8.1f} {run.told.get('steal', '?'):>7}"
-        f" {run.told.get('other_programs', '?'):>11}  {', '.join(run.flags) or '-'}",
+        f" {run.told.get('other_programs', '?'):>11} {run.told.get('memory_reads_us', '?'):>9}"
+        f"  {', '.join(run.flags) or '-'}",
         flush=True,
     )
     return run
@@ -108,7 +112,9 @@ def run_once(pte: Path, number: int) -> Run:
 
 def runs_until(pte: Path, clean: int) -> list[Run]:
     """Run until so many runs were clean, at most three times as often."""
-    print(f"{'run':>4} {'pp128':>8} {'tg64':>8} {'steal':>7} {'others':>11}  flags")
+    print(
+        f"{'run':>4} {'pp128':>8} {'tg64':>8} {'steal':>7} {'others':>11} {'memory us':>9}  flags"
+    )
     runs: list[Run] = []
     while sum(run.clean for run in runs) < clean and len(runs) < 3 * clean:
         runs.append(run_once(pte, len(runs) + 1))

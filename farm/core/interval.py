@@ -33,9 +33,8 @@ _Z975 = 1.959964
 #: at lucky moments: an interval that claims 95 % holds the truth 90 to 92 % of the time then
 #: (simulated, tests/unit/core/test_stopping.py). This much wider it holds it 94 to 96 %.
 LOOKING = 1.15
-#: Parts of a sequence of launches whose means show how much the device drifts. Recorded launches
-#: of a virtual machine whose neighbours came and went overlapped with the next ones in 60 % of the
-#: cases without this, in 95 % with it.
+#: Parts of a sequence of launches whose means show how much the device drifts: more see less of
+#: what is slow, fewer leave hardly a degree of freedom.
 PARTS = 4
 
 

@@ -48,6 +48,13 @@ def _told(said: Sequence[LaunchTelemetry]) -> dict[str, str]:
     loads = [x.load1 for x in said if x.load1 is not None]
     if loads:
         found["load1"] = f"{max(loads):.2f}"
+    points = [p for x in said for p in (x.before, x.after) if p is not None]
+    kinds = {
+        "fixed_work": [min(c.unit_ns for c in p.cores) for p in points],
+        "wide_work": [min(w) for p in points if (w := [c.wide_ns for c in p.cores if c.wide_ns])],
+        "memory_reads": [p.memory_ns for p in points if p.memory_ns is not None],
+    }
+    found |= {f"{name}_us": _mostly(times) for name, times in kinds.items() if times}
     throttled = [x.throttled for x in said if x.throttled is not None]
     if throttled:
         found["cgroup_throttled"] = str(sum(throttled))
@@ -69,6 +76,13 @@ def _told(said: Sequence[LaunchTelemetry]) -> dict[str, str]:
     if modes:
         found["power_mode"] = ", ".join(modes)
     return found
+
+
+def _mostly(times_ns: Sequence[int]) -> str:
+    """Range of most of many times, in microseconds: without a tenth at either end."""
+    ordered = sorted(times_ns)
+    tenth = len(ordered) // 10
+    return f"{ordered[tenth] / 1e3:.0f}-{ordered[-1 - tenth] / 1e3:.0f}"
 
 
 def _waited(starts: Sequence[Start]) -> dict[str, str]:
