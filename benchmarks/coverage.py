@@ -8,8 +8,8 @@ depends on the core, decode also on who else uses the memory.
 A repeat during which a guard saw other programs, steal or a cap is one that farm calls invalid: it
 is listed, and made again at the end, up to as often as there are repeats. Widths are judged where
 the machine was quiet: where the samples didn't scatter either, and fixed work before and after the
-launches took the same time, to 2 %. Before the first repeat farm learns what is usual on this machine
-from some short measurements, as it would have in earlier nights.
+launches took the same time, to 2 %. Before the first repeat farm learns what is usual on this
+machine from some short measurements, as it would have in earlier nights.
 
     python benchmarks/coverage.py [--pte FILE] [--repeats 40] [--minutes 28] [--threads 1]
         [--metric pp64 | tg32]
@@ -172,7 +172,8 @@ def repeats(
     found: list[Repeat] = []
     failed, overhead = 0, 2.0
     print(
-        f"{'repeat':>6} {'tok/s':>8} {'low':>8} {'high':>8} {'width':>6} {'launches':>8}  fixed   wide memory  flags"
+        f"{'repeat':>6} {'tok/s':>8} {'low':>8} {'high':>8} {'width':>6} {'launches':>8}"
+        "  fixed   wide memory  flags"
     )
     while sum(repeat.valid for repeat in found) < wanted and len(found) + failed < 2 * wanted:
         started = time.monotonic()
