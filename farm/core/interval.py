@@ -36,6 +36,8 @@ LOOKING = 1.15
 #: Parts of a sequence of launches whose means show how much the device drifts: more see less of
 #: what is slow, fewer leave hardly a degree of freedom.
 PARTS = 4
+#: Launches from which on an interval sees drift.
+SEES_DRIFT = 2 * PARTS
 
 
 class Interval(NamedTuple):
@@ -88,10 +90,10 @@ def mean_interval(logs: Sequence[float], *, looked: bool = False) -> Interval:
     mean = statistics.fmean(logs)
     if len(logs) < 2:
         return Interval(mean, None)
-    half = _half(logs) * (LOOKING if looked else 1.0)
-    if len(logs) >= 2 * PARTS:
+    half = _half(logs)
+    if len(logs) >= SEES_DRIFT:
         half = max(half, _half(_parts(logs)))
-    return Interval(mean, half)
+    return Interval(mean, half * (LOOKING if looked else 1.0))
 
 
 def _half(values: Sequence[float]) -> float:

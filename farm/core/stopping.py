@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from farm.core.interval import (
+    SEES_DRIFT,
     ByLaunch,
     Interval,
     launch_logs,
@@ -42,7 +43,7 @@ def decide(policy: LaunchPolicy, done: Sequence[LaunchResult], spent_s: float) -
     if count >= policy.most == policy.least:
         return Stop("fixed", f"{_launches(count)}, as asked for")
     open_questions = undecided(policy, done)
-    if count >= policy.least and not open_questions:
+    if count >= policy.least and not open_questions and _is_look(policy, count):
         return Stop("precise", f"{_launches(count)}: {_enough(policy)}")
     missing = "; ".join(open_questions[:3]) or f"fewer than {policy.least} launches"
     if count >= policy.most:
@@ -50,6 +51,15 @@ def decide(policy: LaunchPolicy, done: Sequence[LaunchResult], spent_s: float) -
     if spent_s + spent_s / blocks > policy.budget_s:
         return Stop("budget", f"{_launches(count)}, {policy.budget_s:g} s spent: {missing}")
     return None
+
+
+def _is_look(policy: LaunchPolicy, count: int) -> bool:
+    """Whether an interval that is narrow at this count may be believed.
+
+    That of a device that drifts is narrow at some moments by luck: from `SEES_DRIFT` launches on it
+    is looked at when their number has doubled. A paired ratio doesn't drift.
+    """
+    return is_paired(policy) or count < SEES_DRIFT or (count & (count - 1)) == 0
 
 
 def undecided(policy: LaunchPolicy, done: Sequence[LaunchResult]) -> list[str]:

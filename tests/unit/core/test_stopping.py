@@ -24,7 +24,7 @@ from farm.core.runtime import (
     Stop,
 )
 from farm.core.spec import Gate, RunSpec, Workload
-from farm.core.stopping import decide, rates_by_launch
+from farm.core.stopping import decide, rates_by_launch, undecided
 from tests.unit.core.builders import BUILD, HELLO, reference_result, run_spec
 
 MEASURE = Measure("tg64", 0, 64, 0, 3, 1)
@@ -106,6 +106,14 @@ def test_pairs_decide_by_the_ratio_not_by_the_rates() -> None:
     assert stop.detail == "4 launches: every ratio is on one side of 0.980"
 
 
+def test_from_eight_launches_on_luck_is_not_asked_at_every_launch() -> None:
+    done = [*[launched(96.0), launched(104.0)] * 4, *[launched(100.0)] * 8]
+    enough = [n for n in range(2, 17) if not undecided(policy(), done[:n])]
+    stops = [n for n in range(2, 17) if decide(policy(), done[:n], 1.0) is not None]
+    assert enough == [15, 16]
+    assert stops == [16]
+
+
 def test_a_window_without_a_rate_does_not_keep_a_cell_launching() -> None:
     empty = LaunchResult(HELLO, (), (), None, None, None, None, threads=1, affinity="none")
     assert decide(policy(), [empty] * 3, 3.0) is not None
@@ -115,7 +123,7 @@ def test_a_window_without_a_rate_does_not_keep_a_cell_launching() -> None:
 def test_an_interval_that_was_watched_still_covers(noise: float) -> None:
     """Against the precision of 2 %: quiet, in between, and so noisy that the most is reached."""
     random = np.random.default_rng(17)
-    hits, naive, trials = 0, 0, 300
+    hits, naive, trials = 0, 0, 600
     for _ in range(trials):
         launches = (launched(100 * math.exp(noise * random.standard_normal())) for _ in range(99))
         logs = launch_logs(rates_by_launch(simulate(policy(), launches), "tg64", "candidate"))

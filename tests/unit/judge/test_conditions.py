@@ -6,7 +6,7 @@ from farm.judge.conditions import conditions
 from farm.judge.guards import Guard
 from tests.unit.judge.builders import calibration, facts, run_of, telemetry
 
-DEVICE = Device(DeviceEntry("pi", "ssh", host="pi"), "ready", facts=facts())
+DEVICE = Device(DeviceEntry("pi", "ssh", host="pi"), facts(), "ready")
 
 
 def test_the_worst_of_all_launches_is_told() -> None:
