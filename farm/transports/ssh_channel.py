@@ -5,11 +5,11 @@ paramiko's errors end here; knows nothing of logging in.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import stat as stat_bits
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import paramiko
@@ -92,7 +92,9 @@ def execute(
                 channel.exec_command(line)
             return _Pump(login, channel, wait).run(source, on_stdout, on_stderr)
         finally:
-            channel.close()
+            # Of a link that breaks at this moment it can't say goodbye any more.
+            with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+                channel.close()
     except DeviceLost:
         # Our own limits end a channel or the whole link too: that is no loss.
         if login.transport.is_active() or login.link.write_late:
@@ -231,7 +233,7 @@ def sftp_stat(sftp: paramiko.SFTPClient, remote: str, device: str) -> tuple[File
     return FileStat(found.st_size or 0, stat_bits.S_IMODE(mode), found.st_mtime or 0), mode
 
 
-@contextmanager
+@contextlib.contextmanager
 def _translated(link: Link, device: str) -> Iterator[None]:
     try:
         yield

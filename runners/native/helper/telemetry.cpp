@@ -53,6 +53,10 @@ void Telemetry::write(const std::string& lines) const {
 void Telemetry::calibrate() { write(line(helper::calibrate(plan_.root, kCalibrationMs))); }
 
 void Telemetry::start(pid_t job) {
+  // What is counted from here on needs a first reading that waits for nobody: of a device that is
+  // out of CPU time the sampler, which is idle, may get none while the job runs.
+  Sensors sensors(plan_.root, 0);
+  write(line(sensors.describe(plan_.interval_s)) + line(sensors.sample(false)));
   const pid_t supervisor = getpid();
   const pid_t pid = fork();
   if (pid < 0) throw system_failure("no_fork", "cannot start the sampler");
