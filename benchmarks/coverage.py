@@ -42,10 +42,10 @@ WIDTH = 0.03
 FOREIGN = ("load", "hidden_cap", "clock_cap")
 #: Short measurements before the first repeat.
 LEARNING = 8
-#: Fixed work as a result's conditions tell of it, the kinds that show the core, and by how much
-#: these may vary where it is quiet.
+#: Fixed work as a result's conditions tell of it; the first kind shows the core's clock, and may
+#: vary so much where it is quiet.
 KINDS = ("fixed_work_us", "wide_work_us", "memory_reads_us")
-STEADY_KINDS, STEADY = ("fixed_work_us",), 0.02
+STEADY = 0.02
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Repeat:
     @property
     def quiet(self) -> bool:
         """True when nothing else was at work and the core was as fast all the time."""
-        return not self.flags and all(self.varied[kind] <= STEADY for kind in STEADY_KINDS)
+        return not self.flags and self.varied[KINDS[0]] <= STEADY
 
     @property
     def valid(self) -> bool:

@@ -123,3 +123,8 @@ class LaunchTelemetry:
     energy: tuple[WindowEnergy, ...] = ()
     #: Where energy comes from, or why there is none.
     energy_source: str = ""
+
+    @property
+    def points(self) -> tuple[Calibration, ...]:
+        """Fixed work around the launch, as far as there was any."""
+        return tuple(point for point in (self.before, self.after) if point is not None)

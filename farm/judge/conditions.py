@@ -9,6 +9,7 @@ from farm.core.device import Device
 from farm.core.runtime import DeviceRunResult
 from farm.core.telemetry import LaunchTelemetry, Start
 from farm.judge.guards import Guard
+from farm.judge.statistics import most_of
 
 
 def conditions(run: DeviceRunResult, device: Device, guards: Sequence[Guard]) -> dict[str, str]:
@@ -48,7 +49,7 @@ def _told(said: Sequence[LaunchTelemetry]) -> dict[str, str]:
     loads = [x.load1 for x in said if x.load1 is not None]
     if loads:
         found["load1"] = f"{max(loads):.2f}"
-    points = [p for x in said for p in (x.before, x.after) if p is not None]
+    points = [point for x in said for point in x.points]
     kinds = {
         "fixed_work": [min(c.unit_ns for c in p.cores) for p in points],
         "wide_work": [min(w) for p in points if (w := [c.wide_ns for c in p.cores if c.wide_ns])],
@@ -79,10 +80,8 @@ def _told(said: Sequence[LaunchTelemetry]) -> dict[str, str]:
 
 
 def _mostly(times_ns: Sequence[int]) -> str:
-    """Range of most of many times, in microseconds: without a tenth at either end."""
-    ordered = sorted(times_ns)
-    tenth = len(ordered) // 10
-    return f"{ordered[tenth] / 1e3:.0f}-{ordered[-1 - tenth] / 1e3:.0f}"
+    low, high = most_of(times_ns)
+    return f"{low / 1e3:.0f}-{high / 1e3:.0f}"
 
 
 def _waited(starts: Sequence[Start]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from farm.core.device import DeviceEntry, DeviceFacts
 from farm.core.runtime import DeviceRunResult
 from farm.core.telemetry import Calibration, CoreSpeed, LaunchTelemetry, Usual
 from farm.judge.guards import Guard, GuardState
+from farm.judge.statistics import most_of
 
 #: Smallest fall of a clock's ceiling, or rise of the time for fixed work, that counts as a cap.
 MAX_SLOWDOWN = 0.15
@@ -181,10 +182,10 @@ def _memory_shared(points: Sequence[Calibration], usual: Usual) -> list[str]:
     One reading scatters, so the median is compared with what is usual, and quantiles with each
     other: a job of many launches has many readings.
     """
-    times = sorted(p.memory_ns for p in points if p.memory_ns is not None)
+    times = [p.memory_ns for p in points if p.memory_ns is not None]
     if not times:
         return []
-    low, high = times[len(times) // 10], times[-1 - len(times) // 10]
+    low, high = most_of(times)
     found = []
     if usual.memory_ns is not None:
         slower = statistics.median(times) / usual.memory_ns - 1
@@ -196,7 +197,7 @@ def _memory_shared(points: Sequence[Calibration], usual: Usual) -> list[str]:
 
 
 def _points(said: Sequence[LaunchTelemetry]) -> list[Calibration]:
-    return [p for launch in said for p in (launch.before, launch.after) if p is not None]
+    return [point for launch in said for point in launch.points]
 
 
 def _kept_from_work(points: Sequence[Calibration]) -> list[str]:
@@ -213,8 +214,7 @@ def _others(launch: LaunchTelemetry) -> float | None:
     """During the launch; of one too short to tell, around it."""
     if launch.others is not None:
         return launch.others
-    around = [p.others for p in (launch.before, launch.after) if p is not None]
-    told = [cores for cores in around if cores is not None]
+    told = [point.others for point in launch.points if point.others is not None]
     return sum(told) / len(told) if told else None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from farm.core.interval import ByLaunch, launch_logs, mean_interval, pair_interval, pair_logs, t975
@@ -105,6 +106,13 @@ def min_detectable_change(samples: ByLaunch) -> float | None:
         return None
     half = t975(2 * len(logs) - 2) * statistics.stdev(logs) * math.sqrt(2 / len(logs))
     return math.expm1(min(half, 50.0))
+
+
+def most_of(times: Sequence[int]) -> tuple[int, int]:
+    """Range of most of some times: without a tenth at either end."""
+    ordered = sorted(times)
+    tenth = len(ordered) // 10
+    return ordered[tenth], ordered[-1 - tenth]
 
 
 def spread(samples: ByLaunch) -> float | None:

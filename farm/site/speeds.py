@@ -62,9 +62,7 @@ def _best(said: Iterable[LaunchTelemetry]) -> dict[str, int]:
             found[name] = min(took, found.get(name, took))
 
     for launch in said:
-        for point in (launch.before, launch.after):
-            if point is None:
-                continue
+        for point in launch.points:
             keep("memory", point.memory_ns)
             for core in point.cores:
                 keep(f"chained {core.cpu}", core.unit_ns)

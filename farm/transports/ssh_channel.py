@@ -18,7 +18,7 @@ from farm.clock import Deadline
 from farm.core.command import FileStat
 from farm.core.errors import DeviceLost, TransferError, TransportTimeout
 from farm.transports import ssh_burst
-from farm.transports.ssh_link import Link
+from farm.transports.ssh_link import BROKEN, Link
 from farm.transports.ssh_login import Login
 
 _READ_BYTES = 1 << 16
@@ -93,7 +93,7 @@ def execute(
             return _Pump(login, channel, wait).run(source, on_stdout, on_stderr)
         finally:
             # Of a link that breaks at this moment it can't say goodbye any more.
-            with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+            with contextlib.suppress(*BROKEN):
                 channel.close()
     except DeviceLost:
         # Our own limits end a channel or the whole link too: that is no loss.
@@ -170,7 +170,7 @@ class _Pump:
             return ssh_burst.send(self._channel, piece)
         except TimeoutError:
             return 0
-        except (OSError, EOFError, paramiko.SSHException):
+        except BROKEN:
             # The program ended or the connection broke: its end tells which.
             return -1
 
@@ -201,7 +201,7 @@ def open_sftp(login: Login, device: str) -> paramiko.SFTPClient | None:
     """
     try:
         sftp = paramiko.SFTPClient.from_transport(login.transport)
-    except (paramiko.SSHException, EOFError, OSError) as error:
+    except BROKEN as error:
         if login.transport.is_active():
             return None
         raise _lost(login.link, device, str(error)) from error
@@ -237,7 +237,7 @@ def sftp_stat(sftp: paramiko.SFTPClient, remote: str, device: str) -> tuple[File
 def _translated(link: Link, device: str) -> Iterator[None]:
     try:
         yield
-    except (paramiko.SSHException, EOFError, OSError) as error:
+    except BROKEN as error:
         raise _lost(link, device, str(error) or "ended") from error
 
 

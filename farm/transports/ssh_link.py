@@ -17,6 +17,8 @@ import paramiko
 
 from farm.clock import Deadline
 
+#: How paramiko says that a link broke.
+BROKEN = (paramiko.SSHException, EOFError, OSError)
 #: While a call runs: how often the far side is asked, and how long it may take to answer.
 _ASK_EVERY_S, _ANSWER_S = 3.0, 7.0
 #: What a jump host's channel takes at once.
@@ -109,7 +111,7 @@ class Link:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
                 self._sock.shutdown(socket.SHUT_RDWR)
         # A channel says goodbye through its jump host, which may be closed already.
-        with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
+        with contextlib.suppress(*BROKEN):
             self._sock.close()
 
     def getpeername(self) -> Any:
@@ -147,5 +149,5 @@ class Pulse:
             try:
                 # Any answer will do, and sshd refuses what it doesn't know.
                 self._transport.global_request("keepalive@openssh.com", wait=True)
-            except (paramiko.SSHException, EOFError, OSError):
+            except BROKEN:
                 return

@@ -20,7 +20,7 @@ from farm.core.errors import ConnectError
 from farm.transports import ssh_keys
 from farm.transports.ssh_burst import BurstPacketizer
 from farm.transports.ssh_config import Target
-from farm.transports.ssh_link import Link
+from farm.transports.ssh_link import BROKEN, Link
 
 #: A frozen device accepts the connection and says nothing.
 CONNECT_S = 10.0
@@ -137,7 +137,7 @@ def _greet(
         transport.start_client(timeout=max(1.0, deadline.remaining_s))
         # start_client returns in silence when its time is over; this raises then.
         transport.get_remote_server_key()
-    except (OSError, EOFError, paramiko.SSHException) as error:
+    except BROKEN as error:
         transport.close()
         raise _unreachable(entry, place, error) from error
     return transport, link
@@ -187,7 +187,7 @@ def _authenticate(
             except paramiko.AuthenticationException as error:
                 if not transport.is_active():
                     raise paramiko.SSHException("the server ended the login") from error
-    except (OSError, EOFError, paramiko.SSHException) as error:
+    except BROKEN as error:
         tried.append(str(error) or "the connection ended")
     finally:
         if agent is not None:

@@ -42,10 +42,13 @@ int64_t thread_ns() {
   return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
 }
 
+// A linear congruential generator (Knuth, MMIX).
+uint64_t next(uint64_t state) { return state * 6364136223846793005ULL + 1442695040888963407ULL; }
+
 // Each step needs the last one's result, so no core can do two at once: this shows its clock.
 uint64_t chained(uint64_t state) {
   for (int i = 0; i < kChained; ++i) {
-    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+    state = next(state);
 #if defined(__GNUC__)
     __asm__ volatile("" : "+r"(state));
 #endif
@@ -97,7 +100,7 @@ int64_t read_memory(int cpu) {
   for (int round = 0; round < kRounds; ++round) {
     const int64_t before = thread_ns();
     for (int i = 0; i < kReads; ++i) {
-      state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+      state = next(state);
       (void)bytes[(state >> 33) % (kMemory / kLine) * kLine];
     }
     rounds.push_back(thread_ns() - before);

@@ -55,8 +55,7 @@ void Telemetry::calibrate() { write(line(helper::calibrate(plan_.root, kCalibrat
 void Telemetry::start(pid_t job) {
   // What is counted from here on needs a first reading that waits for nobody: of a device that is
   // out of CPU time the sampler, which is idle, may get none while the job runs.
-  Sensors sensors(plan_.root, 0);
-  write(line(sensors.describe(plan_.interval_s)) + line(sensors.sample(false)));
+  read_once();
   const pid_t supervisor = getpid();
   const pid_t pid = fork();
   if (pid < 0) throw system_failure("no_fork", "cannot start the sampler");
@@ -87,9 +86,13 @@ void Telemetry::live(pid_t job) const {
 void Telemetry::finish() {
   // The sampler may have been ended inside a line.
   write("\n");
+  read_once();
+  calibrate();
+}
+
+void Telemetry::read_once() const {
   Sensors sensors(plan_.root, 0);
   write(line(sensors.describe(plan_.interval_s)) + line(sensors.sample(true)));
-  calibrate();
 }
 
 void telemetry(const Words& words) {

@@ -28,6 +28,8 @@ class Telemetry {
 
  private:
   [[noreturn]] void live(pid_t job) const;
+  // All sensors, by the supervisor itself.
+  void read_once() const;
   void write(const std::string& lines) const;
 
   std::string path_;
