@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 _DEFAULT_ROOT = ".cache/farm"
 _KEEPALIVE_S = 30
 _ANSWER_S = 7.0
-_KILL_S, _KILL_CLOSING_S = 3.0, 0.5
+_KILL_S, _KILL_CLOSING_S = 2.0, 0.5
 _ABSENT = 44
 _STAT_OUTPUT = re.compile(r"(\d+) ([0-9a-fA-F]+) (\d+)\s*\Z")
 

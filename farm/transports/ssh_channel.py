@@ -83,6 +83,9 @@ def execute(
         DeviceLost: The connection broke.
         TransportTimeout: See `Wait.check`.
     """
+    # Opening and closing write too: into a full socket of a frozen device they would wait for the
+    # limit on silence.
+    login.link.limit_writes(wait.stall_s, wait.deadline)
     try:
         with _translated(login.link, wait.device):
             channel = login.transport.open_session(timeout=max(0.1, wait.left_s(_OPEN_S)))
