@@ -215,6 +215,7 @@ def _hello(line: Mapping[str, Any]) -> Hello:
         isa=_word(line["isa"]),
         backends=tuple(map(_word, line["backends"])),
         kernels=tuple(map(_word, line["kernels"])),
+        features=tuple(map(_word, line["features"])),
     )
 
 

@@ -180,6 +180,8 @@ class Hello:
     isa: str
     backends: tuple[str, ...]
     kernels: tuple[str, ...]
+    #: What the CPU has that backends choose their code by; empty where a runner doesn't tell.
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

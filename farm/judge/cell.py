@@ -182,10 +182,14 @@ def effective_backend(task: CompareTask) -> str | None:
 
 
 def same_code(host: HostRunResult | None, launches: Sequence[LaunchResult], sha256: str) -> bool:
-    """True when host and device ran one binary with one instruction set: bits must agree."""
-    if host is None or not launches:
+    """True when host and device ran one binary with one instruction set: bits must agree.
+
+    Backends choose their code by more of the CPU than the set that the runner itself uses.
+    """
+    if host is None or not launches or host.runner.sha256 != sha256:
         return False
-    return host.runner.sha256 == sha256 and host.hello.isa == launches[0].hello.isa
+    ours, theirs = host.hello, launches[0].hello
+    return (ours.isa, ours.features) == (theirs.isa, theirs.features)
 
 
 def _judge_correctness(

@@ -7,10 +7,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
+#include "../common/cpu.h"
 #include "../common/posix.h"
 #include "../common/sha256.h"
 #include "args.h"
@@ -92,32 +89,9 @@ json::Value filesystem(const std::string& path) {
       .set("no_exec", (info.f_flag & ST_NOEXEC) != 0);
 }
 
-json::Value cpu_features() {
+json::Value features() {
   json::Value names = json::Value::array();
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-#define FARM_FEATURE(name) \
-  if (__builtin_cpu_supports(name)) names.push(name)
-  FARM_FEATURE("sse4.2");
-  FARM_FEATURE("avx");
-  FARM_FEATURE("avx2");
-  FARM_FEATURE("fma");
-  FARM_FEATURE("avx512f");
-  FARM_FEATURE("avx512vnni");
-#undef FARM_FEATURE
-#elif defined(__aarch64__)
-  const unsigned long one = getauxval(AT_HWCAP);
-  const unsigned long two = getauxval(AT_HWCAP2);
-  const std::pair<int, const char*> first[] = {{0, "fp"}, {1, "asimd"}, {3, "aes"}, {6, "sha2"},
-                                               {10, "asimdhp"}, {20, "asimddp"}, {22, "sve"}};
-  const std::pair<int, const char*> second[] = {{1, "sve2"}, {13, "i8mm"}, {14, "bf16"}, {23, "sme"}};
-  for (const auto& [bit, name] : first) {
-    if (one >> bit & 1) names.push(name);
-  }
-  for (const auto& [bit, name] : second) {
-    if (two >> bit & 1) names.push(name);
-  }
-#endif
+  for (const std::string& name : cpu_features()) names.push(name);
   return names;
 }
 
@@ -160,7 +134,7 @@ void probe(const Words& words) {
             .set("uid", static_cast<int64_t>(getuid()))
             .set("hwcap", getauxval(AT_HWCAP))
             .set("hwcap2", getauxval(AT_HWCAP2))
-            .set("cpu_features", cpu_features())
+            .set("cpu_features", features())
             .set("sha256_implementation", Sha256::implementation())
             .set("filesystems", filesystems)
             .set("files", reader.take()));

@@ -15,6 +15,7 @@ constexpr int64_t kSerialWork = 1 << 15;
 UnitFunction unit_function() {
   switch (isa()) {
 #if defined(__x86_64__)
+    case Isa::Avx512:  // sums across more lanes cost more than the lanes bring
     case Isa::Avx2: return avx2::attention_unit;
 #elif defined(__aarch64__)
     case Isa::Neon: return neon::attention_unit;

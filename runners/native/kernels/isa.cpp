@@ -8,7 +8,13 @@ namespace {
 bool has(Isa wanted) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (wanted == Isa::Avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (wanted == Isa::Avx2) return avx2;
+  if (wanted == Isa::Avx512) {
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+  }
 #elif defined(__aarch64__)
   if (wanted == Isa::Neon) return true;  // part of the ABI
 #endif
@@ -16,7 +22,7 @@ bool has(Isa wanted) {
 }
 
 bool by_name(const std::string& name, Isa& out) {
-  for (const Isa candidate : {Isa::Portable, Isa::Avx2, Isa::Neon}) {
+  for (const Isa candidate : {Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Neon}) {
     if (name == isa_name(candidate)) {
       out = candidate;
       return true;
@@ -30,7 +36,7 @@ Isa choose() {
   const char* forced = std::getenv("FARM_ISA");
   Isa wanted = Isa::Portable;
   if (forced && by_name(forced, wanted) && has(wanted)) return wanted;
-  for (const Isa candidate : {Isa::Avx2, Isa::Neon}) {
+  for (const Isa candidate : {Isa::Avx512, Isa::Avx2, Isa::Neon}) {
     if (has(candidate)) return candidate;
   }
   return Isa::Portable;
@@ -55,6 +61,7 @@ bool force_isa(const std::string& name) {
 const char* isa_name(Isa isa) {
   switch (isa) {
     case Isa::Avx2: return "avx2";
+    case Isa::Avx512: return "avx512";
     case Isa::Neon: return "neon";
     case Isa::Portable: break;
   }

@@ -5,11 +5,12 @@
 
 namespace farm::kernels {
 
-enum class Isa { Portable, Avx2, Neon };
+// Avx512: with products of bytes (VNNI).
+enum class Isa { Portable, Avx2, Avx512, Neon };
 
 // The best this CPU has, or what FARM_ISA or force_isa() asks for when the CPU has it.
 Isa isa();
-// "portable" (also "scalar"), "avx2" or "neon". False when this build or CPU lacks it.
+// "portable" (also "scalar"), "avx2", "avx512" or "neon". False when this build or CPU lacks it.
 bool force_isa(const std::string& name);
 const char* isa_name(Isa isa);
 

@@ -1,6 +1,7 @@
-// The product behind 4-bit linears: rows of int8 activations with 4-bit weights in blocks, as
-// XNNPACK packs them for eight columns (`qd8_f32_qb4w`, 8c8), and that packing. The same bits as
-// XNNPACK's own code: integers are exact in any order, and the fp32 steps keep its lanes and order.
+// The products behind 4-bit linears: rows of 8-bit activations with 4-bit weights in blocks, as
+// XNNPACK packs them for its `qd8_f32_qb4w` (signed activations, tiles of 8 columns) and
+// `qdu8_f32_qb4w` (unsigned, 16 columns), and that packing. The same bits as XNNPACK's own code:
+// integers are exact in any order, and the fp32 steps keep its lanes and order.
 #pragma once
 
 #include <cstddef>
@@ -24,10 +25,7 @@ using Qb4wGemm = void (*)(size_t rows, size_t columns, size_t inputs, const int8
                           size_t a_stride, const void* weights, float* c, size_t row_stride,
                           size_t tile_stride, const Qb4wParams* params, const Qb4wRow* quantised);
 
-constexpr size_t kQb4wRows = 3;        // most rows of one call
 constexpr size_t kQb4wInputs = 32768;  // most inputs
-
-constexpr size_t kQb4wColumns = 8;  // of a tile
 
 // Weights before packing.
 struct Qb4wWeights {
@@ -40,21 +38,47 @@ struct Qb4wWeights {
   int32_t zero_point;      // of the inputs, for the sums of weights
 };
 
-// Each eight columns are packed as their sums, blocks of weights with scales, their biases.
-constexpr size_t qb4w_packed_bytes(size_t inputs, size_t outputs, size_t block) {
-  const size_t tiles = (outputs + kQb4wColumns - 1) / kQb4wColumns;
-  return tiles * kQb4wColumns * (2 * sizeof(float) + inputs / 2 + inputs / block * 2);
+// The columns of a tile are packed as their sums, blocks of weights with scales, their biases.
+constexpr size_t qb4w_packed_bytes(size_t inputs, size_t outputs, size_t block, size_t columns) {
+  const size_t tiles = (outputs + columns - 1) / columns;
+  return tiles * columns * (2 * sizeof(float) + inputs / 2 + inputs / block * 2);
 }
 
+// All are for blocks of a multiple of 32 and up to kQb4wInputs inputs.
 namespace avx2 {
-// For blocks of a multiple of 32, up to kQb4wRows rows and kQb4wInputs inputs.
+constexpr size_t kQb4wRows = 3;  // most rows of one call
+constexpr size_t kQb4wColumns = 8;  // of a tile
+
 void qb4w_gemm(size_t rows, size_t columns, size_t inputs, const int8_t* a, size_t a_stride,
                const void* weights, float* c, size_t row_stride, size_t tile_stride,
                const Qb4wParams* params, const Qb4wRow* quantised);
 
-// For blocks of a multiple of 32. Bytes of biases or columns that aren't there stay as they are, as
-// XNNPACK leaves them.
-void qb4w_pack(const Qb4wWeights& from, uint8_t* packed);
+// Tiles of 8 or 16 columns. Bytes of biases or columns that aren't there stay as they are, as XNNPACK
+// leaves them.
+void qb4w_pack(const Qb4wWeights& from, size_t columns, uint8_t* packed);
 }  // namespace avx2
+
+namespace avx512 {
+constexpr size_t kQb4wRows = 8;
+constexpr size_t kQb4wColumns = 16;
+
+// The activations are bytes without a sign.
+void qb4w_gemm(size_t rows, size_t columns, size_t inputs, const int8_t* a, size_t a_stride,
+               const void* weights, float* c, size_t row_stride, size_t tile_stride,
+               const Qb4wParams* params, const Qb4wRow* quantised);
+}  // namespace avx512
+
+namespace amx {
+constexpr size_t kQb4wRows = 16;
+constexpr size_t kQb4wColumns = 16;
+
+// Whether this CPU has the matrix unit and this process may use it, which it asks for.
+bool allow();
+
+// As above, for blocks of 32 alone.
+void qb4w_gemm(size_t rows, size_t columns, size_t inputs, const int8_t* a, size_t a_stride,
+               const void* weights, float* c, size_t row_stride, size_t tile_stride,
+               const Qb4wParams* params, const Qb4wRow* quantised);
+}  // namespace amx
 
 }  // namespace farm::kernels

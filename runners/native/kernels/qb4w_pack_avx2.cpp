@@ -1,5 +1,6 @@
 // XNNPACK's order of 4-bit weights: a step takes 16 inputs of a column as 8 bytes, input i in the
-// lower half of byte i and input i + 8 in the upper; the eight columns of a tile lie side by side.
+// lower half of byte i and input i + 8 in the upper; the columns of a tile lie side by side. They are
+// packed eight at a time.
 #include "qb4w.h"
 
 #if defined(__x86_64__)
@@ -13,9 +14,8 @@
 namespace farm::kernels::avx2 {
 namespace {
 
-constexpr size_t kColumns = kQb4wColumns;
+constexpr size_t kColumns = 8;
 constexpr size_t kInputs = 32;  // of two steps, 16 bytes of a column
-constexpr size_t kStepBytes = 8 * kColumns;
 constexpr int kOffsets = 16 * 8;  // what the offsets of a step's weights add up to
 
 // 16 bytes of one column in the lower half, of another in the upper.
@@ -99,8 +99,9 @@ inline __m128i sixteenth(__m256 scales) {
   return _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
 }
 
+// Eight columns from `column` on, of which the tile at `to` holds `width`; `first` is their place in it.
 template <bool FULL>
-void pack_tile(const Qb4wWeights& from, size_t column, uint8_t* to) {
+void pack_columns(const Qb4wWeights& from, size_t column, size_t width, size_t first, uint8_t* to) {
   const size_t count = FULL ? kColumns : std::min(kColumns, from.outputs - column);
   const size_t blocks = from.inputs / from.block;
   const uint8_t* values[kColumns];
@@ -112,7 +113,7 @@ void pack_tile(const Qb4wWeights& from, size_t column, uint8_t* to) {
   }
   const __m256 zero_point = _mm256_set1_ps(static_cast<float>(from.zero_point));
   __m256 sums = _mm256_setzero_ps();
-  uint8_t* out = to + kColumns * sizeof(float);
+  uint8_t* out = to + width * sizeof(float);
   size_t at = 0;
   for (size_t b = 0; b < blocks; ++b) {
     const __m128i stored = _mm_setr_epi16(
@@ -124,27 +125,32 @@ void pack_tile(const Qb4wWeights& from, size_t column, uint8_t* to) {
         _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(stored), 16));
     for (size_t end = at + from.block / 2; at < end; at += kInputs / 2) {
       const Steps steps(values, at);
-      for (int i = 0; i < 2; ++i, out += kStepBytes) {
-        store_step<FULL>(&steps.bytes[2 * i], count, out);
+      for (int i = 0; i < 2; ++i, out += 8 * width) {
+        store_step<FULL>(&steps.bytes[2 * i], count, out + 8 * first);
         sums = _mm256_sub_ps(sums, _mm256_mul_ps(_mm256_mul_ps(steps.sums[i], zero_point), scale));
       }
     }
     const __m128i small = sixteenth(scale);
-    std::memcpy(out, &small, count * sizeof(uint16_t));
-    out += kColumns * sizeof(uint16_t);
+    std::memcpy(out + first * sizeof(uint16_t), &small, count * sizeof(uint16_t));
+    out += width * sizeof(uint16_t);
   }
-  std::memset(to, 0, kColumns * sizeof(float));
-  std::memcpy(to, &sums, count * sizeof(float));
-  if (from.bias != nullptr) std::memcpy(out, from.bias + column, count * sizeof(float));
+  std::memcpy(to + first * sizeof(float), &sums, count * sizeof(float));
+  if (from.bias != nullptr) {
+    std::memcpy(out + first * sizeof(float), from.bias + column, count * sizeof(float));
+  }
 }
 
 }  // namespace
 
-void qb4w_pack(const Qb4wWeights& from, uint8_t* packed) {
-  const size_t bytes = qb4w_packed_bytes(from.inputs, kColumns, from.block);
-  for (size_t column = 0; column < from.outputs; column += kColumns, packed += bytes) {
-    const auto pack = column + kColumns <= from.outputs ? pack_tile<true> : pack_tile<false>;
-    pack(from, column, packed);
+void qb4w_pack(const Qb4wWeights& from, size_t columns, uint8_t* packed) {
+  const size_t bytes = qb4w_packed_bytes(from.inputs, columns, from.block, columns);
+  for (size_t tile = 0; tile < from.outputs; tile += columns, packed += bytes) {
+    std::memset(packed, 0, columns * sizeof(float));
+    const size_t last = std::min(tile + columns, from.outputs);
+    for (size_t column = tile; column < last; column += kColumns) {
+      const auto pack = column + kColumns <= last ? pack_columns<true> : pack_columns<false>;
+      pack(from, column, columns, column - tile, packed);
+    }
   }
 }
 

@@ -49,14 +49,32 @@ bool code_beside(F function, const void* neighbour) {
          inside(reinterpret_cast<void*>(function), home.dli_fbase, PF_R | PF_X);
 }
 
+// Whether a table has code of this library for one row and for most rows, and for none between.
+bool describes(const Table& table, const void* library) {
+  const size_t most = table.rows;
+  if (most < 2 || most > kMostRows) return false;
+  for (size_t rows = 1; rows <= kMostRows; ++rows) {
+    const Qb4wGemm code = table.gemm[rows - 1];
+    const bool there = rows == 1 || rows == most;
+    if (there ? !code_beside(code, library) : code != nullptr) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 bool Library::load() {
-  return find("xnn_initialize", initialize) && find("xnn_run_operator", run) &&
-         find("xnn_delete_operator", remove) &&
-         find("xnn_create_fully_connected_nc_qd8_f32_qb4w", create) &&
-         find("xnn_reshape_fully_connected_nc_qd8_f32_qb4w", reshape) &&
-         find("xnn_setup_fully_connected_nc_qd8_f32_qb4w", setup) && initialize(nullptr) == 0;
+  if (!find("xnn_initialize", initialize) || !find("xnn_run_operator", run) ||
+      !find("xnn_delete_operator", remove) || initialize(nullptr) != 0) {
+    return false;
+  }
+  unsigned_rows = find("xnn_create_fully_connected_nc_qdu8_f32_qb4w", create) &&
+                  find("xnn_reshape_fully_connected_nc_qdu8_f32_qb4w", reshape) &&
+                  find("xnn_setup_fully_connected_nc_qdu8_f32_qb4w", setup) &&
+                  Trial(*this, {32, 8, 32, 1, false, 1}).created();
+  return unsigned_rows || (find("xnn_create_fully_connected_nc_qd8_f32_qb4w", create) &&
+                           find("xnn_reshape_fully_connected_nc_qd8_f32_qb4w", reshape) &&
+                           find("xnn_setup_fully_connected_nc_qd8_f32_qb4w", setup));
 }
 
 Trial::Trial(const Library& library, const Shape& shape)
@@ -105,8 +123,7 @@ Table* Trial::table() const {
         !inside(static_cast<char*>(word) + sizeof(Table) - 1, home.dli_fbase, PF_R | PF_W)) {
       continue;
     }
-    const auto code = [&](Qb4wGemm f) { return code_beside(f, home.dli_fbase); };
-    if (code(found->gemm[0]) && found->gemm[1] == nullptr && code(found->gemm[2])) return found;
+    if (describes(*found, home.dli_fbase)) return found;
   }
   return nullptr;
 }
@@ -118,7 +135,7 @@ uint32_t Trial::draw() {
 
 bool packs_as_known(const Table& table) {
   return code_beside(table.pack, &table) && code_beside(table.packed_stride, &table) &&
-         table.columns == kQb4wColumns && table.log2_inputs == 3 && table.log2_shuffle == 0 &&
+         (table.columns == 8 || table.columns == 16) && table.log2_inputs == 3 && table.log2_shuffle == 0 &&
          table.planes == 2;
 }
 

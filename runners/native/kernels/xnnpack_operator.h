@@ -17,6 +17,7 @@ namespace farm::kernels {
 
 using Operator = void;
 
+// Both forms of the operator take the same arguments.
 struct Library {
   int (*initialize)(const void* allocator);
   int (*create)(size_t inputs, size_t outputs, size_t input_stride, size_t output_stride,
@@ -29,8 +30,10 @@ struct Library {
   int (*run)(Operator*, void* pool);
   int (*remove)(Operator*);
 
-  // Finds and initialises the XNNPACK of this process.
+  // Finds and initialises the XNNPACK of this process, with the form of the operator that it takes
+  // for rows quantised on the way: with unsigned activations where it has code for this CPU.
   bool load();
+  bool unsigned_rows = false;
 };
 
 struct PackingParams {
@@ -47,11 +50,12 @@ using Pack = void (*)(uint32_t flags, const Table* table, size_t inputs, size_t 
                       size_t unused_size0, const void* unused_init1, const uint16_t* scales,
                       size_t scale_size, uint8_t* packed, const PackingParams* params);
 
-// XNNPACK 1.5.1's description of a product: code for 1, 2 and 3 rows (null: none of its own), code
-// that packs weights, and the shape of a packed tile.
+// ExecuTorch 1.5.1's XNNPACK describes a product so: code for 1, 2, 3... rows (null: none of its own),
+// code that packs weights, most rows of a call, and the shape of a packed tile.
+constexpr size_t kMostRows = 16;
 struct Table {
-  Qb4wGemm gemm[kQb4wRows];
-  uint8_t other[0x308 - kQb4wRows * sizeof(Qb4wGemm)];
+  Qb4wGemm gemm[kMostRows];
+  uint8_t other[0x308 - kMostRows * sizeof(Qb4wGemm)];
   Pack pack;
   size_t (*packed_stride)(const Table*, size_t, size_t, size_t, size_t);
   uint8_t more[0x348 - 0x318];
@@ -93,7 +97,7 @@ class Trial {
   bool created_ = false;
 };
 
-// Whether the table has code for packing where Table says, and tiles of the shape that we pack.
+// Whether the table has code for packing where Table says, and tiles of a shape that we pack.
 bool packs_as_known(const Table& table);
 
 }  // namespace farm::kernels

@@ -40,7 +40,7 @@ void pack_theirs(const Call& c) {
 void pack_ours(const Call& c, uint8_t* packed) {
   avx2::qb4w_pack({c.inputs, c.outputs, c.block, c.weights, c.scales, c.bias,
                    c.params->input_zero_point},
-                  packed);
+                  c.table->columns, packed);
 }
 
 void pack_if_known(const Call& c) {
@@ -53,7 +53,7 @@ void pack_if_known(const Call& c) {
 
 void pack_twice(const Call& c) {
   if (!c.known()) return pack_theirs(c);
-  const size_t bytes = qb4w_packed_bytes(c.inputs, c.outputs, c.block);
+  const size_t bytes = qb4w_packed_bytes(c.inputs, c.outputs, c.block, c.table->columns);
   std::vector<uint8_t> ours(c.packed, c.packed + bytes);  // both leave gaps as they were
   pack_theirs(c);
   pack_ours(c, ours.data());

@@ -17,7 +17,7 @@ struct PackingProof {
 void compare_packing(Table& table);
 PackingProof packing_proof();
 
-// From now on ours packs what it can: eight columns, blocks of a multiple of 32, one group.
+// From now on ours packs what it can: blocks of a multiple of 32, one group.
 void lend_packing(Table& table);
 
 // XNNPACK packs again, as before `compare_packing`.

@@ -12,6 +12,7 @@
 #include <executorch/runtime/kernel/operator_registry.h>
 #include <executorch/runtime/platform/runtime.h>
 
+#include "../common/cpu.h"
 #include "../common/posix.h"
 #include "../kernels/isa.h"
 #include "../kernels/operators.h"
@@ -80,11 +81,14 @@ void say_hello(const std::vector<std::string>& lent) {
     }
   }
   for (const std::string& name : lent) kernels.push(name + "=farm");
+  json::Value features = json::Value::array();
+  for (const std::string& name : cpu_features()) features.push(name);
   print_line("hello", json::Value::object()
                           .set("protocol", kProtocol)
                           .set("version", FARM_NATIVE_VERSION)
                           .set("abi", FARM_NATIVE_ABI)
                           .set("isa", kernels::isa_name(kernels::isa()))
+                          .set("features", features)
                           .set("backends", backends)
                           .set("kernels", kernels)
                           .set("profiler", has_profiler()));

@@ -55,8 +55,9 @@ def bundle(backend: str = "xnnpack") -> Bundle:
     )
 
 
-def hello(isa: str = "avx2") -> Hello:
-    return Hello(1, "0.1.0", "x86_64", isa, ("XnnpackBackend",), ("llama::custom_sdpa.out",))
+def hello(*features: str) -> Hello:
+    kernels = ("llama::custom_sdpa.out",)
+    return Hello(1, "0.1.0", "x86_64", "avx2", ("XnnpackBackend",), kernels, features)
 
 
 def build(sha256: str = "a" * 64) -> RunnerBuild:
@@ -197,6 +198,7 @@ class Case:
         default_factory=lambda: (check_launch(), launch(1), launch(2), launch(3))
     )
     host_sha: str = "a" * 64
+    host_features: tuple[str, ...] = ()
     noise_floor: NoiseFloor | None = field(
         default_factory=lambda: NoiseFloor((("decode", 0.03), ("prefill", 0.03)), 4)
     )
@@ -221,7 +223,7 @@ class Case:
             telemetry=self.telemetry,
             canary=check_launch() if self.has_canary else None,
         )
-        host = HostRunResult(build(self.host_sha), hello(), (), self.noise_floor)
+        host = HostRunResult(build(self.host_sha), hello(*self.host_features), (), self.noise_floor)
         return CompareTask(
             task_id="compare",
             spec=spec,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,8 +89,15 @@ def test_the_same_binary_must_be_bit_equal() -> None:
     assert "bit_equal" in judgement.reason or "logits differ" in judgement.reason
 
 
-def test_another_binary_is_judged_by_the_noise_floor() -> None:
-    case = Case(host_sha="b" * 64)
+#: Backends choose other code on another CPU, whatever the runner itself uses.
+OTHER_CODE = pytest.mark.parametrize(
+    "other", [{"host_sha": "b" * 64}, {"host_features": ("avx_vnni",)}], ids=["binary", "cpu"]
+)
+
+
+@OTHER_CODE
+def test_other_code_is_judged_by_the_noise_floor(other: dict[str, Any]) -> None:
+    case = Case(**other)
     host = disturbed(case.fp32, 0.3, 5)
     case.host, case.device = host, disturbed(host, 0.15, 6)
     assert judge(case).outcome == "passed"

@@ -21,6 +21,8 @@ Array = npt.NDArray[np.float32]
 TOLERANCE = 1e-4
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
 DRIVER = Path(__file__).with_name("kernel_driver.cpp")
+#: What `avx512` needs, as /proc/cpuinfo calls it.
+AVX512 = frozenset(("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"))
 #: Kernel sources that are built against ExecuTorch.
 NEED_SDK = ("operators", "xnnpack", "xnnpack_operator", "xnnpack_packing")
 

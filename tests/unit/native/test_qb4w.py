@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +17,44 @@ from hypothesis import strategies as st
 
 from runners.compiler import find_compiler, host_abi
 
-from .kernel_problems import SANITIZERS, compile_driver
+from .kernel_problems import AVX512, SANITIZERS, compile_driver
 
 Number = TypeVar("Number", bound=np.generic)
 SOURCE = Path(__file__).with_name("qb4w_driver.cpp")
+FLAGS = frozenset(Path("/proc/cpuinfo").read_text().split())
 
-pytestmark = pytest.mark.skipif(
-    " avx2 " not in Path("/proc/cpuinfo").read_text(), reason="this CPU has no AVX2"
+pytestmark = pytest.mark.skipif("avx2" not in FLAGS, reason="this CPU has no AVX2")
+
+
+class Kernel(NamedTuple):
+    name: str
+    flags: frozenset[str]
+    """What the CPU must have."""
+    rows: int
+    """Most of one call."""
+    tile: int
+    """Columns."""
+    activations: type[np.int8 | np.uint8]
+    blocks: tuple[int, ...]
+    """Inputs of a block."""
+
+
+BLOCKS = (32, 64, 128, 256)
+#: No emulator has AVX-512: those kernels are tested on CPUs that have it.
+KERNELS = tuple(
+    kernel
+    for kernel in (
+        Kernel("avx2", frozenset(("avx2", "fma")), 3, 8, np.int8, BLOCKS),
+        Kernel("avx512", AVX512, 8, 16, np.uint8, BLOCKS),
+        Kernel("amx", AVX512 | {"amx_tile", "amx_int8"}, 16, 16, np.uint8, (32,)),
+    )
+    if kernel.flags <= FLAGS
 )
 
 
 @dataclass(frozen=True)
 class Product:
+    kernel: Kernel
     rows: int
     columns: int
     blocks: int
@@ -42,12 +67,17 @@ class Product:
         """What the driver reads, and what it should answer."""
         draw = np.random.default_rng(self.seed)
         inputs = self.blocks * self.block
-        shape = (-(-self.columns // 8) * 8, inputs)
+        tile = self.kernel.tile
+        shape = (-(-self.columns // tile) * tile, inputs)
+        limits = np.iinfo(self.kernel.activations)
         if self.extreme:
-            a = np.full((self.rows, inputs), -128, np.int8)
+            worst = max(limits.min, limits.max, key=abs)
+            a = np.full((self.rows, inputs), worst, self.kernel.activations)
             weights = np.full(shape, -8, np.int8)
         else:
-            a = draw.integers(-128, 128, (self.rows, inputs), np.int8)
+            a = draw.integers(
+                limits.min, limits.max + 1, (self.rows, inputs), self.kernel.activations
+            )
             weights = draw.integers(-8, 8, shape, np.int8)
         scales = draw.uniform(0.001, 0.01, (shape[0], self.blocks)).astype(np.float32)
         stored = (scales.view(np.uint32) >> 16).astype(np.uint16)
@@ -57,7 +87,7 @@ class Product:
         zeros = draw.integers(-128, 128, self.rows).astype(np.int32)
         steps = draw.uniform(0.001, 0.01, self.rows).astype(np.float32)
         rows = b"".join(struct.pack("<if", *row) for row in zip(zeros, steps, strict=True))
-        packed = layout(weights, stored, sums, bias)
+        packed = layout(tile, weights, stored, sums, bias)
         grouped = a.reshape(self.rows, 1, self.blocks, -1).astype(float) * weights.reshape(
             1, shape[0], self.blocks, -1
         )
@@ -67,29 +97,31 @@ class Product:
 
 
 def layout(
+    tile: int,
     weights: npt.NDArray[np.int8],
     scales: npt.NDArray[np.uint16],
     sums: npt.NDArray[np.float32],
     bias: npt.NDArray[np.float32],
 ) -> bytes:
-    """What XNNPACK packs: tiles of eight columns, eight inputs of each side by side.
+    """What XNNPACK packs: tiles of columns, eight inputs of each side by side.
 
     Args:
-        weights: [columns, inputs], columns a multiple of eight.
+        tile: Columns of one.
+        weights: [columns, inputs], columns a multiple of `tile`.
         scales: bf16 [columns, blocks].
         sums: [columns].
         bias: [columns].
     """
     blocks = scales.shape[1]
     steps = weights.shape[1] // blocks // 16
-    nibbles = (weights.astype(np.uint8) & 15).reshape(-1, 8, blocks, steps, 16)
+    nibbles = (weights.astype(np.uint8) & 15).reshape(-1, tile, blocks, steps, 16)
     pairs = nibbles[..., :8] | nibbles[..., 8:] << 4
     parts = []
-    for tile in range(len(nibbles)):
-        columns = slice(8 * tile, 8 * tile + 8)
+    for number in range(len(nibbles)):
+        columns = slice(tile * number, tile * (number + 1))
         parts.append(sums[columns].tobytes())
         for block in range(blocks):
-            parts.append(pairs[tile, :, block].swapaxes(0, 1).tobytes())
+            parts.append(pairs[number, :, block].swapaxes(0, 1).tobytes())
             parts.append(scales[columns, block].tobytes())
         parts.append(bias[columns].tobytes())
     return b"".join(parts)
@@ -97,6 +129,7 @@ def layout(
 
 @dataclass(frozen=True)
 class Weights:
+    tile: int
     outputs: int
     blocks: int
     block: int
@@ -138,8 +171,9 @@ class Weights:
             sums -= of_step * np.float32(self.zero_point) * wide[:, 16 * step // self.block]
         bits = (wide * np.float32(1 / 16)).view(np.uint32)
         small = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-        there = -(-self.outputs // 8) * 8
+        there = -(-self.outputs // self.tile) * self.tile
         written = layout(
+            self.tile,
             _padded(np.full_like(weights, -1), there),
             _padded(np.full_like(small, 0xFFFF), there),
             np.full(there, 0xFFFFFFFF, np.uint32).view(np.float32),
@@ -148,6 +182,7 @@ class Weights:
             ),
         )
         whole = layout(
+            self.tile,
             _padded(weights, there),
             _padded(small, there),
             _padded(sums, there),
@@ -167,10 +202,7 @@ class Driver:
 
     def __init__(self, program: Path, *words: str) -> None:
         pipe = subprocess.PIPE
-        env = {**os.environ, "FARM_ISA": "avx2"}
-        self.process = subprocess.Popen(
-            [program, *words], stdin=pipe, stdout=pipe, stderr=pipe, env=env
-        )
+        self.process = subprocess.Popen([program, *words], stdin=pipe, stdout=pipe, stderr=pipe)
 
     def _ask(self, question: bytes, answer_bytes: int) -> bytes:
         stdin, stdout = self.process.stdin, self.process.stdout
@@ -202,88 +234,105 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_driver(find_compiler(host_abi()), folder, source=SOURCE)
 
 
+@pytest.fixture(scope="module", params=KERNELS, ids=lambda kernel: kernel.name)
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    chosen: Kernel = request.param
+    return chosen
+
+
 @pytest.fixture(scope="module")
-def driver(program: Path) -> Iterator[Driver]:
-    opened = Driver(program)
+def driver(program: Path, kernel: Kernel) -> Iterator[Driver]:
+    opened = Driver(program, kernel.name)
     yield opened
     opened.close()
 
 
+@pytest.fixture(scope="module", params=[8, 16])
+def tile(request: pytest.FixtureRequest) -> int:
+    columns: int = request.param
+    return columns
+
+
 @pytest.fixture(scope="module")
-def packer(program: Path) -> Iterator[Driver]:
-    opened = Driver(program, "pack")
+def packer(program: Path, tile: int) -> Iterator[Driver]:
+    opened = Driver(program, "pack", str(tile))
     yield opened
     opened.close()
 
 
-EDGES = [
-    Product(rows=1, columns=1, blocks=1, block=32),
-    Product(rows=3, columns=49, blocks=18, block=32),
-    Product(rows=2, columns=8, blocks=3, block=64, extreme=True),
-    Product(rows=1, columns=16, blocks=2, block=128, extreme=True),
-    Product(rows=3, columns=9, blocks=1, block=256, extreme=True),
-]
+def edges(kernel: Kernel) -> list[Product]:
+    most, largest = kernel.rows, kernel.blocks[-1]
+    return [
+        Product(kernel, rows=1, columns=1, blocks=1, block=32),
+        Product(kernel, rows=most, columns=98, blocks=18, block=32),
+        Product(kernel, rows=2, columns=kernel.tile, blocks=3, block=32, extreme=True),
+        Product(kernel, rows=1, columns=32, blocks=2, block=largest, extreme=True),
+        Product(kernel, rows=most, columns=17, blocks=1, block=largest, extreme=True),
+    ]
 
 
-@given(
-    st.builds(
-        Product,
-        rows=st.integers(1, 3),
-        columns=st.integers(1, 40),
-        blocks=st.integers(1, 12),
-        block=st.sampled_from([32, 64, 128, 256]),
-        seed=st.integers(0, 2**32 - 1),
-    )
-)
+@given(data=st.data())
 @settings(
     max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
-def test_against_double_precision(driver: Driver, product: Product) -> None:
-    driver.check(product)
-
-
-@pytest.mark.parametrize("product", EDGES, ids=str)
-def test_edges(driver: Driver, product: Product) -> None:
-    driver.check(product)
-
-
-PACKED = [
-    Weights(outputs=1, blocks=1, block=32),
-    Weights(outputs=49, blocks=18, block=32, bias=False),
-    Weights(outputs=8, blocks=3, block=64, zero_point=-3),
-    Weights(outputs=23, blocks=5, block=128, extreme=True),
-]
-
-
-@given(
-    st.builds(
-        Weights,
-        outputs=st.integers(1, 40),
+def test_against_double_precision(kernel: Kernel, driver: Driver, data: st.DataObject) -> None:
+    product = st.builds(
+        Product,
+        kernel=st.just(kernel),
+        rows=st.integers(1, kernel.rows),
+        columns=st.integers(1, 100),
         blocks=st.integers(1, 12),
-        block=st.sampled_from([32, 64, 128, 256]),
+        block=st.sampled_from(kernel.blocks),
+        seed=st.integers(0, 2**32 - 1),
+    )
+    driver.check(data.draw(product))
+
+
+def test_edges(kernel: Kernel, driver: Driver) -> None:
+    for product in edges(kernel):
+        driver.check(product)
+
+
+def packed_edges(tile: int) -> list[Weights]:
+    return [
+        Weights(tile, outputs=1, blocks=1, block=32),
+        Weights(tile, outputs=49, blocks=18, block=32, bias=False),
+        Weights(tile, outputs=tile, blocks=3, block=64, zero_point=-3),
+        Weights(tile, outputs=23, blocks=5, block=128, extreme=True),
+    ]
+
+
+@given(data=st.data())
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+def test_packed_bytes(tile: int, packer: Driver, data: st.DataObject) -> None:
+    weights = st.builds(
+        Weights,
+        tile=st.just(tile),
+        outputs=st.integers(1, 50),
+        blocks=st.integers(1, 12),
+        block=st.sampled_from(BLOCKS),
         bias=st.booleans(),
         seed=st.integers(0, 2**32 - 1),
     )
-)
-@settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
-def test_packed_bytes(packer: Driver, weights: Weights) -> None:
-    packer.check_packing(weights)
+    packer.check_packing(data.draw(weights))
 
 
-@pytest.mark.parametrize("weights", PACKED, ids=str)
-def test_packed_edges(packer: Driver, weights: Weights) -> None:
-    packer.check_packing(weights)
+def test_packed_edges(tile: int, packer: Driver) -> None:
+    for weights in packed_edges(tile):
+        packer.check_packing(weights)
 
 
 def test_clean_under_sanitizers(tmp_path: Path) -> None:
     program = compile_driver(find_compiler(host_abi()), tmp_path, SANITIZERS, source=SOURCE)
-    opened = Driver(program)
-    for product in EDGES:
-        opened.check(product)
-    opened.close()
-    opened = Driver(program, "pack")
-    for weights in PACKED:
-        opened.check_packing(weights)
-    opened.close()
+    for kernel in KERNELS:
+        opened = Driver(program, kernel.name)
+        for product in edges(kernel):
+            opened.check(product)
+        opened.close()
+    for tile in (8, 16):
+        opened = Driver(program, "pack", str(tile))
+        for weights in packed_edges(tile):
+            opened.check_packing(weights)
+        opened.close()

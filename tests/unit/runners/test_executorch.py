@@ -24,7 +24,8 @@ from runners.executorch import ExecutorchRunner, request_json
 
 HELLO = {
     "type": "hello", "protocol": 1, "version": "0.1.0+abc", "abi": "x86_64", "isa": "avx2",
-    "backends": ["XnnpackBackend"], "kernels": ["llama::custom_sdpa.out=farm"],
+    "features": ["avx2", "fma"], "backends": ["XnnpackBackend"],
+    "kernels": ["llama::custom_sdpa.out=farm"],
 }  # fmt: skip
 LOADED = {
     "type": "loaded", "load_ns": 250_000_000, "threads": 4, "affinity": [4, 5, 6, 7],
@@ -58,6 +59,7 @@ def text(*lines: dict[str, Any]) -> bytes:
 def test_complete_launch() -> None:
     result = ExecutorchRunner().parse(text(*ALL), 2, LaunchRequest(0))
     assert result.hello.isa == "avx2"
+    assert result.hello.features == ("avx2", "fma")
     assert (result.threads, result.affinity, result.load_s) == (4, "4,5,6,7", 0.25)
     assert result.backends == ("XnnpackBackend",)
     assert (result.generated, result.stopped_by) == ((7, 8, 9), "length")
