@@ -206,6 +206,9 @@ class WorkloadConfig(_Model):
     )
     repetitions: Annotated[int, Field(ge=1, le=100)] = 3
     warmup: Annotated[int, Field(ge=0, le=10)] = 1
+    window_ms: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        125, description="Shorter prefill or decode is repeated in a window till it is so long."
+    )
     budget_s: Annotated[float, Field(gt=0)] = Field(
         120.0, description="Seconds that a cell may spend in measuring."
     )

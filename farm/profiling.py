@@ -66,6 +66,7 @@ def launch(spec: RunSpec, threads: int) -> LaunchRequest:
         decode=tuple(dict.fromkeys(min(MAX_DECODE, n) for n in spec.workload.decode)),
         repetitions=1,
         warmup=1,
+        window_ms=0,
     )
     return LaunchRequest(threads=threads, profiles=measures(small))
 

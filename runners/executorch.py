@@ -234,6 +234,7 @@ def _sample(line: Mapping[str, Any], launch: int) -> Sample:
         ttft_s=None if ttft is None else ttft / 1e9,
         token_s=tuple(int(value) / 1e9 for value in line["token_ns"]),
         t_s=start / 1e9,
+        passes=int(line["passes"]),
     )
 
 

@@ -60,6 +60,7 @@ def _measure(
         decode=decode,
         depth=depth,
         repetitions=workload.repetitions,
+        window_ms=workload.window_ms,
         warmup=workload.warmup,
     )
 

@@ -134,6 +134,8 @@ class Measure:
     depth: int
     repetitions: int
     warmup: int
+    #: What a window lasts at least, milliseconds: less work is repeated inside it.
+    window_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,8 @@ class Sample:
     #: result, seconds since its first timed window.
     t_s: float = 0.0
     arm: Arm = "candidate"
+    #: How often the window did what its measure asks for.
+    passes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

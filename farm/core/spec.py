@@ -47,6 +47,9 @@ class Workload:
     #: Windows of each metric inside one launch.
     repetitions: int = 3
     warmup: int = 1
+    #: What a window of prefill or decode alone lasts at least, milliseconds: shorter work is
+    #: repeated inside it. 0: never.
+    window_ms: int = 125
     #: Most time a cell may spend in measuring, seconds.
     budget_s: float = 120.0
     #: Relative half width that every rate's interval shall get below; None: as narrow as the

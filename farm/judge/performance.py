@@ -292,11 +292,11 @@ def _shortest(windows: Sequence[Sample]) -> float | None:
 def _token_count(windows: Sequence[Sample], expected: int, exact: bool) -> Guard:
     """Flag windows of another length; a runner that cuts its own prompts may be a tenth off."""
     margin = 0 if exact else expected // 10
-    wrong = {x.tokens for x in windows if abs(x.tokens - expected) > margin}
+    wrong = {x.tokens / x.passes for x in windows if abs(x.tokens / x.passes - expected) > margin}
     for sample in windows:
-        if sample.token_s and len(sample.token_s) != expected:
-            wrong.add(len(sample.token_s))
+        if sample.token_s and len(sample.token_s) != expected * sample.passes:
+            wrong.add(len(sample.token_s) / sample.passes)
     if wrong:
-        counts = ", ".join(str(count) for count in sorted(wrong))
+        counts = ", ".join(f"{count:g}" for count in sorted(wrong))
         return Guard("token_count", "flagged", f"{counts} tokens instead of {expected}")
     return Guard("token_count", "ok" if windows else "unavailable")

@@ -145,31 +145,45 @@ def measure(model: Model, one: dict[str, Any], tokens: list[int]) -> None:
     prefill, decode = one["prefill"], one["decode"]
     depth = one["depth"] or (0 if prefill else LEAST_CONTEXT)
     ids = [tokens[index % len(tokens)] for index in range(depth + prefill)]
+    passes = 1
     for rep in range(one["warmup"] + one["repetitions"]):
-        token = int(model.feed(ids[:depth], 0).argmax()) if depth else 0
-        start, stamps, ttft = time.monotonic_ns(), [], None
-        if prefill:
-            token = int(model.feed(ids[depth:], depth).argmax())
-            ttft = time.monotonic_ns() - start
-        for position in range(depth + prefill, depth + prefill + decode):
-            token = int(model.feed([token], position).argmax())
-            stamps.append(time.monotonic_ns())
-        end = stamps[-1] if stamps else start + (ttft or 0)
-        begins = [start + (ttft or 0), *stamps]
+        first = int(model.feed(ids[:depth], 0).argmax()) if depth else 0
+        ttft: int | None = None
+        token_ns: list[int] = []
+        start = before = time.monotonic_ns()
+        for _ in range(passes):
+            token = first
+            if prefill:
+                token = int(model.feed(ids[depth:], depth).argmax())
+                before = time.monotonic_ns()
+                ttft = before - start if ttft is None else ttft
+            for position in range(depth + prefill, depth + prefill + decode):
+                token = int(model.feed([token], position).argmax())
+                now = time.monotonic_ns()
+                token_ns.append(now - before)
+                before = now
         say(
             "sample",
             metric=one["name"],
             rep=max(0, rep - one["warmup"]),
             warmup=rep < one["warmup"],
-            tokens=prefill + decode,
+            tokens=passes * (prefill + decode),
+            passes=passes,
             prefill=prefill,
             decode=decode,
             depth=one["depth"],
             start_ns=start,
-            end_ns=end,
+            end_ns=before,
             ttft_ns=ttft,
-            token_ns=[after - before for before, after in zip(begins, stamps, strict=False)],
+            token_ns=token_ns,
         )
+        if rep + 1 == one["warmup"] and not (prefill and decode):
+            passes = passes_for(before - start, one.get("window_ms", 0))
+
+
+def passes_for(took_ns: int, window_ms: int) -> int:
+    """How often a window does its work to last what was asked for, at most 1000 times."""
+    return min(max(1, -(-window_ms * 1_000_000 // max(took_ns, 1))), 1000)
 
 
 def peak_rss_bytes() -> int:
@@ -199,6 +213,7 @@ def main() -> None:
         version=f"ExecuTorch {version} (Python {platform.python_version()})",
         abi={"aarch64": "arm64-v8a"}.get(platform.machine(), platform.machine()),
         isa="unknown",
+        features=[],
         backends=[],
         kernels=["llama::custom_sdpa.out=executorch"],
     )

@@ -144,7 +144,8 @@ Measure read_measure(const Value& value, const std::string& where) {
                 {"decode", count(m.decode, 0)},
                 {"depth", count(m.depth, 0)},
                 {"repetitions", count(m.repetitions, 1)},
-                {"warmup", count(m.warmup, 0)}},
+                {"warmup", count(m.warmup, 0)},
+                {"window_ms", count(m.window_ms, 0)}},
                {"name"});
   if (m.prefill + m.decode == 0) refuse(where, "prefill and decode are both 0");
   return m;

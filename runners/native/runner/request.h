@@ -37,6 +37,7 @@ struct Measure {
   int64_t depth = 0;
   int64_t repetitions = 1;
   int64_t warmup = 0;
+  int64_t window_ms = 0;
 };
 
 struct Request {

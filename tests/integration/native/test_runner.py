@@ -177,6 +177,33 @@ def test_timed_windows(start: Start, tiny: Path) -> None:
         assert sum(sample["token_ns"]) + (ttft or 0) == window
 
 
+def test_short_work_is_repeated_in_a_window(start: Start, tiny: Path) -> None:
+    measure = [
+        {"name": "pp32", "prefill": 32, "repetitions": 2, "warmup": 1, "window_ms": 50},
+        {"name": "tg8", "decode": 8, "depth": 4, "repetitions": 2, "warmup": 2, "window_ms": 50},
+        {"name": "both", "prefill": 8, "decode": 4, "warmup": 1, "window_ms": 50},
+        {"name": "cold", "prefill": 8, "window_ms": 50},
+    ]
+    samples = start(tiny / "last.pte", _request(measure=measure)).of("sample")
+    for sample in samples:
+        work = sample["prefill"] + sample["decode"]
+        assert sample["tokens"] == sample["passes"] * work
+        assert len(sample["token_ns"]) == sample["passes"] * sample["decode"]
+        window = sample["end_ns"] - sample["start_ns"]
+        if sample["warmup"] or sample["metric"] in ("both", "cold"):
+            assert sample["passes"] == 1
+            continue
+        # What a warm-up took tells only about how long the others take.
+        assert sample["passes"] > 1
+        assert window > 5e6
+        if sample["prefill"]:
+            assert 0 < sample["ttft_ns"] < window
+        else:
+            assert sum(sample["token_ns"]) == window
+    warm = [s["passes"] for s in samples if s["metric"] == "tg8" and not s["warmup"]]
+    assert len(set(warm)) == 1
+
+
 BAD_REQUESTS = [
     (b"", "bad_json"),
     (b"{", "bad_json"),

@@ -34,8 +34,8 @@ LOADED = {
 }  # fmt: skip
 PROGRESS = {"type": "progress", "phase": "measure-pp128", "done": 1, "total": 4}
 PREFILL = {
-    "type": "sample", "metric": "pp128", "rep": 0, "warmup": True, "tokens": 128, "prefill": 128,
-    "decode": 0, "depth": 0, "start_ns": 5_000_000_000, "end_ns": 5_500_000_000,
+    "type": "sample", "metric": "pp128", "rep": 0, "warmup": True, "tokens": 128, "passes": 1,
+    "prefill": 128, "decode": 0, "depth": 0, "start_ns": 5_000_000_000, "end_ns": 5_500_000_000,
     "ttft_ns": 490_000_000, "token_ns": [],
 }  # fmt: skip
 DECODE = {
@@ -154,7 +154,7 @@ def test_request() -> None:
         tokens=(1, 2, 3),
         passes=(LogitsPass("decode", (1, 1, 1)),),
         generate=Generate((5, 6), 4, (2,)),
-        measures=(Measure("tg64@d512", 0, 64, 512, 3, 1),),
+        measures=(Measure("tg64@d512", 0, 64, 512, 3, 1, 125),),
         affinity="0,2",
         sdpa_order=1,
     )
@@ -175,6 +175,7 @@ def test_request() -> None:
                 "depth": 512,
                 "repetitions": 3,
                 "warmup": 1,
+                "window_ms": 125,
             }
         ],
     }
