@@ -16,8 +16,9 @@ from farm import baselines
 from farm import home as layout
 from farm.core.artifact import ExportResult, ReferenceResult
 from farm.core.errors import StoreError
+from farm.core.hostrun import HostRunResult
 from farm.core.retention import EntryKind, Policy, Removal, StoreEntry, StoreObject, choose
-from farm.core.runtime import HostRunResult, RunnerBuild
+from farm.core.runtime import RunnerBuild
 from farm.site.actions import ActionCache, object_refs
 from farm.site.fence import StoreUser, last_used_s
 from farm.site.store import ContentStore

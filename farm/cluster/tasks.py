@@ -23,15 +23,9 @@ from farm.core.chain import bundle_files
 from farm.core.device import DeviceEntry
 from farm.core.errors import Interrupted, RunnerError
 from farm.core.events import JobProgress
+from farm.core.hostrun import HostRunResult, NoiseFloor
 from farm.core.result import Judgement
-from farm.core.runtime import (
-    OWN,
-    DeviceJob,
-    DeviceRunResult,
-    HostRunResult,
-    LaunchRequest,
-    NoiseFloor,
-)
+from farm.core.runtime import OWN, DeviceJob, DeviceRunResult, LaunchRequest
 from farm.core.tasks import (
     CanaryTask,
     CompareTask,

@@ -12,6 +12,7 @@ from farm.core.artifact import (
 )
 from farm.core.device import Device
 from farm.core.errors import FarmError
+from farm.core.hostrun import HostRunResult
 from farm.core.launches import (
     canary_launch,
     cell_launches,
@@ -21,15 +22,7 @@ from farm.core.launches import (
     text_lengths,
 )
 from farm.core.plan import ArtifactId, Catalog, Cell
-from farm.core.runtime import (
-    OWN,
-    BaselineArm,
-    DeployFile,
-    DeviceJob,
-    DeviceRunResult,
-    HostRunResult,
-    Program,
-)
+from farm.core.runtime import OWN, BaselineArm, DeployFile, DeviceJob, DeviceRunResult, Program
 from farm.core.spec import Resources, RunSpec
 from farm.core.tasks import (
     CompareTask,

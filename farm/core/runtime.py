@@ -381,22 +381,3 @@ class DeviceRunResult:
     unpaired: str = ""
     canary: LaunchResult | None = None
     replay: LaunchResult | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NoiseFloor:
-    """Mean KL of the host artifact under order-only perturbations, per pass name."""
-
-    kl_mean: tuple[tuple[str, float], ...]
-    perturbations: int
-
-
-@dataclass(frozen=True, slots=True)
-class HostRunResult:
-    """The same artifact through the same runner on an export host."""
-
-    runner: RunnerBuild
-    hello: Hello
-    logits: tuple[tuple[str, LogitsRef], ...]
-    noise_floor: NoiseFloor | None
-    cache_hit: bool = False

@@ -19,8 +19,9 @@ from farm.core.artifact import (
     Sdk,
 )
 from farm.core.device import Device
+from farm.core.hostrun import HostRunResult
 from farm.core.result import Judgement
-from farm.core.runtime import DeviceRunResult, HostRunResult, RunnerSpec
+from farm.core.runtime import DeviceRunResult, RunnerSpec
 from farm.core.spec import Resources, RunSpec
 
 

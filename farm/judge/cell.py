@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from farm.core.artifact import LogitsRef
 from farm.core.classes import device_class
+from farm.core.hostrun import HostRunResult
 from farm.core.launches import logits_passes, measures, too_long
 from farm.core.result import (
     CorrectnessReport,
@@ -22,7 +23,7 @@ from farm.core.result import (
     Outcome,
     PerformanceReport,
 )
-from farm.core.runtime import HostRunResult, LaunchResult
+from farm.core.runtime import LaunchResult
 from farm.core.tasks import CompareTask
 from farm.judge.answers import Answer, judge_answer
 from farm.judge.canary import canary_gates

@@ -18,16 +18,10 @@ from farm.core.artifact import (
     ToolchainVersions,
 )
 from farm.core.device import Device, DeviceEntry, DeviceFacts
+from farm.core.hostrun import HostRunResult
 from farm.core.plan import Catalog, Plan, make_plan
 from farm.core.result import EnergyReport, Judgement, MemoryReport
-from farm.core.runtime import (
-    Deployed,
-    DeviceRunResult,
-    Hello,
-    HostRunResult,
-    RunnerBuild,
-    RunnerSpec,
-)
+from farm.core.runtime import Deployed, DeviceRunResult, Hello, RunnerBuild, RunnerSpec
 from farm.core.spec import Correctness, DeviceRequest, Matrix, RunSpec
 
 

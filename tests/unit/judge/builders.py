@@ -18,15 +18,14 @@ from farm.core.artifact import (
     ToolchainVersions,
 )
 from farm.core.device import Device, DeviceEntry, DeviceFacts
+from farm.core.hostrun import HostRunResult, NoiseFloor
 from farm.core.launches import logits_passes
 from farm.core.runtime import (
     OWN,
     Deployed,
     DeviceRunResult,
     Hello,
-    HostRunResult,
     LaunchResult,
-    NoiseFloor,
     RunnerBuild,
     Sample,
 )
