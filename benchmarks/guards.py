@@ -19,7 +19,6 @@ import argparse
 import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -43,8 +42,9 @@ from benchmarks.method.paired import (  # noqa: E402
     runner_request,
 )
 
-LAUNCHES, THREADS = 3, 1
-#: About how long a window takes, and how long the sampler stays as it is, seconds.
+#: The scatter of only three launches would itself be known to no better than half.
+LAUNCHES, THREADS = 8, 1
+#: How long a window takes at least, and how long the sampler stays as it is, seconds.
 WINDOW_S, BLOCK_S = 0.4, 3.0
 #: Most flags that clean runs may raise, and how far a rate may move with telemetry on.
 TARGETS = {"false_flags": 1, "telemetry_on_over_off": 0.01}
@@ -123,7 +123,8 @@ def runs_until(pte: Path, clean: int) -> list[Run]:
 
 def launch(work: Path, helper: Path, runner: Path, pte: Path, windows: int) -> None:
     """Start farm-runner under farm-helper with telemetry, as farm does on a device."""
-    (work / "request.json").write_text(runner_request(THREADS, windows))
+    request = runner_request(THREADS, windows, round(WINDOW_S * 1000))
+    (work / "request.json").write_text(request)
     words = ["supervise", "--work", str(work), "--stale-s", "3600"]
     words += ["--max-output-bytes", "10000000", "--env", f"LD_LIBRARY_PATH={runner.parent}/lib"]
     words += ["--telemetry-s", "0.5"]
@@ -163,22 +164,38 @@ def toggled(sampler: psutil.Process) -> list[Block]:
 
 
 def block_rates(work: Path, blocks: list[Block]) -> dict[str, list[tuple[bool, float]]]:
-    """For each metric the median rate of each block, from the windows that lie inside it."""
+    """For each metric the rate of each block, over the windows that lie inside it."""
     found: dict[str, list[tuple[bool, float]]] = {"prefill": [], "decode": []}
     samples = [json.loads(line) for line in (work / "stdout").read_text().splitlines()]
     samples = [line for line in samples if line["type"] == "sample" and not line["warmup"]]
     for name, rates in found.items():
         for block in blocks:
             inside = [
-                line["tokens"] / (line["end_ns"] - line["start_ns"]) * 1e9
+                line
                 for line in samples
                 if line["metric"] == name
                 and block.start_ns <= line["start_ns"]
                 and line["end_ns"] <= block.end_ns
             ]
             if inside:
-                rates.append((block.on, statistics.median(inside)))
+                spent_ns = sum(line["end_ns"] - line["start_ns"] for line in inside)
+                rates.append((block.on, sum(line["tokens"] for line in inside) / spent_ns * 1e9))
     return found
+
+
+def on_over_off(rates: list[tuple[bool, float]]) -> list[float]:
+    """Ratios of neighbouring blocks with and without the sampler; each block is in one."""
+    ratios = []
+    left = iter(rates)
+    before = next(left, None)
+    for block in left:
+        if before is None or before[0] == block[0]:
+            before = block
+            continue
+        on, off = (before, block) if before[0] else (block, before)
+        ratios.append(on[1] / off[1])
+        before = None
+    return ratios
 
 
 def cost(pte: Path, minutes: float) -> dict[str, Ratio]:
@@ -199,12 +216,8 @@ def cost(pte: Path, minutes: float) -> dict[str, Ratio]:
         blocks = toggled(find_sampler(work, runner))
         rates = block_rates(work, blocks)
     ratios = {}
-    for name, medians in rates.items():
-        pairs = [
-            a[1] / b[1] if a[0] else b[1] / a[1]
-            for a, b in zip(medians[::2], medians[1::2], strict=False)
-            if a[0] != b[0]
-        ]
+    for name, found in rates.items():
+        pairs = on_over_off(found)
         ratios[name] = median_ratio(pairs)
         low, high = ratios[name].low, ratios[name].high
         print(

@@ -76,9 +76,9 @@ def built_runner() -> Path:
     return build.file("farm-runner").path
 
 
-def runner_request(threads: int, repetitions: int = REPETITIONS) -> str:
+def runner_request(threads: int, repetitions: int = REPETITIONS, window_ms: int = 0) -> str:
     """What farm-runner is asked for: so many windows of `prefill`, then of `decode`."""
-    shape = {"repetitions": repetitions, "warmup": 1, "depth": 0}
+    shape = {"repetitions": repetitions, "warmup": 1, "depth": 0, "window_ms": window_ms}
     measure = [
         {"name": "prefill", "prefill": PREFILL, "decode": 0, **shape},
         {"name": "decode", "prefill": 0, "decode": DECODE, **shape},
