@@ -2,7 +2,7 @@
 // 32 weights of 16 columns in one instruction, and that is one block: its sums go through memory to be
 // scaled and added up in fp32. Loading, multiplying and storing a tile each take tens of cycles, so
 // blocks go four at a time, and their activations are loaded once for a strip of tiles.
-#include "qb4w.h"
+#include "qb4w.h"  // before the target: nothing of it may need this CPU
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -16,9 +16,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,amx-tile,amx-int8")
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of what GCC 12's own header leaves undefined
-#include <immintrin.h>
-
-#define FARM_INLINE inline __attribute__((always_inline))
+#include "qb4w_avx512.h"
 
 namespace farm::kernels::amx {
 namespace {
@@ -55,32 +53,17 @@ struct Work {
   alignas(64) float sums[kStrip][kQb4wRows][kColumns];
 };
 
-// A block's weights in the order of the matrix unit: four inputs of each column side by side. They
-// count in the upper half of a byte, 16 times as much, as XNNPACK's scales expect.
+// A block's weights in the order of the matrix unit.
 FARM_INLINE void unpack(const uint8_t* packed, int8_t* to) {
-  const __m512i upper = _mm512_set1_epi8(static_cast<char>(0xF0));
-  const __m512i even =
-      _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-  const __m512i odd =
-      _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
 #pragma GCC unroll 2
-  for (int half = 0; half < 2; ++half, packed += kBlockBytes / 2, to += 256) {
-    _mm_prefetch(packed + kAhead, _MM_HINT_T0);
-    _mm_prefetch(packed + kAhead + 64, _MM_HINT_T0);
-    const __m512i first = _mm512_loadu_si512(packed);
-    const __m512i second = _mm512_loadu_si512(packed + 64);
-    const __m512i evens = _mm512_permutex2var_epi32(first, even, second);
-    const __m512i odds = _mm512_permutex2var_epi32(first, odd, second);
-    _mm512_store_si512(to, _mm512_and_si512(_mm512_slli_epi32(evens, 4), upper));
-    _mm512_store_si512(to + 64, _mm512_and_si512(_mm512_slli_epi32(odds, 4), upper));
-    _mm512_store_si512(to + 128, _mm512_and_si512(evens, upper));
-    _mm512_store_si512(to + 192, _mm512_and_si512(odds, upper));
+  for (int half = 0; half < 2; ++half, packed += avx512::kStepBytes) {
+    avx512::fetch_step(packed + kAhead);
+    const avx512::Fours fours(packed);
+    for (const __m512i& four : fours.each) {
+      _mm512_store_si512(to, four);
+      to += sizeof four;
+    }
   }
-}
-
-FARM_INLINE __m512 load_scales(const uint8_t* from) {
-  const __m256i stored = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(stored), 16));
 }
 
 // Scales the totals of BLOCKS blocks and adds them to the sums of a tile, block after block.
@@ -89,7 +72,7 @@ FARM_INLINE void add_totals(const int32_t (*totals)[kQb4wRows][kColumns], const 
                             size_t rows, float (*sums)[kColumns]) {
   __m512 scales[BLOCKS];
   for (size_t b = 0; b < BLOCKS; ++b) {
-    scales[b] = load_scales(packed + b * kPackedBlock + kBlockBytes);
+    scales[b] = avx512::load_scales(packed + b * kPackedBlock + kBlockBytes);
   }
   for (size_t r = 0; r < rows; ++r) {
     __m512 sum = _mm512_load_ps(sums[r]);
@@ -131,14 +114,6 @@ FARM_INLINE void add_group(Work& work, size_t rows, const uint8_t* a, size_t a_s
     }
     add_totals<BLOCKS>(work.totals, packed + t * tile_bytes, rows, work.sums[t]);
   }
-}
-
-// XNNPACK rounds the product before it adds the bias; from a plain one the compiler would make an FMA.
-FARM_INLINE __m512 finish(__m512 sum, __m512 bias, float scale, const Qb4wParams& params) {
-  const __m512 scaled =
-      _mm512_mul_round_ps(sum, _mm512_set1_ps(scale), _MM_FROUND_CUR_DIRECTION);
-  return _mm512_min_ps(_mm512_max_ps(_mm512_add_ps(scaled, bias), _mm512_set1_ps(params.min)),
-                       _mm512_set1_ps(params.max));
 }
 
 }  // namespace
@@ -183,12 +158,10 @@ void qb4w_gemm(size_t rows, size_t columns, size_t inputs, const int8_t* a, size
     }
     for (size_t t = 0; t < tiles; ++t, to += tile_stride, packed += tile_bytes) {
       const __m512 bias = _mm512_loadu_ps(packed + tile_bytes - kColumns * sizeof(float));
-      const size_t known = std::min(left - t * kColumns, kColumns);
-      const auto there = static_cast<__mmask16>((1U << known) - 1);
+      const size_t known = left - t * kColumns;
       for (size_t r = 0; r < rows; ++r) {
-        const __m512 sum = _mm512_load_ps(work.sums[t][r]);
-        _mm512_mask_storeu_ps(to + r * row_stride, there,
-                              finish(sum, bias, quantised[r].scale, *params));
+        avx512::finish(_mm512_load_ps(work.sums[t][r]), bias, quantised[r].scale, *params, known,
+                       to + r * row_stride);
       }
     }
   }

@@ -1,7 +1,6 @@
 // Unsigned activations times signed 4-bit weights, for CPUs that multiply and add four bytes at once
-// (AVX-512 VNNI). The two vectors that a step of 16 columns is packed as are turned into one with
-// inputs 0-3 and one with inputs 4-7 of every column, so that products add up in a column's own lane.
-#include "qb4w.h"
+// (AVX-512 VNNI). Weights are turned so that products add up in a column's own lane.
+#include "qb4w.h"  // before the target: nothing of it may need this CPU
 
 #if defined(__x86_64__)
 #include <algorithm>
@@ -11,17 +10,12 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of what GCC 12's own header leaves undefined
-#include <immintrin.h>
-
-// The loops below are unrolled into registers; called, their arguments would live in memory.
-#define FARM_INLINE inline __attribute__((always_inline))
+#include "qb4w_avx512.h"
 
 namespace farm::kernels::avx512 {
 namespace {
 
 constexpr size_t kColumns = kQb4wColumns;
-constexpr size_t kStep = 16;  // inputs of a column that lie side by side, two in a byte
-constexpr size_t kStepBytes = kStep * kColumns / 2;
 // Far ahead: a core of a large server waits longer for memory than a kilobyte takes to be read. The
 // fastest of 896 to 16,384 there.
 constexpr size_t kAhead = 8192;  // bytes
@@ -33,48 +27,25 @@ struct Rows {
   size_t steps;  // per block
 };
 
-// Weights are read once, faster than the hardware alone would fetch them.
-FARM_INLINE void prefetch(const uint8_t* weights) {
-  _mm_prefetch(weights + kAhead, _MM_HINT_T0);
-  _mm_prefetch(weights + kAhead + 64, _MM_HINT_T0);
-}
-
 FARM_INLINE __m512i spread32(const uint8_t* from) {
   int32_t four;
   std::memcpy(&four, from, sizeof four);
   return _mm512_set1_epi32(four);
 }
 
-// One step: each row's activations times the weights of 16 columns, added to `totals`. Weights count
-// in the upper half of a byte, 16 times as much, as XNNPACK's scales expect.
+// One step: each row's activations times the weights of 16 columns, added to `totals`.
 template <int ROWS>
 FARM_INLINE void add_step(const Rows<ROWS>& rows, size_t step, const uint8_t* weights,
                           __m512i (&totals)[ROWS]) {
-  const __m512i upper = _mm512_set1_epi8(static_cast<char>(0xF0));
-  const __m512i even =
-      _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-  const __m512i odd =
-      _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-  const __m512i first = _mm512_loadu_si512(weights);
-  const __m512i second = _mm512_loadu_si512(weights + 64);
-  const __m512i evens = _mm512_permutex2var_epi32(first, even, second);
-  const __m512i odds = _mm512_permutex2var_epi32(first, odd, second);
-  const __m512i fours[4] = {_mm512_and_si512(_mm512_slli_epi32(evens, 4), upper),
-                            _mm512_and_si512(_mm512_slli_epi32(odds, 4), upper),
-                            _mm512_and_si512(evens, upper), _mm512_and_si512(odds, upper)};
+  const Fours fours(weights);
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
-      totals[r] =
-          _mm512_dpbusd_epi32(totals[r], spread32(rows.a[r] + step * kStep + 4 * i), fours[i]);
+      const __m512i inputs = spread32(rows.a[r] + step * kStep + 4 * i);
+      totals[r] = _mm512_dpbusd_epi32(totals[r], inputs, fours.each[i]);
     }
   }
-}
-
-FARM_INLINE __m512 load_scales(const uint8_t* from) {
-  const __m256i stored = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(stored), 16));
 }
 
 // All blocks of a tile; `weights` is where they begin. With SHORT a block is two steps.
@@ -87,7 +58,7 @@ FARM_INLINE void add_blocks(const Rows<ROWS>& rows, const uint8_t* weights, __m5
     for (int r = 0; r < ROWS; ++r) totals[r] = _mm512_setzero_si512();
 #pragma GCC unroll 2
     for (size_t step = first; step < first + steps; ++step, weights += kStepBytes) {
-      prefetch(weights);
+      fetch_step(weights + kAhead);
       add_step<ROWS>(rows, step, weights, totals);
     }
     const __m512 scales = load_scales(weights);
@@ -96,14 +67,6 @@ FARM_INLINE void add_blocks(const Rows<ROWS>& rows, const uint8_t* weights, __m5
       sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(totals[r]), scales, sums[r]);
     }
   }
-}
-
-// XNNPACK rounds the product before it adds the bias; from a plain one the compiler would make an FMA.
-FARM_INLINE __m512 finish(__m512 sum, __m512 bias, float scale, const Qb4wParams& params) {
-  const __m512 scaled =
-      _mm512_mul_round_ps(sum, _mm512_set1_ps(scale), _MM_FROUND_CUR_DIRECTION);
-  return _mm512_min_ps(_mm512_max_ps(_mm512_add_ps(scaled, bias), _mm512_set1_ps(params.min)),
-                       _mm512_set1_ps(params.max));
 }
 
 template <int ROWS>
@@ -133,12 +96,9 @@ void gemm(size_t columns, size_t inputs, const int8_t* a, size_t a_stride, const
     weights += bytes;
     const __m512 bias = _mm512_loadu_ps(weights);
     weights += kColumns * sizeof(float);
-    const auto there =
-        static_cast<__mmask16>(left >= kColumns ? 0xFFFF : (1U << left) - 1);
 #pragma GCC unroll 8
     for (size_t r = 0; r < ROWS; ++r) {
-      _mm512_mask_storeu_ps(to + r * row_stride, there,
-                            finish(sums[r], bias, quantised[r].scale, params));
+      finish(sums[r], bias, quantised[r].scale, params, left, to + r * row_stride);
     }
   }
 }
