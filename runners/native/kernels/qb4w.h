@@ -7,6 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 
+// Loops of products are unrolled into registers; called, their arguments would live in memory.
+#define FARM_INLINE inline __attribute__((always_inline))
+
 namespace farm::kernels {
 
 struct Qb4wParams {

@@ -11,9 +11,6 @@
 #pragma GCC target("avx2,fma")
 #include <immintrin.h>
 
-// The loops below are unrolled into registers; called, their arguments would live in memory.
-#define FARM_INLINE inline __attribute__((always_inline))
-
 namespace farm::kernels::avx2 {
 namespace {
 

@@ -6,9 +6,6 @@
 
 #include "qb4w.h"
 
-// Loops around these are unrolled into registers; called, their arguments would live in memory.
-#define FARM_INLINE inline __attribute__((always_inline))
-
 namespace farm::kernels::avx512 {
 
 constexpr size_t kStep = 16;  // inputs of a column that lie side by side, two in a byte

@@ -12,7 +12,7 @@ import torch
 from models import recipes, registry
 from models.sources.seeded import SeededCheckpoint
 from tests.integration.models import exports
-from tests.unit.native.kernel_problems import AVX512
+from tests.unit.native.kernel_problems import AMX, AVX512
 
 from .conftest import Run, Start
 
@@ -68,7 +68,7 @@ def test_our_4_bit_products_give_the_bits_of_xnnpack(
     assert our_bits == stock_bits
     product = "qdu8_f32_qb4w" if flags >= AVX512 else "qd8_f32_qb4w"
     lent = {f"xnnpack::{product}=farm", "xnnpack::qb4w_packing=farm"}
-    if flags >= AVX512 | {"amx_tile", "amx_int8"}:
+    if flags >= AMX:
         lent.add("xnnpack::qdu8_f32_qb4w_amx=farm")
     assert lent <= set(ours.one("hello")["kernels"])
     assert not lent & set(stock.one("hello")["kernels"])

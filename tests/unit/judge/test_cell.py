@@ -11,6 +11,7 @@ import pytest
 from farm.codec import to_json
 from farm.core.artifact import Delegation, LogitsRef
 from farm.core.result import Judgement, PerformanceReport
+from farm.core.runtime import LaunchResult
 from farm.core.spec import Gate, Workload
 from farm.core.telemetry import WindowEnergy
 from farm.judge.cell import judge_cell, stage_logits
@@ -222,6 +223,22 @@ def test_a_wrong_token_count_is_invalid() -> None:
     assert metric(judgement, "tg32").trust == "invalid"
     assert metric(judgement, "pp64").trust == "ok"
     assert "token_count" in judgement.flags
+
+
+def test_a_token_count_is_that_of_one_pass() -> None:
+    def often(found: LaunchResult, passes: int) -> LaunchResult:
+        samples = [
+            replace(s, tokens=passes * s.tokens, token_s=passes * s.token_s, passes=passes)
+            for s in found.samples
+        ]
+        return replace(found, samples=tuple(samples))
+
+    judgement = judge(Case(launches=(check_launch(), *(often(launch(n), 3) for n in (1, 2, 3)))))
+    assert "token_count" not in judgement.flags
+    launches = (check_launch(), launch(1), often(launch(2, tokens=31), 3), launch(3))
+    judgement = judge(Case(launches=launches))
+    assert metric(judgement, "tg32").trust == "invalid"
+    assert metric(judgement, "pp64").guards["token_count"] == "ok"
 
 
 def test_scatter_is_noisy_and_short_windows_are_unverified() -> None:

@@ -23,6 +23,8 @@ SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g",
 DRIVER = Path(__file__).with_name("kernel_driver.cpp")
 #: What `avx512` needs, as /proc/cpuinfo calls it.
 AVX512 = frozenset(("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"))
+#: And what the matrix unit needs besides.
+AMX = AVX512 | {"amx_tile", "amx_int8"}
 #: Kernel sources that are built against ExecuTorch.
 NEED_SDK = ("operators", "xnnpack", "xnnpack_operator", "xnnpack_packing")
 

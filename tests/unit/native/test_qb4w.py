@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from runners.compiler import find_compiler, host_abi
 
-from .kernel_problems import AVX512, SANITIZERS, compile_driver
+from .kernel_problems import AMX, AVX512, SANITIZERS, compile_driver
 
 Number = TypeVar("Number", bound=np.generic)
 SOURCE = Path(__file__).with_name("qb4w_driver.cpp")
@@ -46,7 +46,7 @@ KERNELS = tuple(
     for kernel in (
         Kernel("avx2", frozenset(("avx2", "fma")), 3, 8, np.int8, BLOCKS),
         Kernel("avx512", AVX512, 8, 16, np.uint8, BLOCKS),
-        Kernel("amx", AVX512 | {"amx_tile", "amx_int8"}, 16, 16, np.uint8, (32,)),
+        Kernel("amx", AMX, 16, 16, np.uint8, (32,)),
     )
     if kernel.flags <= FLAGS
 )
@@ -261,13 +261,21 @@ def packer(program: Path, tile: int) -> Iterator[Driver]:
 
 
 def edges(kernel: Kernel) -> list[Product]:
-    most, largest = kernel.rows, kernel.blocks[-1]
+    most, tile = kernel.rows, kernel.tile
+    extremes = [
+        product
+        for block in kernel.blocks
+        for product in (
+            Product(kernel, rows=2, columns=tile, blocks=3, block=block, extreme=True),
+            Product(kernel, rows=1, columns=2 * tile, blocks=2, block=block, extreme=True),
+            Product(kernel, rows=most, columns=tile + 1, blocks=1, block=block, extreme=True),
+        )
+    ]
     return [
         Product(kernel, rows=1, columns=1, blocks=1, block=32),
+        Product(kernel, rows=most, columns=49, blocks=18, block=32),
         Product(kernel, rows=most, columns=98, blocks=18, block=32),
-        Product(kernel, rows=2, columns=kernel.tile, blocks=3, block=32, extreme=True),
-        Product(kernel, rows=1, columns=32, blocks=2, block=largest, extreme=True),
-        Product(kernel, rows=most, columns=17, blocks=1, block=largest, extreme=True),
+        *extremes,
     ]
 
 
