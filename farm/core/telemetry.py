@@ -27,6 +27,9 @@ class CoreSpeed:
     unit_ns: int
     #: The same of work that keeps all units of a core busy: slower beside another thread of it.
     wide_ns: int | None = None
+    #: Means over all units: what the work took, where the fastest tells what it can take.
+    unit_mean_ns: int | None = None
+    wide_mean_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,8 @@ class Calibration:
     share: float
     #: Cores' worth of CPU time that other programs used meanwhile.
     others: float | None
-    #: CPU time of so many reads of single cache lines in memory that no core's own cache holds,
-    #: nanoseconds.
+    #: CPU time of reading 64 MiB from beginning to end, as decoding reads weights: the mean of many
+    #: passes, nanoseconds.
     memory_ns: int | None = None
 
 

@@ -51,8 +51,12 @@ def _told(said: Sequence[LaunchTelemetry]) -> dict[str, str]:
         found["load1"] = f"{max(loads):.2f}"
     points = [point for x in said for point in x.points]
     kinds = {
-        "fixed_work": [min(c.unit_ns for c in p.cores) for p in points],
-        "wide_work": [min(w) for p in points if (w := [c.wide_ns for c in p.cores if c.wide_ns])],
+        "fixed_work": [min(c.unit_mean_ns or c.unit_ns for c in p.cores) for p in points],
+        "wide_work": [
+            min(took)
+            for p in points
+            if (took := [t for c in p.cores if (t := c.wide_mean_ns or c.wide_ns) is not None])
+        ],
         "memory_reads": [p.memory_ns for p in points if p.memory_ns is not None],
     }
     found |= {f"{name}_us": _mostly(times) for name, times in kinds.items() if times}

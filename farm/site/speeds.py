@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _FILE = "speeds.json"
 #: The fixed work of the helper, calibrate.cpp: other work can't be compared with it.
-_WORK = "2000000 chained, 1000000 wide, 20000 reads in 32 MiB"
+_WORK = "2000000 chained, 1000000 wide, passes over 64 MiB"
 #: Jobs that are remembered, and how many make something usual.
 _JOBS, _FEWEST = 21, 5
 #: What a job saw, by the name of the work: `chained 0` and `wide 0` of core 0, `memory`.

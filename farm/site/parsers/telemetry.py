@@ -134,7 +134,8 @@ def _calibration(value: Mapping[str, Any], cores: list[Any], ticks_s: float) -> 
         match core:
             case {"cpu": int(cpu), "unit_ns": int(unit), "cpu_ns": int(used), "wall_ns": int(wall)}:
                 if unit > 0 and wall > 0:
-                    speeds.append(CoreSpeed(cpu, unit, _positive(core.get("wide_ns"))))
+                    more = map(core.get, ("wide_ns", "unit_mean_ns", "wide_mean_ns"))
+                    speeds.append(CoreSpeed(cpu, unit, *map(_positive, more)))
                     cpu_ns, wall_ns = cpu_ns + used, wall_ns + wall
     if not speeds:
         return None

@@ -20,18 +20,30 @@ constexpr int kFewestUnits = 3;
 // Steps of a unit of each kind: some milliseconds of a core.
 constexpr int kChained = 2000000;
 constexpr int kWide = 1000000;
-// Memory of which single cache lines are read, here and there: more than a core's own caches.
-constexpr size_t kMemory = size_t{32} << 20;
-constexpr size_t kLine = 64;
-constexpr int kReads = 20000;
-constexpr int kRounds = 40;
+// Memory that is read from its beginning to its end again and again, as decoding reads weights: more
+// than a core's own caches hold.
+constexpr size_t kMemory = size_t{64} << 20;
+constexpr int64_t kMemoryNs = 100 * 1000 * 1000;
+
+// CPU time of pieces of equal work: the least shows what the core can do, the mean what it did.
+struct Times {
+  int64_t least_ns = 0;
+  int64_t sum_ns = 0;
+  int64_t count = 0;
+
+  void add(int64_t took_ns) {
+    if (count == 0 || took_ns < least_ns) least_ns = took_ns;
+    sum_ns += took_ns;
+    ++count;
+  }
+  int64_t mean_ns() const { return count == 0 ? 0 : sum_ns / count; }
+};
 
 struct Core {
   int cpu = 0;
   int units = 0;
-  // CPU time of the fastest unit of each kind.
-  int64_t unit_ns = 0;
-  int64_t wide_ns = 0;
+  Times unit;
+  Times wide;
   int64_t cpu_ns = 0;
   int64_t wall_ns = 0;
 };
@@ -71,10 +83,6 @@ uint64_t wide(uint64_t state) {
   return a + b + c + d + e + f + g + h;
 }
 
-void keep_least(int64_t took, int64_t& least) {
-  if (least == 0 || took < least) least = took;
-}
-
 void pin(int cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -82,9 +90,21 @@ void pin(int cpu) {
   sched_setaffinity(0, sizeof set, &set);
 }
 
-// What others do with the memory that all cores share, on this device or beside a guest of a
-// hypervisor, shows nowhere else. CPU time of `kReads` reads, nanoseconds: the first quartile of
-// many rounds. 0: there is no memory for it.
+// Two words, in a register of every 64-bit instruction set: the core must ask for memory faster
+// than memory answers.
+using Lane = uint64_t __attribute__((vector_size(16)));
+
+Lane sum(const Lane* lanes, size_t count) {
+  Lane a{}, b{}, c{}, d{};
+  for (size_t i = 0; i < count; i += 4) {
+    a += lanes[i], b += lanes[i + 1], c += lanes[i + 2], d += lanes[i + 3];
+  }
+  return a + b + c + d;
+}
+
+// What others do with the memory and the cache that all cores share, on this device or beside a
+// guest of a hypervisor, shows nowhere else. CPU time of a pass over `kMemory`, nanoseconds: the
+// mean, since a timed window is a mean over it too. 0: there is no memory for it.
 int64_t read_memory(int cpu) {
   pin(cpu);
   void* const mapped =
@@ -94,20 +114,21 @@ int64_t read_memory(int cpu) {
   madvise(mapped, kMemory, MADV_HUGEPAGE);  // as the weights have them, where there are any
 #endif
   memset(mapped, 1, kMemory);
-  const auto* const bytes = static_cast<const volatile unsigned char*>(mapped);
-  std::vector<int64_t> rounds;
-  uint64_t state = 1;
-  for (int round = 0; round < kRounds; ++round) {
+  Times passes;
+  volatile uint64_t kept = 0;  // or the compiler would leave the reading out
+  const auto read = [&] {
+    const Lane all = sum(static_cast<const Lane*>(mapped), kMemory / sizeof(Lane));
+    kept = all[0] ^ all[1];
+  };
+  read();  // finds what writing left in the cache
+  const int64_t start = monotonic_ns();
+  do {
     const int64_t before = thread_ns();
-    for (int i = 0; i < kReads; ++i) {
-      state = next(state);
-      (void)bytes[(state >> 33) % (kMemory / kLine) * kLine];
-    }
-    rounds.push_back(thread_ns() - before);
-  }
+    read();
+    passes.add(thread_ns() - before);
+  } while (monotonic_ns() - start < kMemoryNs);
   munmap(mapped, kMemory);
-  std::nth_element(rounds.begin(), rounds.begin() + kRounds / 4, rounds.end());
-  return rounds[kRounds / 4];
+  return passes.mean_ns();
 }
 
 void measure(Core& core, int64_t wall_ns) {
@@ -121,8 +142,8 @@ void measure(Core& core, int64_t wall_ns) {
     const int64_t between = thread_ns();
     state = wide(state);
     const int64_t now = thread_ns();
-    keep_least(between - before, core.unit_ns);
-    keep_least(now - between, core.wide_ns);
+    core.unit.add(between - before);
+    core.wide.add(now - between);
     before = now;
     ++core.units;
   }
@@ -159,7 +180,7 @@ json::Value calibrate(const std::string& root, int wall_ms) {
   const int64_t end = monotonic_ns();
   int64_t memory_ns = 0;
   if (!cores.empty()) {
-    const auto faster = [](const Core& a, const Core& b) { return a.wide_ns < b.wide_ns; };
+    const auto faster = [](const Core& a, const Core& b) { return a.wide.least_ns < b.wide.least_ns; };
     const int cpu = std::min_element(cores.begin(), cores.end(), faster)->cpu;
     std::thread([&] { memory_ns = read_memory(cpu); }).join();
   }
@@ -168,8 +189,10 @@ json::Value calibrate(const std::string& root, int wall_ms) {
     found.push(json::Value::object()
                    .set("cpu", core.cpu)
                    .set("units", core.units)
-                   .set("unit_ns", static_cast<long long>(core.unit_ns))
-                   .set("wide_ns", static_cast<long long>(core.wide_ns))
+                   .set("unit_ns", static_cast<long long>(core.unit.least_ns))
+                   .set("wide_ns", static_cast<long long>(core.wide.least_ns))
+                   .set("unit_mean_ns", static_cast<long long>(core.unit.mean_ns()))
+                   .set("wide_mean_ns", static_cast<long long>(core.wide.mean_ns()))
                    .set("cpu_ns", static_cast<long long>(core.cpu_ns))
                    .set("wall_ns", static_cast<long long>(core.wall_ns)));
   }

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from farm.core.device import Device, DeviceEntry
 from farm.core.telemetry import CoreSpeed
 from farm.judge.conditions import conditions
@@ -33,8 +35,18 @@ def test_fixed_work_is_told_without_a_tenth_at_either_end() -> None:
     assert "wide_work_us" not in found
 
 
-def test_the_fastest_core_counts() -> None:
-    cores = (CoreSpeed(0, 2_000_000, 1_500_000), CoreSpeed(1, 1_000_000, 1_400_000))
+@pytest.mark.parametrize(
+    ("means", "told"),
+    [
+        ((None, None), ("1000-1000", "1400-1400")),  # a helper that told no means
+        ((1_100_000, 1_600_000), ("1100-1100", "1500-1500")),
+    ],
+)
+def test_the_fastest_core_counts_and_what_its_work_took_on_average(
+    means: tuple[int | None, int | None], told: tuple[str, str]
+) -> None:
+    slow = CoreSpeed(0, 2_000_000, 1_500_000, 2_000_000, 1_500_000)
+    cores = (slow, CoreSpeed(1, 1_000_000, 1_400_000, *means))
     point = calibration(cores=cores)
     found = conditions(run_of(telemetry(before=point, after=point)), DEVICE, [])
-    assert (found["fixed_work_us"], found["wide_work_us"]) == ("1000-1000", "1400-1400")
+    assert (found["fixed_work_us"], found["wide_work_us"]) == told

@@ -26,6 +26,7 @@ def sample(t_s: float, *texts: str | None, cost_s: float = 0.001) -> str:
 def calibration(unit_ns: int = 2_500_000, share: float = 1.0, busy: int = 40) -> str:
     cores = [
         {"cpu": cpu, "units": 9, "unit_ns": unit_ns, "wide_ns": 2 * unit_ns,
+         "unit_mean_ns": 3 * unit_ns, "wide_mean_ns": 4 * unit_ns,
          "cpu_ns": round(2e8 * share), "wall_ns": 200_000_000}
         for cpu in (0, 1)
     ]  # fmt: skip

@@ -54,7 +54,9 @@ def test_a_quiet_launch_is_summed_up() -> None:
     assert found.before is not None
     assert found.after is not None
     assert found.after.memory_ns == 150_000
-    assert found.after.cores == tuple(CoreSpeed(cpu, 2_600_000, 5_200_000) for cpu in (0, 1))
+    assert found.after.cores == tuple(
+        CoreSpeed(cpu, 2_600_000, 5_200_000, 7_800_000, 10_400_000) for cpu in (0, 1)
+    )
     assert found.before.others == pytest.approx(0.0)
 
 
