@@ -41,7 +41,6 @@ struct Times {
 
 struct Core {
   int cpu = 0;
-  int units = 0;
   Times unit;
   Times wide;
   int64_t cpu_ns = 0;
@@ -137,7 +136,7 @@ void measure(Core& core, int64_t wall_ns) {
   const int64_t cpu_start = thread_ns();
   uint64_t state = static_cast<uint64_t>(core.cpu);
   int64_t before = cpu_start;
-  while (core.units < kFewestUnits || monotonic_ns() - wall_start < wall_ns) {
+  while (core.unit.count < kFewestUnits || monotonic_ns() - wall_start < wall_ns) {
     state = chained(state);
     const int64_t between = thread_ns();
     state = wide(state);
@@ -145,7 +144,6 @@ void measure(Core& core, int64_t wall_ns) {
     core.unit.add(between - before);
     core.wide.add(now - between);
     before = now;
-    ++core.units;
   }
   core.cpu_ns = before - cpu_start;
   core.wall_ns = monotonic_ns() - wall_start;
@@ -188,7 +186,7 @@ json::Value calibrate(const std::string& root, int wall_ms) {
   for (const Core& core : cores) {
     found.push(json::Value::object()
                    .set("cpu", core.cpu)
-                   .set("units", core.units)
+                   .set("units", static_cast<long long>(core.unit.count))
                    .set("unit_ns", static_cast<long long>(core.unit.least_ns))
                    .set("wide_ns", static_cast<long long>(core.wide.least_ns))
                    .set("unit_mean_ns", static_cast<long long>(core.unit.mean_ns()))

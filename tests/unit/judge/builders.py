@@ -20,6 +20,7 @@ from farm.core.artifact import (
 from farm.core.device import Device, DeviceEntry, DeviceFacts
 from farm.core.hostrun import HostRunResult, NoiseFloor
 from farm.core.launches import logits_passes
+from farm.core.result import Judgement, PerformanceReport
 from farm.core.runtime import (
     OWN,
     Deployed,
@@ -32,6 +33,7 @@ from farm.core.runtime import (
 from farm.core.spec import Correctness, Gate, RunSpec, Workload
 from farm.core.tasks import CompareTask
 from farm.core.telemetry import Calibration, ClockRange, CoreSpeed, LaunchTelemetry, Start
+from farm.judge.cell import judge_cell
 from farm.judge.correctness import EVERY_PATH, StageLogits
 from farm.judge.logits import Logits, Matrix, every_position
 
@@ -254,3 +256,11 @@ class Case:
                 for name, positions in passes.items()
             }
         return stages
+
+
+def judge(case: Case, text: str | None = TEXT) -> Judgement:
+    return judge_cell(case.task(), case.logits(), generated_text=text)
+
+
+def metric(judgement: Judgement, name: str, regime: str = "warm") -> PerformanceReport:
+    return next(p for p in judgement.performance if (p.metric, p.regime) == (name, regime))
