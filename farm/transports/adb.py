@@ -11,6 +11,7 @@ import os
 import posixpath
 import re
 import stat as stat_bits
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,7 @@ _CONNECT_S = 10.0
 _GUARDED_BYTES = 4 << 20
 #: Limit of one question to a device that should answer at once.
 _ANSWER_S = 7.0
+_REMOVAL_POLL_S = 0.02
 #: What ending a remote program may take: after a timeout, and when the user closes.
 _KILL_S, _KILL_CLOSING_S = 3.0, 0.5
 #: After waiting in vain for so long, the server's connection to a TCP device is given up.
@@ -122,13 +124,8 @@ class AdbTransport:
         with reading(local, offset) as source:
             if offset:
                 self._append(source, remote, mode, meter, patience)
-            elif os.fstat(source.fileno()).st_size < _GUARDED_BYTES:
-                with self._sync() as sync:
-                    self._check_parent(sync, remote)
-                    sync.send(source, remote, meter, patience)
-                self._set_mode(remote, mode)
             else:
-                self._send_guarded(source, remote, mode, meter, patience)
+                self._send(source, remote, mode, meter, patience)
         meter.finish()
 
     def pull(
@@ -191,31 +188,55 @@ class AdbTransport:
         output.add_stdout(pids.rest())
         return code
 
+    def _send(
+        self, source: BinaryIO, remote: str, mode: int, meter: Meter, patience: Patience
+    ) -> None:
+        """Write a file from its start, and leave nothing of it where the disk is full."""
+        try:
+            if os.fstat(source.fileno()).st_size < _GUARDED_BYTES:
+                with self._sync() as sync:
+                    self._check_parent(sync, remote)
+                    sync.send(source, remote, meter, patience)
+                self._write(command_line.mode_line(remote, mode), remote)
+            else:
+                self._send_guarded(source, remote, mode, meter, patience)
+        except StorageFull:
+            # adbd removes it after its stream was closed, and would remove the next push's too.
+            removed = Deadline(_ANSWER_S)
+            while self.stat(remote) is not None and not removed.passed:
+                time.sleep(_REMOVAL_POLL_S)
+            raise
+
     def _send_guarded(
         self, source: BinaryIO, remote: str, mode: int, meter: Meter, patience: Patience
     ) -> None:
         """Send a file of which a break leaves what arrived; see `command_line.guard_line`."""
+        if self.stat(remote) is not None:
+            # Emptied before the guard starts: it takes a file that has bytes for the new one.
+            self._write(command_line.write_line(remote, mode=mode, append=False), remote)
         line = b"shell,v2,raw:" + command_line.guard_line(remote, mode)
         output = Output(Command(("sh",)), self._device)
-        with self._stream(line, Deadline(_CONNECT_S)) as stream, self._sync() as sync:
+        with self._stream(line, Deadline(_CONNECT_S)) as stream:
             guard = ShellSession(stream, self._device)
-            self._check_parent(sync, remote)
-            if sync.stat(remote, self._answering()) is not None:
-                guard.tell(b"clear\n", self._answering())
+
+            def end(word: bytes) -> int:
+                patience = self._answering()
+                return guard.communicate(bytes_source(word), _ignore, output.add_stderr, patience)
+
             try:
-                sync.send(
-                    source,
-                    remote,
-                    meter,
-                    patience,
-                    on_begun=lambda: guard.tell(b"hold\n", self._answering()),
-                )
+                with self._sync() as sync:
+                    self._check_parent(sync, remote)
+                    sync.send(
+                        source,
+                        remote,
+                        meter,
+                        patience,
+                        on_begun=lambda: guard.tell(b"hold\n", self._answering()),
+                    )
             except (TransferError, StorageFull):
-                guard.tell(b"drop\n", self._answering())
+                end(b"drop\n")
                 raise
-            code = guard.communicate(
-                bytes_source(b"done\n"), _ignore, output.add_stderr, self._answering()
-            )
+            code = end(b"done\n")
         require_written(output.completed(code), remote, self._device)
 
     def _append(
@@ -230,15 +251,18 @@ class AdbTransport:
             return piece
 
         line = command_line.write_line(remote, mode=mode, append=True)
-        self._write(line, take, remote, patience)
+        self._write(line, remote, take, patience)
 
-    def _set_mode(self, remote: str, mode: int) -> None:
-        line = command_line.mode_line(remote, mode)
-        self._write(line, bytes_source(b""), remote, self._answering())
-
-    def _write(self, line: bytes, source: Source, remote: str, patience: Patience) -> None:
+    def _write(
+        self,
+        line: bytes,
+        remote: str,
+        source: Source | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        """Run a line that changes a file; without a source it gets no input."""
         output = Output(Command(("sh",)), self._device)
-        code = self._shell(line, source, output, patience)
+        code = self._shell(line, source or bytes_source(b""), output, patience or self._answering())
         require_written(output.completed(code), remote, self._device)
 
     def _check_parent(self, sync: SyncSession, remote: str) -> None:

@@ -85,7 +85,6 @@ def guard_line(remote: str, mode: int) -> bytes:
     return _reporting(
         # adbd sends a hang-up when the connection ends.
         "trap '' HUP; export LC_ALL=C; umask 077; held=; while read -r word; do case $word in "
-        f"clear) : > {name};; "
         f"hold) {wait.format(f'! [ -s {name} ]')}; [ -s {name} ] && exec 3< {name} && held=1;; "
         f"done) chmod {mode:o} {name}; exit $?;; "
         "drop) exit 0;; esac; done; "

@@ -23,6 +23,7 @@ from tests.lab.bounds import Bounds
 from tests.lab.host import LabError, find, lab_dir, reap, sh, spawn
 from tests.lab.made_sys import MadeSys
 from tests.lab.network import Network, Slot
+from tests.lab.roots import ADBD
 
 _INIT = """
 mount --make-rprivate /
@@ -255,6 +256,16 @@ class Machine:
     def unfill(self) -> None:
         """Undo `fill`."""
         (self.disk / "filler").unlink(missing_ok=True)
+
+    def slow_shell(self, delay_s: float) -> None:
+        """Let every shell of the phone start so much later; a boot ends it."""
+        daemon = next(pid for pid, words in self.processes().items() if words[-1] == ADBD)
+        for path in ("system/bin/sh", "usr/bin/sh"):
+            shell = Path(f"/proc/{daemon}/root", path)
+            target = os.readlink(shell)
+            shell.unlink()
+            shell.write_text(f'#!{target}\nsleep {delay_s}\nexec {target} "$@"\n')
+            shell.chmod(0o755)
 
     def processes(self) -> dict[int, list[str]]:
         """Command lines of the device's processes, by process id of this machine."""
