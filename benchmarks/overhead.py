@@ -2,7 +2,10 @@
 
 One .pte, one binary, one request; pairs in alternating order. Both numbers are medians of one
 launch's windows, so their ratio is what farm's own doing (supervision, polls, hashing, other
-processes) costs the measured program. Without --pte the artifact of configs/llama_q4.yaml is taken.
+processes) costs the measured program. Before a launch farm leaves the device alone for some
+seconds, after which a core's clock and the cache that it shares with others aren't what they were
+in the middle of work; by hand the same pause is made, and not counted. Without --pte the artifact
+of configs/llama_q4.yaml is taken.
 
     python benchmarks/overhead.py [--pte FILE] [--pairs 30] [--threads 1]
 """
@@ -14,6 +17,8 @@ import json
 import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -40,16 +45,34 @@ def run_bench(pte: Path, threads: int) -> Figures:
     return {"prefill": found[f"pp{PREFILL}"], "decode": found[f"tg{DECODE}"]}
 
 
+def seconds_of(run: Callable[[int], Figures], threads: int) -> float:
+    """How long a side takes, its start and end included."""
+    started = time.monotonic()
+    run(threads)
+    return time.monotonic() - started
+
+
+def by_hand(pte: Path, pause_s: float, threads: int) -> Figures:
+    """One launch of the runner alone, after a pause."""
+    time.sleep(pause_s)
+    return run_farm(pte, threads)
+
+
 def compare(pte: Path, pairs: int, threads: int) -> dict[str, object]:
     """Interleave the pairs and return the last line's document."""
-    sides = {"farm": partial(run_bench, pte), "by hand": partial(run_farm, pte)}
+    sides = {"farm": partial(run_bench, pte), "by hand": partial(by_hand, pte, 0.0)}
     found: dict[str, list[Figures]] = {name: [] for name in sides}
     for run in sides.values():
         run(threads)  # builds, pushes and warms the page cache; not counted
+    took_s = {name: seconds_of(run, threads) for name, run in sides.items()}
+    pause_s = max(0.0, took_s["farm"] - took_s["by hand"])
+    sides["by hand"] = partial(by_hand, pte, pause_s)
+    print(f"pause before a launch by hand: {pause_s:.1f} s")
     for pair in range(pairs):
         for name in sorted(sides, reverse=bool(pair % 2)):
             found[name].append(sides[name](threads))
-    ratios, figures = {}, {}
+    ratios: dict[str, float] = {}
+    figures: dict[str, object] = {}
     print(f"{'metric':>8} {'farm':>12} {'by hand':>12} {'median ratio':>13} {'95 % interval':>14}")
     for metric in ("prefill", "decode"):
         ours, hand = ([one[metric] for one in found[name]] for name in sides)
@@ -68,7 +91,7 @@ def compare(pte: Path, pairs: int, threads: int) -> dict[str, object]:
         )
     return {
         "benchmark": "overhead",
-        "figures": figures,
+        "figures": {**figures, "pause_s": pause_s},
         "ratios": ratios,
         "targets": dict.fromkeys(ratios, f"1 +- {TARGET}"),
         "met": all(abs(ratio - 1) <= TARGET for ratio in ratios.values()),
