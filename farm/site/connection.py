@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -204,7 +205,13 @@ class Connection:
             with _collected([]):
                 helper.version()
                 return
-        self.transport.push(program.path, helper.path, mode=0o700)
+        # Another connection to the device may look for it too: it appears whole, or not at all.
+        fresh = f"{helper.path}.{secrets.token_hex(4)}"
+        self.transport.push(program.path, fresh, mode=0o700)
+        move = Command(("mv", "-f", fresh, helper.path), timeout_s=SHELL_S)
+        if not self.transport.run(move).ok:
+            log.info("%s has no working mv: farm-helper is written in place", self.entry.name)
+            self.transport.push(program.path, helper.path, mode=0o700)
         helper.version()
 
     def _folder(self, root: str) -> str:

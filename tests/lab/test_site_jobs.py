@@ -81,6 +81,27 @@ def test_one_machine_on_two_connections_is_one_device(adb_device: Factory, tmp_p
     asyncio.run(scenario())
 
 
+def test_the_helper_appears_whole_or_not_at_all(adb_device: Factory, tmp_path: Path) -> None:
+    """Else a second connection finds what isn't a program yet, and replaces it under the first."""
+    machine = adb_device()
+    machine.slow_shell(0.3)  # what makes a program of a pushed file comes late
+
+    async def scenario() -> set[int]:
+        bench = SiteBench(tmp_path, entries=(machine.entry,))
+        looking = asyncio.create_task(bench.agent.inventory([machine.entry], adb_auto=False))
+        modes = set()
+        while not looking.done():
+            for path in machine.disk.glob(f"**/farm-helper-{'?' * 64}"):
+                modes.add(path.stat().st_mode & 0o777)
+            await asyncio.sleep(0.005)
+        (device,) = looking.result()
+        assert device.state == "ready", device.reason
+        await bench.agent.close()
+        return modes
+
+    assert asyncio.run(scenario()) == {0o700}
+
+
 def test_system_service_that_hangs_costs_only_its_facts(
     adb_device: Factory, tmp_path: Path
 ) -> None:

@@ -126,7 +126,8 @@ void clean_folder(const std::string& work) {
 }
 
 // Removes helpers of other versions of farm beside this one. Their controllers can't be at work:
-// whoever asks holds the lease.
+// whoever asks holds the lease. Names that go on where ours ends are of a copy that somebody, who only
+// looks at the device, is bringing now.
 int64_t remove_other_helpers() {
   const std::string prefix = "farm-helper-";
   char buffer[4096];
@@ -135,8 +136,10 @@ int64_t remove_other_helpers() {
   const size_t slash = self.rfind('/');
   if (slash == std::string::npos || self.compare(slash + 1, prefix.size(), prefix) != 0) return 0;
   int64_t removed = 0;
+  const std::string own = self.substr(slash + 1);
   for (const std::string& name : list_folder(self.substr(0, slash))) {
-    if (name.compare(0, prefix.size(), prefix) != 0 || name == self.substr(slash + 1)) continue;
+    if (name.compare(0, prefix.size(), prefix) != 0) continue;
+    if (name.compare(0, own.size(), own) == 0) continue;
     if (unlink((self.substr(0, slash + 1) + name).c_str()) == 0) ++removed;
   }
   return removed;
