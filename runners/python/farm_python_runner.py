@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 import re
 import sys
@@ -22,6 +23,8 @@ from typing import Any, NoReturn
 PROTOCOL = 1
 #: Context that decode starts with where the request gives none, as in farm-runner.
 LEAST_CONTEXT = 1
+#: How often the windows of a measurement are sized again.
+MOST_RESIZED = 3
 
 
 def say(kind: str, **members: Any) -> None:
@@ -145,8 +148,11 @@ def measure(model: Model, one: dict[str, Any], tokens: list[int]) -> None:
     prefill, decode = one["prefill"], one["decode"]
     depth = one["depth"] or (0 if prefill else LEAST_CONTEXT)
     ids = [tokens[index % len(tokens)] for index in range(depth + prefill)]
-    passes = 1
-    for rep in range(one["warmup"] + one["repetitions"]):
+    passes, rep = 1, 0
+    warmups = one["warmup"]
+    # A request is answered once: where a window both prefills and decodes it stays one.
+    window_ms = 0 if prefill and decode else one.get("window_ms", 0)
+    while rep < warmups + one["repetitions"]:
         first = int(model.feed(ids[:depth], 0).argmax()) if depth else 0
         ttft: int | None = None
         token_ns: list[int] = []
@@ -162,11 +168,17 @@ def measure(model: Model, one: dict[str, Any], tokens: list[int]) -> None:
                 now = time.monotonic_ns()
                 token_ns.append(now - before)
                 before = now
+        # Windows that count are all alike, so only warm-ups size them; one that comes out too short
+        # becomes another warm-up.
+        needed = passes_for((before - start) / passes, window_ms)
+        short = (before - start) < 0.8 * window_ms * 1_000_000 and passes < needed
+        if one["warmup"] and rep == warmups < one["warmup"] + MOST_RESIZED and short:
+            warmups += 1
         say(
             "sample",
             metric=one["name"],
-            rep=max(0, rep - one["warmup"]),
-            warmup=rep < one["warmup"],
+            rep=rep if rep < warmups else rep - warmups,
+            warmup=rep < warmups,
             tokens=passes * (prefill + decode),
             passes=passes,
             prefill=prefill,
@@ -177,13 +189,14 @@ def measure(model: Model, one: dict[str, Any], tokens: list[int]) -> None:
             ttft_ns=ttft,
             token_ns=token_ns,
         )
-        if rep + 1 == one["warmup"] and not (prefill and decode):
-            passes = passes_for(before - start, one.get("window_ms", 0))
+        rep += 1
+        if rep == warmups:
+            passes = needed
 
 
-def passes_for(took_ns: int, window_ms: int) -> int:
+def passes_for(took_ns: float, window_ms: int) -> int:
     """How often a window does its work to last what was asked for, at most 1000 times."""
-    return min(max(1, -(-window_ms * 1_000_000 // max(took_ns, 1))), 1000)
+    return min(max(1, math.ceil(window_ms * 1_000_000 / max(took_ns, 1))), 1000)
 
 
 def peak_rss_bytes() -> int:

@@ -35,6 +35,8 @@ class Progress {
 };
 
 constexpr int64_t kMostPasses = 1000;
+// How often the windows of a measurement are sized again.
+constexpr int64_t kMostResized = 3;
 
 struct Window {
   int64_t start_ns = 0;
@@ -75,14 +77,20 @@ void run_window(const Measure& m, const std::vector<int64_t>& ids, int64_t passe
   window.cpu_ns = process_cpu_ns() - cpu;
 }
 
-// How many passes a window needs to last what was asked for, from one of one pass: in less, a slice of
-// the scheduler weighs too much. A request is answered once: where a window
-// both prefills and decodes it stays one.
-int64_t passes_for(const Measure& m, const Window& once) {
-  const int64_t took = std::max<int64_t>(once.end_ns - once.start_ns, 1);
+// How many passes a window needs to last what was asked for, from one of `passes` passes: in less, a
+// slice of the scheduler weighs too much. A request is answered once: where a window both prefills
+// and decodes it stays one.
+int64_t passes_for(const Measure& m, const Window& window, int64_t passes) {
+  const int64_t took = std::max<int64_t>((window.end_ns - window.start_ns) / passes, 1);
   const int64_t wanted = m.window_ms * 1000 * 1000;
-  if ((m.prefill > 0 && m.decode > 0) || took >= wanted) return 1;
-  return std::min((wanted + took - 1) / took, kMostPasses);
+  if (m.prefill > 0 && m.decode > 0) return 1;
+  return std::clamp<int64_t>((wanted + took - 1) / took, 1, kMostPasses);
+}
+
+// Whether a window lasted less than four fifths of what was asked for: what it was sized by was slow.
+bool too_short(const Measure& m, const Window& window, int64_t passes) {
+  const int64_t least = m.window_ms * 1000 * 800;
+  return window.end_ns - window.start_ns < least && passes < passes_for(m, window, passes);
 }
 
 int64_t positions(const Measure& m) {
@@ -238,15 +246,21 @@ void run_measure(const Measure& m, const Request& request, Model& model) {
   const std::vector<int64_t> ids = workload(request, model, count);
   Window window;
   int64_t passes = 1;
-  const int64_t total = m.warmup + m.repetitions;
-  for (int64_t i = 0; i < total; ++i) {
-    const bool warmup = i < m.warmup;
+  int64_t warmups = m.warmup;
+  for (int64_t i = 0; i < warmups + m.repetitions; ++i) {
     run_window(m, ids, passes, model, window);
+    // Windows that count are all alike, so only warm-ups size them; one that comes out too short
+    // becomes another warm-up.
+    if (m.warmup > 0 && i == warmups && warmups < m.warmup + kMostResized &&
+        too_short(m, window, passes)) {
+      ++warmups;
+    }
+    const bool warmup = i < warmups;
     const json::Value ttft =
         m.prefill > 0 ? json::Value(window.first_token_ns - window.start_ns) : json::Value();
     print_line("sample", json::Value::object()
                              .set("metric", m.name)
-                             .set("rep", warmup ? i : i - m.warmup)
+                             .set("rep", warmup ? i : i - warmups)
                              .set("warmup", warmup)
                              .set("tokens", passes * (m.prefill + m.decode))
                              .set("passes", passes)
@@ -261,9 +275,8 @@ void run_measure(const Measure& m, const Request& request, Model& model) {
     print_line("progress", json::Value::object()
                                .set("phase", "measure-" + m.name)
                                .set("done", i + 1)
-                               .set("total", total));
-    // Windows that count are all alike: only a warm-up of one pass tells.
-    if (warmup && i + 1 == m.warmup) passes = passes_for(m, window);
+                               .set("total", warmups + m.repetitions));
+    if (i + 1 == warmups) passes = passes_for(m, window, passes);
   }
 }
 
