@@ -220,8 +220,8 @@ class AdbTransport:
             guard = ShellSession(stream, self._device)
 
             def end(word: bytes) -> int:
-                patience = self._answering()
-                return guard.communicate(bytes_source(word), _ignore, output.add_stderr, patience)
+                limit = self._answering()
+                return guard.communicate(bytes_source(word), _ignore, output.add_stderr, limit)
 
             try:
                 with self._sync() as sync:

@@ -36,6 +36,17 @@ def answers(made: Transport) -> bool:
             time.sleep(0.5)
 
 
+@contextmanager
+def connected(machine: Machine) -> Iterator[Transport]:
+    """An open transport to a device that answers."""
+    made = open_transport(machine.entry)
+    try:
+        assert answers(made)
+        yield made
+    finally:
+        made.close()
+
+
 class Call:
     """A blocking call in a thread of its own, and what became of it."""
 

@@ -17,8 +17,8 @@ from tests.lab.calls import (
     NOTICED_S,
     SPIN,
     Call,
-    answers,
     arrived,
+    connected,
     file_of,
     place,
     resume,
@@ -35,25 +35,19 @@ Factory = Callable[..., Machine]
 def test_a_push_over_a_file_needs_no_quick_shell(adb_device: Factory, tmp_path: Path) -> None:
     """The service that writes a file and the shell that guards it start by themselves."""
     machine = adb_device(disk_mb=128)
-    transport = open_transport(machine.entry)
-    try:
-        assert answers(transport)
+    with connected(machine) as transport:
         machine.slow_shell(0.3)
         for _ in range(2):
             source = file_of(tmp_path, 8 * MIB)
             transport.push(source, place(machine))
             assert arrived(machine, source)
-    finally:
-        transport.close()
 
 
 def test_a_push_right_after_a_full_disk_meets_nothing_of_the_last(
     adb_device: Factory, tmp_path: Path
 ) -> None:
     machine = adb_device(disk_mb=128)
-    transport = open_transport(machine.entry)
-    try:
-        assert answers(transport)
+    with connected(machine) as transport:
         machine.slow_shell(0.3)
         source = file_of(tmp_path, 16 * MIB)
         machine.fill(leave_bytes=8 * MIB)
@@ -63,8 +57,6 @@ def test_a_push_right_after_a_full_disk_meets_nothing_of_the_last(
         machine.unfill()
         transport.push(source, place(machine))
         assert arrived(machine, source)
-    finally:
-        transport.close()
 
 
 def test_a_killed_adb_server_costs_one_call_at_most(adb_device: Factory, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from tests.lab.calls import (
     MIB,
     SPIN,
     Call,
-    answers,
     arrived,
+    connected,
     file_of,
     nothing_left,
     place,
@@ -42,12 +42,8 @@ def machine(
 
 @pytest.fixture
 def transport(machine: Machine) -> Iterator[Transport]:
-    made = open_transport(machine.entry)
-    try:
-        assert answers(made)
+    with connected(machine) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_a_frozen_device_is_noticed_during_a_run(machine: Machine, transport: Transport) -> None:
