@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _PERIOD_US = 100_000
+_REMOVE_S = 10.0
 _UNIFIED = (_ROOT / "cgroup.controllers").exists()
 
 
@@ -41,10 +44,16 @@ class Bounds:
 
     def remove(self) -> None:
         """Remove the groups; whatever still lives in them moves up."""
+        deadline = time.monotonic() + _REMOVE_S
         for folder in {self._folder(name) for name in ("memory", "pids", "cpu")}:
-            if folder.is_dir():
+            while folder.is_dir():
                 _move(folder.parent, map(int, (folder / "cgroup.procs").read_text().split()))
-                folder.rmdir()
+                try:
+                    folder.rmdir()
+                except OSError as error:
+                    # What a process starts after the list was read is born in the group.
+                    if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                        raise
 
     def _limit(self, controller: str, files: dict[str, str], pids: Iterable[int]) -> None:
         folder = self._folder(controller)

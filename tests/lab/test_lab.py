@@ -15,6 +15,7 @@ import pytest
 from farm.core.command import Command
 from farm.transports import open as open_transport
 from farm.transports.adb_devices import attached
+from tests.lab.bounds import Bounds
 from tests.lab.host import lab_dir, sh
 from tests.lab.machine import Machine
 from tests.lab.network import Network
@@ -79,6 +80,22 @@ def test_a_destroyed_device_leaves_nothing(factory: Factory, machines: list[Mach
     assert str(machine.state) not in Path("/proc/self/mounts").read_text()
     assert machine.network.namespace not in sh("ip", "netns", "list").split()
     assert not Path(f"/sys/class/net/{machine.network.link}").exists()
+
+
+def test_limits_end_under_a_device_that_goes_on_starting_processes(lab: None) -> None:
+    bounds = Bounds("farm-lab-busy")
+    shell = subprocess.Popen(["sh", "-c", "while :; do (sleep 0.001) & /bin/true; done"])
+    group = Path(f"/proc/{shell.pid}/cgroup")
+    try:
+        for _ in range(30):
+            bounds.processes(1000, [shell.pid])
+            assert "farm-lab-busy" in group.read_text()
+            time.sleep(0.02)
+            bounds.remove()
+            assert "farm-lab-busy" not in group.read_text()
+    finally:
+        shell.kill()
+        shell.wait()
 
 
 def test_a_phone_shows_its_name_in_the_list(adb_device: Factory, adb_server: AdbServer) -> None:
