@@ -8,10 +8,11 @@ depends on the core, decode also on who else uses the memory.
 A repeat during which a guard saw other programs, steal or a cap is one that farm calls invalid: it
 is listed, and made again at the end, up to as often as there are repeats. Widths are judged where
 the machine was quiet: where the samples didn't scatter either, and fixed work before and after the
-launches took the same time, to 2 %. Before the first repeat farm learns what is usual on this
-machine from some short measurements, as it would have in earlier nights.
+launches took the same time, to 2 %; for decode also reads of memory, to 10 % (such a reading lasts
+3 ms and scatters by 5 to 8 % where nothing else is at work). Before the first repeat farm learns
+what is usual on this machine from some short measurements, as it would have in earlier nights.
 
-    python benchmarks/coverage.py [--pte FILE] [--repeats 40] [--minutes 28] [--threads 1]
+    python benchmarks/coverage.py [--pte FILE] [--repeats 40] [--minutes 70] [--threads 1]
         [--metric pp64 | tg32]
 """
 
@@ -42,16 +43,21 @@ WIDTH = 0.03
 FOREIGN = ("load", "hidden_cap", "clock_cap")
 #: Short measurements before the first repeat.
 LEARNING = 8
-#: Fixed work as a result's conditions tell of it; the first kind shows the core's clock, and may
-#: vary so much where it is quiet.
+#: Fixed work as a result's conditions tell of it.
 KINDS = ("fixed_work_us", "wide_work_us", "memory_reads_us")
-STEADY = 0.02
+#: By how much what a metric depends on may vary where it is quiet; the first kind of work shows the
+#: core's clock.
+STEADY = {
+    "pp64": {"fixed_work_us": 0.02},
+    "tg32": {"fixed_work_us": 0.02, "memory_reads_us": 0.10},
+}
 
 
 @dataclass(frozen=True)
 class Repeat:
     """One measurement of the cell."""
 
+    metric: str
     median: float
     low: float
     high: float
@@ -63,8 +69,9 @@ class Repeat:
 
     @property
     def quiet(self) -> bool:
-        """True when nothing else was at work and the core was as fast all the time."""
-        return not self.flags and self.varied[KINDS[0]] <= STEADY
+        """True when nothing else was at work and the machine was as fast all the time."""
+        steady = STEADY[self.metric].items()
+        return not self.flags and all(self.varied[kind] <= most for kind, most in steady)
 
     @property
     def valid(self) -> bool:
@@ -84,7 +91,7 @@ def measure(pte: Path, metric: str, threads: int, budget_s: float) -> Repeat | N
         prefill=prefill,
         decode=decode,
         launches=8,  # with fewer an interval doesn't see how the machine drifts
-        max_launches=50,
+        max_launches=64,
         repetitions=3,
         warmup=1,
         precision=WIDTH / 2,
@@ -98,7 +105,7 @@ def measure(pte: Path, metric: str, threads: int, budget_s: float) -> Repeat | N
     if row.median is None or row.ci95 is None:
         return None
     launches = len({sample.launch for sample in row.samples})
-    return Repeat(row.median, *row.ci95, launches, flags(row), varied(result.conditions))
+    return Repeat(metric, row.median, *row.ci95, launches, flags(row), varied(result.conditions))
 
 
 def flags(row: PerformanceReport) -> tuple[str, ...]:
@@ -198,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pte", type=Path, help="default: the artifact of configs/llama_q4.yaml")
     parser.add_argument("--repeats", type=int, default=40, help="valid ones")
-    parser.add_argument("--minutes", type=float, default=28.0, help="for that many repeats")
+    parser.add_argument("--minutes", type=float, default=70.0, help="at most, for so many repeats")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--metric", choices=sorted(METRICS), default="pp64")
     options = parser.parse_args()
