@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +14,7 @@ import jsonschema
 import pytest
 
 from tests.command import CONFIGS, Farm
+from tests.pace import slack
 
 TINY = str(CONFIGS / "tiny.yaml")
 ONLY_LOCAL = ("--select", "transport=local", "--live", "off")
@@ -114,12 +114,6 @@ def test_interrupt_ends_everything_within_seconds_and_reports(farm: Farm) -> Non
     assert cell(farm.report())["flags"] == ["interrupted"]
     assert rest.rstrip().endswith("1 not judged (1 interrupted) -> exit 130")
     assert not farm.processes()
-
-
-def slack() -> float:
-    """Tests may share their cores; deadlines of a second-scale promise get this factor."""
-    load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    return max(1.0, min(4.0, load / cores))
 
 
 def test_damaged_artifact_is_noticed_and_made_again(
