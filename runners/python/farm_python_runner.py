@@ -171,7 +171,7 @@ def measure(model: Model, one: dict[str, Any], tokens: list[int]) -> None:
         # Windows that count are all alike, so only warm-ups size them; one that comes out too short
         # becomes another warm-up.
         needed = passes_for((before - start) / passes, window_ms)
-        short = (before - start) < 0.8 * window_ms * 1_000_000 and passes < needed
+        short = (before - start) < 0.9 * window_ms * 1_000_000 and passes < needed
         if one["warmup"] and rep == warmups < one["warmup"] + MOST_RESIZED and short:
             warmups += 1
         say(

@@ -87,9 +87,10 @@ int64_t passes_for(const Measure& m, const Window& window, int64_t passes) {
   return std::clamp<int64_t>((wanted + took - 1) / took, 1, kMostPasses);
 }
 
-// Whether a window lasted less than four fifths of what was asked for: what it was sized by was slow.
+// Whether a window lasted less than nine tenths of what was asked for: what it was sized by was slow.
+// The windows after it may be faster still, and a host trusts none below four fifths.
 bool too_short(const Measure& m, const Window& window, int64_t passes) {
-  const int64_t least = m.window_ms * 1000 * 800;
+  const int64_t least = m.window_ms * 1000 * 900;
   return window.end_ns - window.start_ns < least && passes < passes_for(m, window, passes);
 }
 

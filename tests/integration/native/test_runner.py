@@ -211,43 +211,54 @@ def test_short_work_is_repeated_in_a_window(start: Start, tiny: Path) -> None:
         assert len({s["passes"] for s in windows}) == 1
 
 
-#: A clock that gains 5 ms with each of its first calls, as if the warm-up had been held up.
-_SLOW_BEGINNING = """
+#: A clock that nothing but its calls moves: each by 1 ms, the first ones by more.
+_CLOCK = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <time.h>
 int clock_gettime(clockid_t clock, struct timespec* now) {
   static int (*real)(clockid_t, struct timespec*);
-  static long calls;
+  static long calls, us;
   if (!real) real = (int (*)(clockid_t, struct timespec*))dlsym(RTLD_NEXT, "clock_gettime");
-  const int result = real(clock, now);
-  if (clock != CLOCK_MONOTONIC) return result;
-  if (calls < 80) ++calls;
-  now->tv_nsec += calls * 5000000;
-  now->tv_sec += now->tv_nsec / 1000000000;
-  now->tv_nsec %= 1000000000;
-  return result;
+  if (clock != CLOCK_MONOTONIC) return real(clock, now);
+  us += calls++ < SLOW_CALLS ? SLOW_US : 1000;
+  now->tv_sec = us / 1000000;
+  now->tv_nsec = us % 1000000 * 1000;
+  return 0;
 }
 """
 
 
+@pytest.mark.parametrize(
+    ("slower", "window", "passes"),
+    [
+        pytest.param(5, 2.5, [1, 1, 3, 3, 3], id="much"),
+        pytest.param(1.4, 2.35, [1, 2, 3, 3, 3], id="a-little"),
+    ],
+)
 def test_windows_that_a_slow_warm_up_made_short_are_sized_again(
-    start: Start, tiny: Path, tmp_path: Path
+    start: Start, tiny: Path, tmp_path: Path, slower: float, window: float, passes: list[int]
 ) -> None:
-    (tmp_path / "clock.c").write_text(_SLOW_BEGINNING)
-    clock = tmp_path / "clock.so"
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", tmp_path / "clock.c", "-o", clock, "-ldl"], check=True
-    )
-    measure = [{"name": "tg40", "decode": 40, "repetitions": 3, "warmup": 1, "window_ms": 100}]
-    run = start(tiny / "last.pte", _request(measure=measure), env={"LD_PRELOAD": str(clock)})
-    first, *others = run.of("sample")
-    assert (first["warmup"], first["passes"]) == (True, 1)
-    assert first["end_ns"] - first["start_ns"] > 50e6, "it seems slow"
-    assert others[0]["warmup"], "sized by the first, and too short"
-    counted = [sample for sample in others if not sample["warmup"]]
-    assert [sample["rep"] for sample in counted] == [0, 1, 2]
-    assert all(sample["end_ns"] - sample["start_ns"] > 50e6 for sample in counted)
+    """`window`: what is asked for, in windows of one pass."""
+
+    def samples(slow_calls: int, window_ms: int) -> list[dict[str, Any]]:
+        (tmp_path / "clock.c").write_text(_CLOCK)
+        slow = [f"-DSLOW_CALLS={slow_calls}", f"-DSLOW_US={int(1000 * slower)}"]
+        command = ["gcc", "-shared", "-fPIC", *slow, "clock.c", "-o", "clock.so", "-ldl"]
+        subprocess.run(command, check=True, cwd=tmp_path)
+        tg = {"name": "tg", "decode": 40, "repetitions": 3, "warmup": 1, "window_ms": window_ms}
+        clock = {"LD_PRELOAD": str(tmp_path / "clock.so")}
+        return start(tiny / "last.pte", _request(measure=[tg]), env=clock).of("sample")
+
+    # The clock's steps: ExecuTorch looks at it too, and how often is its own affair.
+    steady = samples(slow_calls=0, window_ms=0)
+    pass_ns = steady[0]["end_ns"] - steady[0]["start_ns"]
+    until_warm = steady[0]["end_ns"] // 1_000_000
+    found = samples(until_warm, window_ms=int(window * pass_ns / 1e6))
+    assert [s["passes"] for s in found] == passes
+    assert [s["warmup"] for s in found] == [True, True, False, False, False]
+    assert [s["rep"] for s in found[2:]] == [0, 1, 2]
+    assert all(s["end_ns"] - s["start_ns"] >= window * pass_ns for s in found[2:])
 
 
 BAD_REQUESTS = [
