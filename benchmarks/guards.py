@@ -1,9 +1,9 @@
 """Are the guards quiet where nothing is wrong, and does telemetry cost a timed window anything?
 
-Clean runs: `farm bench` of one artifact again and again on this machine, until so many were clean.
-A run in which the recorded steal or load says that something else used the machine isn't: it is
-listed with what was recorded, and another one is made. In the clean ones every guard that fires on
-a rate is a false flag.
+Clean runs: `farm bench --precision 5%` of one artifact again and again on this machine, until so
+many were clean. A run in which the recorded steal or load says that something else used the machine
+isn't: it is listed with what was recorded, and another one is made. In the clean ones every guard
+that fires on a rate is a false flag.
 Cost: one launch of farm-runner under farm-helper's supervision, in which the sampler alone is
 stopped and continued block by block, on off off on; neighbouring blocks are compared.
 One thread, because on two cores the second is what the sampler and the system have. Prints a table
@@ -42,8 +42,10 @@ from benchmarks.method.paired import (  # noqa: E402
     runner_request,
 )
 
-#: The scatter of only three launches would itself be known to no better than half.
-LAUNCHES, THREADS = 8, 1
+#: Launches of a run, at least and at most: see farm.core.stopping.
+LAUNCHES, MOST_LAUNCHES, THREADS = 8, 16, 1
+#: Half width at which a rate is known well enough.
+PRECISION = 0.05
 #: How long a window takes at least, and how long the sampler stays as it is, seconds.
 WINDOW_S, BLOCK_S = 0.4, 3.0
 #: Most flags that clean runs may raise, and how far a rate may move with telemetry on.
@@ -85,7 +87,11 @@ def run_once(pte: Path, number: int) -> Run:
     from farm.home import farm_home
 
     workload = Workload(
-        prefill=(PREFILL,), decode=(DECODE,), launches=LAUNCHES, max_launches=LAUNCHES
+        prefill=(PREFILL,),
+        decode=(DECODE,),
+        launches=LAUNCHES,
+        max_launches=MOST_LAUNCHES,
+        precision=PRECISION,
     )
     request = BenchRequest(pte, None, "local", None, workload, (THREADS,))
     result = bench(request, farm_home(), lambda _event: None)

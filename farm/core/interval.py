@@ -38,6 +38,11 @@ LOOKING = 1.15
 PARTS = 4
 #: Launches from which on an interval sees drift.
 SEES_DRIFT = 2 * PARTS
+#: Scatter of launches above which their numbers are called noisy, relative.
+MAX_SPREAD = 0.05
+#: Launches from which on that may be said: a standard deviation of three is known to a half, of 16
+#: to a fifth.
+KNOWS_SPREAD = 16
 
 
 class Interval(NamedTuple):
@@ -94,6 +99,27 @@ def mean_interval(logs: Sequence[float], *, looked: bool = False) -> Interval:
     if len(logs) >= SEES_DRIFT:
         half = max(half, _half(_parts(logs)))
     return Interval(mean, half * (LOOKING if looked else 1.0))
+
+
+def spread(samples: ByLaunch) -> float | None:
+    """Relative scatter of a metric: 0.05 is 5 %. None below two values.
+
+    The larger of two standard deviations on the log scale: between launch medians, and the
+    typical (median) one inside a launch. The second finds a device that slows down within
+    every launch while the medians agree; one outlier in one launch doesn't count.
+    """
+    logs = launch_logs(samples)
+    parts = []
+    if len(logs) > 1:
+        parts.append(statistics.stdev(logs))
+    inside = [
+        statistics.stdev([math.log(value) for value in values])
+        for values in samples.values()
+        if len(values) > 1
+    ]
+    if inside:
+        parts.append(statistics.median(inside))
+    return max(parts) if parts else None
 
 
 def _half(values: Sequence[float]) -> float:

@@ -1,8 +1,9 @@
 """How many launches are enough: decided from what they gave so far. Pure.
 
 A cell stops when every rate's interval is narrow enough for the gates that judge it, or when its
-budget would be spent. With a baseline arm the interval is that of the paired ratio, and it is
-enough when it lies wholly on one side of the loss that is accepted.
+budget would be spent. Few launches that scatter too much to be trusted are no answer either: a
+flag shouldn't be the luck of three, so more are asked for. With a baseline arm the interval is that
+of the paired ratio, and it is enough when it lies wholly on one side of the loss that is accepted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from farm.core.interval import (
+    KNOWS_SPREAD,
+    MAX_SPREAD,
     SEES_DRIFT,
     ByLaunch,
     Interval,
@@ -18,6 +21,7 @@ from farm.core.interval import (
     mean_interval,
     pair_interval,
     pair_logs,
+    spread,
 )
 from farm.core.runtime import Arm, LaunchPolicy, LaunchResult, Stop
 
@@ -74,7 +78,7 @@ def undecided(policy: LaunchPolicy, done: Sequence[LaunchResult]) -> list[str]:
             baseline = rates_by_launch(done, metric, "baseline")
             why = _pairs_open(candidate, baseline, policy.regress) if baseline else None
         else:
-            why = _width_open(own, policy.precision)
+            why = _width_open(own, policy.precision) or _spread_open(candidate)
         why = why or _bound_open(own, [value for name, value in policy.bounds if name == metric])
         if why:
             found.append(f"{metric} {why}")
@@ -105,6 +109,15 @@ def _width_open(own: Interval, precision: float) -> str | None:
         return "has no interval"
     half = math.expm1(own.half)
     return f"is known to ±{half:.1%}, wanted ±{precision:.1%}" if half > precision else None
+
+
+def _spread_open(candidate: ByLaunch) -> str | None:
+    found = spread(candidate) or 0.0
+    if found <= MAX_SPREAD or len(candidate) >= KNOWS_SPREAD:
+        return None
+    return (
+        f"scatters by {found:.0%}, which {len(candidate)} launches can't tell from {MAX_SPREAD:.0%}"
+    )
 
 
 def _pairs_open(candidate: ByLaunch, baseline: ByLaunch, regress: float) -> str | None:

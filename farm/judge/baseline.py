@@ -25,6 +25,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from farm.core.interval import MAX_SPREAD, spread
 from farm.core.result import (
     BaselineReport,
     BaselineVerdict,
@@ -33,9 +34,8 @@ from farm.core.result import (
     Outcome,
     PerformanceReport,
 )
-from farm.judge.guards import MAX_SPREAD
 from farm.judge.performance import by_launch
-from farm.judge.statistics import Ratio, median_interval, paired_interval, ratio_interval, spread
+from farm.judge.statistics import Ratio, median_interval, paired_interval, ratio_interval
 
 #: How far a rate of one device moves between sittings although nothing changed. Phones:
 #: 16-25 % measured. Others have no such record; what the spread guard calls quiet is taken.

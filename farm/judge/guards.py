@@ -28,12 +28,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from farm.core.interval import MAX_SPREAD
 from farm.core.result import Trust
 
 GuardState = Literal["ok", "flagged", "unavailable"]
 
 MIN_WINDOW_S = 0.1
-MAX_SPREAD = 0.05
 #: Perplexity on natural text above which a model knows no language, whatever its vocabulary; a
 #: small trained model has 10-50.
 _NO_LANGUAGE_PERPLEXITY = 1000.0

@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from farm.core.interval import spread
 from farm.core.result import EnergyReport, PerformanceReport, SampleReport
 from farm.core.runtime import (
     Arm,
@@ -28,7 +29,6 @@ from farm.judge.statistics import (
     median_interval,
     min_detectable_change,
     paired_interval,
-    spread,
 )
 
 

@@ -113,24 +113,3 @@ def most_of(times: Sequence[int]) -> tuple[int, int]:
     ordered = sorted(times)
     tenth = len(ordered) // 10
     return ordered[tenth], ordered[-1 - tenth]
-
-
-def spread(samples: ByLaunch) -> float | None:
-    """Relative scatter of a metric: 0.05 is 5 %. None below two values.
-
-    The larger of two standard deviations on the log scale: between launch medians, and the
-    typical (median) one inside a launch. The second finds a device that slows down within
-    every launch while the medians agree; one outlier in one launch doesn't count.
-    """
-    logs = launch_logs(samples)
-    parts = []
-    if len(logs) > 1:
-        parts.append(statistics.stdev(logs))
-    inside = [
-        statistics.stdev([math.log(value) for value in values])
-        for values in samples.values()
-        if len(values) > 1
-    ]
-    if inside:
-        parts.append(statistics.median(inside))
-    return max(parts) if parts else None

@@ -9,7 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from farm.core.interval import launch_logs, mean_interval, pair_interval, pair_logs, t975
+from farm.core.interval import (
+    MAX_SPREAD,
+    launch_logs,
+    mean_interval,
+    pair_interval,
+    pair_logs,
+    spread,
+    t975,
+)
 from farm.core.launches import cell_launches, least_launches, too_long, without_baseline
 from farm.core.runtime import (
     OWN,
@@ -112,6 +120,39 @@ def test_from_eight_launches_on_luck_is_not_asked_at_every_launch() -> None:
     stops = [n for n in range(2, 17) if decide(policy(), done[:n], 1.0) is not None]
     assert enough == [15, 16]
     assert stops == [16]
+
+
+def test_scatter_of_a_few_launches_asks_for_more_before_it_is_called_noise() -> None:
+    loose = policy(precision=0.5)
+    few = [launched(rate) for rate in (93.0, 100.0, 107.0)]
+    assert undecided(loose, few) == ["tg64 scatters by 7%, which 3 launches can't tell from 5%"]
+    calm = [*few, *[launched(100.0)] * 5]
+    assert decide(loose, calm[:4], 4.0) is None
+    assert decide(loose, calm, 8.0) == Stop("precise", "8 launches: every rate is known to ±50.0%")
+    noisy = (few * 6)[:16]
+    assert decide(loose, noisy[:15], 15.0) is None
+    assert decide(loose, noisy, 16.0) == Stop(
+        "precise", "16 launches: every rate is known to ±50.0%"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scatter", "at_once", "flagged"), [(0.035, (0.08, 1.0), (0.0, 0.02)), (0.1, (0, 1), (0.7, 1))]
+)
+def test_a_flag_of_scatter_is_not_the_luck_of_three_launches(
+    scatter: float, at_once: tuple[float, float], flagged: tuple[float, float]
+) -> None:
+    """Of a device below the bound and of one far above it: the flag comes seldom, or mostly."""
+    random = np.random.default_rng(23)
+    three, end, trials = 0, 0, 400
+    for _ in range(trials):
+        launches = (launched(100 * math.exp(scatter * random.standard_normal())) for _ in range(99))
+        done = simulate(policy(precision=0.5), launches)
+        found = [rates_by_launch(part, "tg64", "candidate") for part in (done[:3], done)]
+        three += (spread(found[0]) or 0) > MAX_SPREAD
+        end += (spread(found[1]) or 0) > MAX_SPREAD
+    assert at_once[0] <= three / trials <= at_once[1]
+    assert flagged[0] <= end / trials <= flagged[1]
 
 
 def test_a_window_without_a_rate_does_not_keep_a_cell_launching() -> None:
