@@ -1,9 +1,9 @@
 """Are the guards quiet where nothing is wrong, and does telemetry cost a timed window anything?
 
-Clean runs: `farm bench --precision 5%` of one artifact again and again on this machine, until so
-many were clean. A run in which the recorded steal or load says that something else used the machine
-isn't: it is listed with what was recorded, and another one is made. In the clean ones every guard
-that fires on a rate is a false flag.
+Clean runs: `farm bench -l 8 --precision 5%` of one artifact, but of at most 16 launches, again and
+again on this machine, until so many were clean. A run in which the recorded steal or load says that
+something else used the machine isn't: it is listed with what was recorded, and another one is made.
+In the clean ones every guard that fires on a rate is a false flag.
 Cost: one launch of farm-runner under farm-helper's supervision, in which the sampler alone is
 stopped and continued block by block, on off off on; neighbouring blocks are compared.
 One thread, because on two cores the second is what the sampler and the system have. Prints a table

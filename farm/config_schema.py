@@ -196,7 +196,7 @@ class WorkloadConfig(_Model):
     decode: tuple[Positive, ...] = (64,)
     depth: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     launches: Annotated[int, Field(ge=1, le=100)] = Field(
-        3, description="Process starts, at least; more until the interval is narrow enough."
+        3, description="Process starts, at least; more until the rates are known well enough."
     )
     max_launches: Annotated[int, Field(ge=1, le=1000)] = Field(
         50, description="Process starts, at most; never less than `launches` unless given."

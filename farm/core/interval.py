@@ -1,4 +1,4 @@
-"""Intervals over process launches: the arithmetic that both the site and the judge use. Pure.
+"""Intervals and scatter of process launches: the arithmetic that site and judge share. Pure.
 
 Samples arrive as launch number -> values; repetitions inside a launch share its memory layout,
 frequency and neighbours, so they don't count as independent evidence. Values are > 0 (rates or
@@ -101,27 +101,6 @@ def mean_interval(logs: Sequence[float], *, looked: bool = False) -> Interval:
     return Interval(mean, half * (LOOKING if looked else 1.0))
 
 
-def spread(samples: ByLaunch) -> float | None:
-    """Relative scatter of a metric: 0.05 is 5 %. None below two values.
-
-    The larger of two standard deviations on the log scale: between launch medians, and the
-    typical (median) one inside a launch. The second finds a device that slows down within
-    every launch while the medians agree; one outlier in one launch doesn't count.
-    """
-    logs = launch_logs(samples)
-    parts = []
-    if len(logs) > 1:
-        parts.append(statistics.stdev(logs))
-    inside = [
-        statistics.stdev([math.log(value) for value in values])
-        for values in samples.values()
-        if len(values) > 1
-    ]
-    if inside:
-        parts.append(statistics.median(inside))
-    return max(parts) if parts else None
-
-
 def _half(values: Sequence[float]) -> float:
     return t975(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
 
@@ -161,3 +140,24 @@ def pair_logs(candidate: ByLaunch, baseline: ByLaunch) -> list[float]:
     """
     pairs = zip(launch_logs(candidate), launch_logs(baseline), strict=False)
     return [new - old for new, old in pairs]
+
+
+def spread(samples: ByLaunch) -> float | None:
+    """Relative scatter of a metric: 0.05 is 5 %. None below two values.
+
+    The larger of two standard deviations on the log scale: between launch medians, and the
+    typical (median) one inside a launch. The second finds a device that slows down within
+    every launch while the medians agree; one outlier in one launch doesn't count.
+    """
+    logs = launch_logs(samples)
+    parts = []
+    if len(logs) > 1:
+        parts.append(statistics.stdev(logs))
+    inside = [
+        statistics.stdev([math.log(value) for value in values])
+        for values in samples.values()
+        if len(values) > 1
+    ]
+    if inside:
+        parts.append(statistics.median(inside))
+    return max(parts) if parts else None
