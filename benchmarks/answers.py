@@ -27,9 +27,9 @@ def main() -> None:
 
     from farm.core.artifact import ModelSource
     from farm.core.spec import Correctness
-    from farm.home import farm_home, model_cache
     from farm.judge.answers import MAX_REGRET, Answer, judge_answer
-    from models.reference import eager_logits
+    from farm.paths import farm_home, model_cache
+    from models.reference.logits import eager_logits
     from models.sources import open_source
     from models.tokenizer import Tokenizer
 

@@ -29,10 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.method.paired import artifact  # noqa: E402
-from farm.benching import BenchRequest, bench  # noqa: E402
+from farm.commands.bench import BenchRequest, bench  # noqa: E402
 from farm.core.result import PerformanceReport  # noqa: E402
 from farm.core.spec import Workload  # noqa: E402
-from farm.home import farm_home  # noqa: E402
+from farm.paths import farm_home  # noqa: E402
 
 METRICS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "pp64": ((64,), ()),

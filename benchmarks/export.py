@@ -73,7 +73,7 @@ def measured(command: list[str], log: Path, cwd: Path) -> Cost:
 def checkpoint(layers: int | None = None) -> Any:
     """The model, cut to its first layers when asked."""
     from farm.core.artifact import ModelSource
-    from farm.home import farm_home, model_cache
+    from farm.paths import farm_home, model_cache
     from models.sources import open_source
 
     found = open_source(ModelSource(MODEL), model_cache(farm_home()), lambda _d, _t: None)
@@ -172,7 +172,7 @@ def quality(folder: Path, ours: Path, stock: Path, fp32: Path) -> dict[str, floa
     import numpy
     import torch
 
-    from models.reference import eager_logits
+    from models.reference.logits import eager_logits
     from models.texts import forced_tokens, read_text
     from models.tokenizer import Tokenizer
 

@@ -52,7 +52,7 @@ class Inputs:
 
 def inputs() -> Inputs:
     from farm.core.artifact import ModelSource
-    from farm.home import farm_home, model_cache
+    from farm.paths import farm_home, model_cache
     from models.sources import open_source
     from models.texts import forced_tokens, read_text
     from models.tokenizer import Tokenizer
@@ -83,7 +83,7 @@ def logits(given: Inputs, dtype: Any, linear: Linear) -> Any:
     """Logits of every position, [S, vocab] in float64, computed in dtype."""
     import torch
 
-    from models.rope import rope_tables, swap_matrix
+    from models.eager.rope import rope_tables, swap_matrix
 
     config, count = given.checkpoint.config, len(given.tokens)
     cos, sin = (table.to(dtype)[:, None] for table in rope_tables(config, count))
@@ -141,8 +141,8 @@ def native_run(folder: Path) -> tuple[float, Any, Path]:
     import numpy
     import torch
 
-    from farm.home import farm_home, store_root
-    from farm.site.store import ContentStore
+    from farm.paths import farm_home, store_root
+    from farm.store.objects import ContentStore
 
     (folder / "fp32.yaml").write_text(CONFIG)
     command = [sys.executable, "-m", "farm", "run", "fp32.yaml", "--cluster", "none"]

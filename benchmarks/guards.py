@@ -42,7 +42,7 @@ from benchmarks.method.paired import (  # noqa: E402
     runner_request,
 )
 
-#: Launches of a run, at least and at most: see farm.core.stopping.
+#: Launches of a run, at least and at most: see farm.core.rules.stopping.
 LAUNCHES, MOST_LAUNCHES, THREADS = 8, 16, 1
 #: Half width at which a rate is known well enough.
 PRECISION = 0.05
@@ -82,9 +82,9 @@ class Block:
 
 def run_once(pte: Path, number: int) -> Run:
     """`farm bench`, its line of the table, and its flags."""
-    from farm.benching import BenchRequest, bench
+    from farm.commands.bench import BenchRequest, bench
     from farm.core.spec import Workload
-    from farm.home import farm_home
+    from farm.paths import farm_home
 
     workload = Workload(
         prefill=(PREFILL,),
@@ -210,9 +210,9 @@ def cost(pte: Path, minutes: float) -> dict[str, Ratio]:
     The machine drifts by more than what is looked for from one process to the next; within one
     the sampler alone is stopped and continued.
     """
-    from farm.home import farm_home, native_cache
-    from runners.build import build_helper
-    from runners.compiler import host_abi
+    from farm.paths import farm_home, native_cache
+    from runners.build.compiler import host_abi
+    from runners.build.native import build_helper
 
     helper = build_helper(host_abi(), native_cache(farm_home())).file("farm-helper").path
     runner = built_runner()

@@ -189,7 +189,7 @@ def peer(folder: Path, model: Path, threads: int) -> Figures:
 def weights() -> Path:
     """The GGUF that the .pte was exported from."""
     from farm.core.artifact import ModelSource
-    from farm.home import farm_home, model_cache
+    from farm.paths import farm_home, model_cache
     from models.sources import open_source
 
     cache = model_cache(farm_home())
@@ -209,7 +209,7 @@ def main() -> None:
     if options.peer is not None:
         print(json.dumps(peer(options.library, options.model, options.peer)))
         return
-    from farm.home import farm_home
+    from farm.paths import farm_home
 
     try:
         library = fetch(farm_home() / "peers" / "llama.cpp")

@@ -118,7 +118,7 @@ def child(how: str, folder: Path, target: Path) -> None:
     model = open_source(source, target.parent, lambda _done, _total: None)
     started = time.monotonic()
     if how == "layered":
-        from models.reference import eager_logits
+        from models.reference.logits import eager_logits
 
         eager_logits(model, None, TOKENS, target)
     else:
@@ -139,9 +139,9 @@ def plain(model: Any, target: Path) -> None:
     """The same modules, every layer of them in memory before the first runs."""
     import torch
 
-    from models.eager import RmsNorm, attend
-    from models.parts import PartBuilder
-    from models.rope import rope_tables
+    from models.eager.decoder import RmsNorm, attend
+    from models.eager.parts import PartBuilder
+    from models.eager.rope import rope_tables
 
     config = model.config
     with torch.no_grad():

@@ -24,8 +24,8 @@ from pathlib import Path
 from farm import codec
 from farm.core.artifact import Toolchain, ToolchainVersions
 from farm.core.errors import ConfigError, ExportError
-from models.prepare import own_versions
-from models.protocol import InstallOrder
+from models.exporting.identify import own_versions
+from models.orders import InstallOrder
 from models.sources.files import sha256_of, write_atomic
 
 log = logging.getLogger(__name__)

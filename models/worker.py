@@ -24,7 +24,7 @@ import pydantic
 
 from farm import codec
 from farm.core.errors import ConfigError, ExportError, FarmError, StoreError
-from models.protocol import ExportOrder, InstallAnswer, InstallOrder, Order, ReferenceOrder
+from models.orders import ExportOrder, InstallAnswer, InstallOrder, Order, ReferenceOrder
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def perform(order: Order, report: Reporter) -> object:
         FarmError: It failed.
     """
     if isinstance(order, ExportOrder):
-        from models.exporting import run_export
+        from models.exporting.task import run_export
 
         return run_export(order, report)
     if isinstance(order, InstallOrder):
@@ -103,7 +103,7 @@ def perform(order: Order, report: Reporter) -> object:
 
         name = f"installing toolchain {order.toolchain.name}"
         return InstallAnswer(build_environment(order, lambda line: report.stage(name, 0, 0, line)))
-    from models.referencing import run_reference
+    from models.reference.task import run_reference
 
     return run_reference(order, report)
 

@@ -32,10 +32,10 @@ from farm.core.runtime import (
     WorkFiles,
 )
 from runners.given import GivenRunner, refuse
-from runners.observer import DEFINITION as OBSERVER
-from runners.observer import parse_observer
-from runners.printed import json_objects, last_words
-from runners.textual import PROMPT_FILE, Turn, result_of, turn_of
+from runners.output.observer import DEFINITION as OBSERVER
+from runners.output.observer import parse_observer
+from runners.output.printed import json_objects, last_words
+from runners.output.textual import PROMPT_FILE, Turn, result_of, turn_of
 
 TOKENS_FILE = "tokens.txt"
 PLACEHOLDERS = (

@@ -30,11 +30,11 @@ from farm.core.runtime import (
     Sample,
     WorkFiles,
 )
-from farm.home import native_cache, toolchain_root
-from runners.build import NativeBuild
+from farm.paths import native_cache, toolchain_root
+from runners.build.native import NativeBuild
+from runners.build.ways import Places, native_build
 from runners.given import refuse
-from runners.printed import RAW_BYTES, json_objects, json_value
-from runners.ways import Places, native_build
+from runners.output.printed import RAW_BYTES, json_objects, json_value
 
 PROTOCOL = 1
 REQUEST = "request.json"

@@ -20,8 +20,8 @@ from farm.core.runtime import (
     WorkFiles,
 )
 from runners.given import GivenRunner, program_of, refuse
-from runners.printed import json_objects, last_words
-from runners.textual import PROMPT_FILE, result_of, turn_of
+from runners.output.printed import json_objects, last_words
+from runners.output.textual import PROMPT_FILE, result_of, turn_of
 
 DEFINITION = "as llama-bench times it: every window begins with an empty or prefilled cache"
 

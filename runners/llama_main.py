@@ -1,7 +1,7 @@
 """llama_main: ExecuTorch's own example runner, as a user built it (for example with the NDK).
 
-Rates and times are recomputed from its stamps; see runners.observer. It reads the tokenizer, stops
-at EOS and gives no logits, so that correctness is by its text.
+Rates and times are recomputed from its stamps; see runners.output.observer. It reads the tokenizer,
+stops at EOS and gives no logits, so that correctness is by its text.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from farm.core.runtime import (
     WorkFiles,
 )
 from runners.given import GivenRunner, program_of, refuse
-from runners.observer import DEFINITION, parse_observer
-from runners.textual import result_of, turn_of
+from runners.output.observer import DEFINITION, parse_observer
+from runners.output.textual import result_of, turn_of
 
 
 class LlamaMainRunner(GivenRunner):

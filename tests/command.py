@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from farm.home import native_cache
+from farm.paths import native_cache
 
 SOURCES = Path(__file__).parents[1]
 CONFIGS = SOURCES / "configs"

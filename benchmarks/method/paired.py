@@ -52,10 +52,10 @@ def note(line: str) -> None:
 
 def artifact(root: Path) -> Path:
     """The .pte of configs/llama_q4.yaml, from the store or exported into it."""
-    from farm.exports import export
-    from farm.home import farm_home, store_root
-    from farm.prepare import RunOptions
-    from farm.site.store import ContentStore
+    from farm.commands.export import export
+    from farm.paths import farm_home, store_root
+    from farm.planning.planning import RunOptions
+    from farm.store.objects import ContentStore
 
     home = farm_home()
     options = RunOptions(config=root / "configs" / "llama_q4.yaml", cluster="none")
@@ -67,10 +67,10 @@ def artifact(root: Path) -> Path:
 
 def built_runner() -> Path:
     """farm-runner for this machine, built when it isn't yet."""
-    from farm.home import farm_home, native_cache
-    from runners.build import build_runner
-    from runners.compiler import host_abi
-    from runners.sdk import installed_sdk
+    from farm.paths import farm_home, native_cache
+    from runners.build.compiler import host_abi
+    from runners.build.native import build_runner
+    from runners.build.sdk import installed_sdk
 
     build = build_runner(host_abi(), installed_sdk(), native_cache(farm_home()), progress=note)
     return build.file("farm-runner").path

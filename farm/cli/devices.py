@@ -36,9 +36,9 @@ def devices(
     if context.invoked_subcommand is not None:
         return
     from farm import codec
-    from farm.config import load_inventory
-    from farm.devices import survey
-    from farm.home import farm_home
+    from farm.config.load import load_inventory
+    from farm.paths import farm_home
+    from farm.planning.devices import survey
 
     entries = load_inventory(inventory)
     if not as_json:
@@ -66,7 +66,7 @@ def trust(
 
     Example: `farm devices trust pi5 --inventory lab.yaml`
     """
-    from farm.config import load_inventory
+    from farm.config.load import load_inventory
     from farm.core.errors import UnknownName
     from farm.transports import ssh
 
@@ -89,7 +89,7 @@ def trust(
 
 
 def _duration(text: str) -> float:
-    from farm.core.holds import parse_duration
+    from farm.core.durations import parse_duration
 
     try:
         return parse_duration(text)
@@ -111,12 +111,12 @@ def hold(
 
     Example: `farm devices hold pixel8 --for 2h --reason "new battery"`
     """
-    from farm import holding
-    from farm.home import farm_home
+    from farm.commands import hold as hold_command
+    from farm.paths import farm_home
 
     seconds = _duration(for_)
-    with holding.connected(name, inventory, farm_home()) as connection:
-        held = holding.hold(connection.helper, seconds, reason)
+    with hold_command.connected(name, inventory, farm_home()) as connection:
+        held = hold_command.hold(connection.helper, seconds, reason)
     show.print_text(f"{name} is {held.text}; give it back with: farm devices release {name}")
     return 0
 
@@ -133,11 +133,11 @@ def release(
 
     Example: `farm devices release pixel8`
     """
-    from farm import holding
-    from farm.home import farm_home
+    from farm.commands import hold as hold_command
+    from farm.paths import farm_home
 
-    with holding.connected(name, inventory, farm_home()) as connection:
-        before = holding.release(connection.helper, from_)
+    with hold_command.connected(name, inventory, farm_home()) as connection:
+        before = hold_command.release(connection.helper, from_)
     was = f"it was {before.text}" if before.state == "held" else "nobody had it"
     show.print_text(f"{name} is free; {was}")
     return 0
@@ -149,11 +149,11 @@ def shell(name: DeviceName, inventory: o.InventoryFile = None) -> int:
 
     Example: `farm devices shell pi5 --inventory lab.yaml`
     """
-    from farm import holding
-    from farm.home import farm_home
+    from farm.commands import hold as hold_command
+    from farm.paths import farm_home
 
-    with holding.connected(name, inventory, farm_home()) as connection:
-        code = holding.open_shell(connection)
+    with hold_command.connected(name, inventory, farm_home()) as connection:
+        code = hold_command.open_shell(connection)
     return 0 if code != 255 else 3
 
 
@@ -169,16 +169,18 @@ def prepare(
     Shows every setting's old and new value; needs no root on Android. The old values are kept
     in FARM_HOME. Example: `farm devices prepare pixel8`, later `farm devices prepare pixel8 --undo`
     """
-    from farm import codec, holding, preparing
-    from farm.home import farm_home
+    from farm import codec
+    from farm.commands import hold as hold_command
+    from farm.commands import quieten
+    from farm.paths import farm_home
     from farm.ui import tables
 
     home = farm_home()
     with (
-        holding.connected(name, inventory, home) as connection,
-        holding.borrowed(connection.helper, "prepare"),
+        hold_command.connected(name, inventory, home) as connection,
+        hold_command.borrowed(connection.helper, "prepare"),
     ):
-        change = preparing.undo if undo else preparing.prepare
+        change = quieten.undo if undo else quieten.prepare
         changes = change(connection, home)
     refused = [change for change in changes if change.problem]
     if as_json:

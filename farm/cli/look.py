@@ -24,11 +24,11 @@ def report(
 
     Example: `farm report latest --format markdown`
     """
-    from farm import rundir
     from farm.reports import renderers
     from farm.reports.json import load_report
+    from farm.run import run_folder
 
-    loaded = load_report(rundir.find(run, out) / rundir.REPORT)
+    loaded = load_report(run_folder.find(run, out) / run_folder.REPORT)
     if format_ == "table":
         from farm.ui import tables
 
@@ -53,20 +53,20 @@ def runners(
 
     Example: `farm runners build arm64-v8a`
     """
-    from farm import runnerbuild
+    from farm.commands import runners as runners_command
     from farm.core.errors import ConfigError
-    from farm.home import farm_home
+    from farm.paths import farm_home
     from farm.ui import tables
 
     if action == "build":
-        built = runnerbuild.build(abi, farm_home(), show.say)
+        built = runners_command.build(abi, farm_home(), show.say)
         header: tuple[str, ...] = ("runner", "abi", "version", "libc", "how", "sha256")
         rows: list[tuple[str, ...]] = [
             (built.name, built.abi, built.version, built.libc or "", built.how, built.sha256)
         ]
     elif action == "list":
         header = ("runner", "target", "how", "built")
-        rows = [*runnerbuild.listing(farm_home())]
+        rows = [*runners_command.listing(farm_home())]
     else:
         raise ConfigError(f"farm runners {action}: write list or build")
     if as_json:
@@ -78,10 +78,10 @@ def runners(
 
 def models(as_json: o.Json = False) -> int:
     """List the models that a config can name, and where each comes from."""
-    from farm import resolve
+    from farm.planning import catalog
     from farm.ui import tables
 
-    rows = resolve.model_rows()
+    rows = catalog.model_rows()
     header = ("model", "parameters", "source", "note")
     if as_json:
         show.print_json([dict(zip(header, row, strict=True)) for row in rows])
@@ -92,10 +92,11 @@ def models(as_json: o.Json = False) -> int:
 
 def recipes(as_json: o.Json = False) -> int:
     """List the recipes that a config can name."""
-    from farm import codec, resolve
+    from farm import codec
+    from farm.planning import catalog
     from farm.ui import tables
 
-    found = resolve.all_recipes()
+    found = catalog.all_recipes()
     if as_json:
         show.print_json([codec.to_data(recipe) for recipe in found])
     else:
@@ -105,8 +106,9 @@ def recipes(as_json: o.Json = False) -> int:
 
 def doctor(as_json: o.Json = False) -> int:
     """Check this machine for everything farm needs, with the remedy for what is missing."""
-    from farm import codec, doctor
-    from farm.home import farm_home
+    from farm import codec
+    from farm.commands import doctor
+    from farm.paths import farm_home
     from farm.ui import tables
 
     found = doctor.checks(farm_home())
@@ -121,7 +123,7 @@ def schema(
     what: Annotated[str, typer.Argument(help="report, config or inventory.")] = "report",
 ) -> int:
     """Print the JSON Schema of report.json, run configs or inventories."""
-    from farm.config_schema import inventory_schema, run_schema
+    from farm.config.schema import inventory_schema, run_schema
     from farm.core.errors import ConfigError
     from farm.reports.json import report_schema
 

@@ -39,11 +39,11 @@ def nightly(
     First night: `farm nightly CONFIG --allow-no-baseline`, then
     `farm baseline set latest NAME`.
     """
-    from farm import app
     from farm.cli.running import print_finished
-    from farm.home import farm_home
-    from farm.nightly import nightly_options
-    from farm.prepare import RunOptions
+    from farm.commands.nightly import nightly_options
+    from farm.paths import farm_home
+    from farm.planning.planning import RunOptions
+    from farm.run.run import run_config
 
     options = RunOptions(
         config=config,
@@ -56,7 +56,7 @@ def nightly(
     )
     options = nightly_options(options, farm_home(), allow_no_baseline=allow_no_baseline)
     with show.watching(live, as_json=as_json) as emit:
-        finished = app.run(options, farm_home(), emit)
+        finished = run_config(options, farm_home(), emit)
     print_finished(finished, as_json=as_json)
     return finished.report.exit_code
 
@@ -68,11 +68,12 @@ def baseline_set(
     out: o.Out = _RUNS,
 ) -> int:
     """Make a run the baseline of that name: its passed cells, without untrusted numbers."""
-    from farm import baselines, home, rundir
+    from farm import paths
     from farm.reports.json import load_report
+    from farm.run import baselines, run_folder
 
-    report = load_report(rundir.find(run, out) / rundir.REPORT)
-    made = baselines.set_baseline(home.baselines(home.farm_home()), name, report)
+    report = load_report(run_folder.find(run, out) / run_folder.REPORT)
+    made = baselines.set_baseline(paths.baselines(paths.farm_home()), name, report)
     show.print_text(
         f"baseline {name}: {len(made.report.results)} cells of run {made.report.run_id}"
     )
@@ -82,10 +83,11 @@ def baseline_set(
 @baseline_app.command("list")
 def baseline_list(as_json: o.Json = False) -> int:
     """Show the baselines of this host."""
-    from farm import baselines, home
+    from farm import paths
+    from farm.run import baselines
     from farm.ui import tables
 
-    found = baselines.list_baselines(home.baselines(home.farm_home()))
+    found = baselines.list_baselines(paths.baselines(paths.farm_home()))
     rows = [
         (b.name, b.report.run_id, b.report.started_at, str(len(b.report.results))) for b in found
     ]
@@ -100,11 +102,12 @@ def baseline_list(as_json: o.Json = False) -> int:
 @baseline_app.command("show")
 def baseline_show(name: Annotated[str, typer.Argument(help="Name of the baseline.")]) -> int:
     """Print a baseline's report as JSON."""
-    from farm import baselines, home
+    from farm import paths
     from farm.core.errors import ConfigError
     from farm.reports import renderers
+    from farm.run import baselines
 
-    found = baselines.find_baseline(home.baselines(home.farm_home()), name)
+    found = baselines.find_baseline(paths.baselines(paths.farm_home()), name)
     if found is None:
         raise ConfigError(f"no baseline {name!r}; `farm baseline list` shows those that exist")
     show.print_text(renderers.render(found.report, "json"))
@@ -121,11 +124,11 @@ def history(
     """Show past runs of this host, newest first."""
     if context.invoked_subcommand is not None:
         return
-    from farm import codec, home
-    from farm.history import History
+    from farm import codec, paths
+    from farm.state.history import History
     from farm.ui import tables
 
-    index = History(home.history_db(home.farm_home()))
+    index = History(paths.history_db(paths.farm_home()))
     runs = index.runs(name=name, limit=limit)
     index.close()
     if as_json:
@@ -140,14 +143,15 @@ def history_import(
     runs: Annotated[list[str], typer.Argument(help="Run ids or folders.")], out: o.Out = _RUNS
 ) -> int:
     """Add runs to the index, for example after it was lost."""
-    from farm import home, rundir
-    from farm.history import History
+    from farm import paths
     from farm.reports.json import load_report
+    from farm.run import run_folder
+    from farm.state.history import History
 
-    index = History(home.history_db(home.farm_home()))
+    index = History(paths.history_db(paths.farm_home()))
     for run in runs:
-        folder = rundir.find(run, out)
-        index.add(load_report(folder / rundir.REPORT), folder, {})
+        folder = run_folder.find(run, out)
+        index.add(load_report(folder / run_folder.REPORT), folder, {})
         show.print_text(f"added {folder.name}")
     index.close()
     return 0

@@ -23,9 +23,10 @@ def profile(
 
     Example: `farm profile configs/llama_q4.yaml --set 'workload.prefill=[32]'`
     """
-    from farm import codec, profiling
-    from farm.home import farm_home
-    from farm.prepare import RunOptions
+    from farm import codec
+    from farm.commands import profile as profile_command
+    from farm.paths import farm_home
+    from farm.planning.planning import RunOptions
 
     options = RunOptions(
         config=config,
@@ -36,7 +37,7 @@ def profile(
         out=out,
     )
     with show.watching(live, as_json=as_json) as emit:
-        report, folder = profiling.profile(options, farm_home(), emit)
+        report, folder = profile_command.profile(options, farm_home(), emit)
     if as_json:
         show.print_json(codec.to_data(report))
     else:

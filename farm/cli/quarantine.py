@@ -18,8 +18,8 @@ app = typer.Typer(
 def list_(as_json: o.Json = False) -> None:
     """Show the devices in quarantine: since when, by whom, and what releases them."""
     from farm import codec
-    from farm.home import farm_home, quarantine_file
-    from farm.quarantine import HealthBook
+    from farm.paths import farm_home, quarantine_file
+    from farm.state.health_book import HealthBook
     from farm.ui import tables
 
     found = HealthBook(quarantine_file(farm_home())).quarantined()
@@ -49,9 +49,9 @@ def add(
 
     Example: `farm quarantine add pixel8 --reason "swollen battery"`
     """
-    from farm.home import farm_home, quarantine_file
-    from farm.quarantine import HealthBook
-    from farm.site.lease import lease_owner
+    from farm.paths import farm_home, quarantine_file
+    from farm.site.device.lease import lease_owner
+    from farm.state.health_book import HealthBook
 
     by = lease_owner("", 1).owner
     HealthBook(quarantine_file(farm_home())).add(name, reason, by)
@@ -62,8 +62,8 @@ def add(
 @app.command("release")
 def release(name: Annotated[str, typer.Argument(help="A device in quarantine.")]) -> int:
     """Let a device work again; its failures are counted anew."""
-    from farm.home import farm_home, quarantine_file
-    from farm.quarantine import HealthBook
+    from farm.paths import farm_home, quarantine_file
+    from farm.state.health_book import HealthBook
 
     was = HealthBook(quarantine_file(farm_home())).release(name)
     show.print_text(f"{name} may work again; it was in quarantine since {was.since}: {was.reason}")

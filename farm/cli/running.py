@@ -11,7 +11,7 @@ from farm.cli import options as o
 from farm.cli import show
 
 if TYPE_CHECKING:  # keeps `farm --help` quick
-    from farm.app import Finished
+    from farm.run.run import Finished
 
 _RUNS = Path("runs")
 
@@ -37,9 +37,10 @@ def run(
 
     Example: `farm run configs/tiny.yaml --inventory lab.yaml --select 'transport=adb'`
     """
-    from farm import app, rundir
-    from farm.home import farm_home
-    from farm.prepare import RunOptions
+    from farm.paths import farm_home
+    from farm.planning.planning import RunOptions
+    from farm.run import run_folder
+    from farm.run.run import run_config
 
     options = RunOptions(
         config=config,
@@ -48,12 +49,12 @@ def run(
         overrides=tuple(set_ or ()),
         cluster=cluster,
         out=out,
-        resume=None if resume is None else rundir.find(resume, out),
+        resume=None if resume is None else run_folder.find(resume, out),
         baseline=baseline,
         quick=quick,
     )
     with show.watching(live, as_json=as_json) as emit:
-        finished = app.run(options, farm_home(), emit)
+        finished = run_config(options, farm_home(), emit)
     print_finished(finished, as_json=as_json)
     return finished.report.exit_code
 
@@ -82,19 +83,19 @@ def plan(
 
     Example: `farm plan configs/llama_q4.yaml --set 'matrix.threads=[1, 2]'`
     """
-    from farm import prepare
-    from farm.home import farm_home
+    from farm.paths import farm_home
+    from farm.planning import planning
 
-    options = prepare.RunOptions(
+    options = planning.RunOptions(
         config=config, inventory=inventory, select=select, overrides=tuple(set_ or ())
     )
-    prepared = prepare.plan(options, farm_home())
+    prepared = planning.plan(options, farm_home())
     if as_json:
-        show.print_json(prepare.plan_data(prepared))
+        show.print_json(planning.plan_data(prepared))
     else:
         from farm.ui import tables
 
-        show.print_table(tables.plan(prepared.spec, prepared.plan, prepare.left_out(prepared)))
+        show.print_table(tables.plan(prepared.spec, prepared.plan, planning.left_out(prepared)))
     return 0
 
 
@@ -112,14 +113,15 @@ def export(
 
     Example: `farm export configs/tiny.yaml --copy out/`
     """
-    from farm import codec, exports
-    from farm.home import farm_home
-    from farm.prepare import RunOptions
+    from farm import codec
+    from farm.commands import export as export_command
+    from farm.paths import farm_home
+    from farm.planning.planning import RunOptions
 
     options = RunOptions(config=config, overrides=tuple(set_ or ()), cluster=cluster)
     with show.watching(live, as_json=as_json) as emit:
-        made = exports.export(options, farm_home(), emit)
-    copied = exports.copy_out(made, farm_home(), copy) if copy is not None else []
+        made = export_command.export(options, farm_home(), emit)
+    copied = export_command.copy_out(made, farm_home(), copy) if copy is not None else []
     if as_json:
         show.print_json([codec.to_data(item.report) for item in made])
     else:
@@ -155,11 +157,11 @@ def bench(
 
     Lists are swept: `farm bench model.pte --on pixel8 -p 128,512 -n 64 -d 0,256 -t 1,4`
     """
-    from farm import benching
+    from farm.commands import bench as bench_command
     from farm.core.spec import Workload
-    from farm.home import farm_home
+    from farm.paths import farm_home
 
-    request = benching.BenchRequest(
+    request = bench_command.BenchRequest(
         pte=pte,
         data=data,
         device=on,
@@ -176,9 +178,9 @@ def bench(
         threads=o.numbers("-t", threads),
     )
     with show.watching(live, as_json=as_json) as emit:
-        result = benching.bench(request, farm_home(), emit)
+        result = bench_command.bench(request, farm_home(), emit)
     if as_json:
-        show.print_json(benching.to_data(result))
+        show.print_json(bench_command.to_data(result))
     else:
         from farm.ui import tables
 

@@ -28,11 +28,12 @@ def list_(
 
     Example: `farm store list --all`
     """
-    from farm import codec, storage
-    from farm.home import farm_home
+    from farm import codec
+    from farm.commands import store as store_command
+    from farm.paths import farm_home
     from farm.ui import store
 
-    found = storage.contents(farm_home())
+    found = store_command.contents(farm_home())
     if as_json:
         show.print_json({**codec.to_data(found), "size_bytes": found.size_bytes})
     else:
@@ -51,11 +52,12 @@ def verify(
 
     Example: `farm store verify --remove`
     """
-    from farm import codec, storage
-    from farm.home import farm_home
+    from farm import codec
+    from farm.commands import store as store_command
+    from farm.paths import farm_home
     from farm.ui import store
 
-    found = storage.verify(farm_home(), remove=remove)
+    found = store_command.verify(farm_home(), remove=remove)
     if as_json:
         show.print_json(codec.to_data(found))
     else:
@@ -91,11 +93,12 @@ def gc(
 
     Example: `farm store gc --older-than 30d --max-size 20GiB --yes`
     """
-    from farm import codec, storage
+    from farm import codec
     from farm.cli.quantities import duration_s, size_bytes
+    from farm.commands import store as store_command
     from farm.core.errors import ConfigError
-    from farm.core.retention import Policy
-    from farm.home import farm_home
+    from farm.core.rules.retention import Policy
+    from farm.paths import farm_home
     from farm.ui import store
 
     if yes and dry_run:
@@ -105,7 +108,7 @@ def gc(
         max_bytes=None if max_size is None else size_bytes("--max-size", max_size),
         older_than_s=None if older_than is None else duration_s("--older-than", older_than),
     )
-    found = storage.collect(farm_home(), policy, apply=yes)
+    found = store_command.collect(farm_home(), policy, apply=yes)
     if as_json:
         freed = found.removal.freed_bytes + found.temporary_bytes
         show.print_json({**codec.to_data(found), "freed_bytes": freed})

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import psutil
 
-from farm.cluster.local import LocalPool
+from farm.cluster.local_pool import LocalPool
 from farm.core.errors import FarmError, Interrupted, PlanError
 from farm.core.events import Handshake
-from farm.home import farm_home
+from farm.paths import farm_home
 from farm.protocols import Site, TaskPool
-from farm.site.agent import SiteAgent
+from farm.site.agent.agent import SiteAgent
 
 log = logging.getLogger(__name__)
 
@@ -66,16 +66,18 @@ def launch(cluster: str) -> None:
     """
     if cluster == "none":
         return
-    # Ray reads this when it is imported. A cluster of our own listens on loopback only and lives
+    # Ray reads these when it is imported. A cluster of our own listens on loopback only and lives
     # for one command; on any other an open port is code execution, so its token is required.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled" if cluster == "local" else "token")
-    from farm.cluster import ray
+    from farm.cluster import ray_runtime
 
     with _interruptible():
         if cluster == "local":
-            ray.start_local(cpus=os.cpu_count() or 1)
+            ray_runtime.start_local(cpus=os.cpu_count() or 1)
         else:
-            ray.join(cluster)
+            ray_runtime.join(cluster)
 
 
 @contextlib.contextmanager
@@ -119,16 +121,18 @@ async def start(cluster: str, home: Path) -> Runtime:
         )
         return Runtime(pool, {"": agent}, lambda: None)
 
-    from farm.cluster import ray
+    from farm.cluster import ray_runtime
+    from farm.cluster.ray_pool import RayPool
+    from farm.cluster.ray_site import RaySite
 
     sites: dict[str, Site]
     if cluster == "local":
-        sites = {"": ray.RaySite("local", partial(local_agent, ""))}
+        sites = {"": RaySite("local", partial(local_agent, ""))}
     else:
         sites = {"": SiteAgent(home)}
-        for name in ray.site_names():
-            sites[name] = ray.RaySite(name, partial(local_agent, name), detached=True)
-    runtime = Runtime(ray.RayPool(cpus_per_export=min(CPUS_PER_EXPORT, cpus)), sites, ray.stop)
+        for name in ray_runtime.site_names():
+            sites[name] = RaySite(name, partial(local_agent, name), detached=True)
+    runtime = Runtime(RayPool(cpus_per_export=min(CPUS_PER_EXPORT, cpus)), sites, ray_runtime.stop)
     try:
         await _shake_hands(runtime.sites, await SiteAgent(home).handshake())
     except BaseException:

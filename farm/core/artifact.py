@@ -25,7 +25,7 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model comes from. `registry` names are resolved by models.registry."""
+    """Where a model comes from. `registry` names are resolved by models.known."""
 
     name: str
     kind: SourceKind = "registry"

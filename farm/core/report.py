@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farm.core import verdict
 from farm.core.artifact import ExportResult, ToolchainVersions
 from farm.core.device import Device
 from farm.core.errors import FarmError
-from farm.core.outcomes import artifact_report, error_report
+from farm.core.flow.outcomes import artifact_report, error_report
 from farm.core.plan import ArtifactId, Plan
 from farm.core.result import (
     CellResult,
@@ -20,6 +19,7 @@ from farm.core.result import (
     Incident,
     Report,
 )
+from farm.core.rules import verdict
 from farm.core.spec import RunSpec
 
 SCHEMA_VERSION = 1

@@ -252,7 +252,7 @@ class LaunchResult:
 
 @dataclass(frozen=True, slots=True)
 class LaunchPolicy:
-    """Launches that are repeated until what they show is enough; see farm.core.stopping."""
+    """Launches that are repeated until what they show is enough; see farm.core.rules.stopping."""
 
     #: Launches of one round, in order: one, or A B B A.
     block: tuple[LaunchRequest, ...]

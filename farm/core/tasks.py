@@ -1,6 +1,6 @@
 """Work for export hosts: any machine with a CPU, no device needed. Plain, picklable requests.
 
-Each kind has one function in farm.cluster.tasks, which Ray and the in-process pool both call.
+Each kind has one function in farm.tasks.perform, which Ray and the in-process pool both call.
 """
 
 from __future__ import annotations

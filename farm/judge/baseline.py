@@ -25,7 +25,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from farm.core.interval import MAX_SPREAD, spread
 from farm.core.result import (
     BaselineReport,
     BaselineVerdict,
@@ -34,6 +33,7 @@ from farm.core.result import (
     Outcome,
     PerformanceReport,
 )
+from farm.core.rules.interval import MAX_SPREAD, spread
 from farm.judge.performance import by_launch
 from farm.judge.statistics import Ratio, median_interval, paired_interval, ratio_interval
 

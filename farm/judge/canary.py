@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from farm.core.artifact import LogitsRef
-from farm.core.launches import canary_passes
 from farm.core.result import GateResult
+from farm.core.rules.launches import canary_passes
 from farm.core.tasks import CompareTask
 from farm.judge.logits import Matrix
 

@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from farm.core.artifact import LogitsRef
-from farm.core.classes import device_class
 from farm.core.hostrun import HostRunResult
-from farm.core.launches import logits_passes, measures, too_long
 from farm.core.result import (
     CorrectnessReport,
     GateResult,
@@ -23,6 +21,8 @@ from farm.core.result import (
     Outcome,
     PerformanceReport,
 )
+from farm.core.rules.classes import device_class
+from farm.core.rules.launches import logits_passes, measures, too_long
 from farm.core.runtime import LaunchResult
 from farm.core.tasks import CompareTask
 from farm.judge.answers import Answer, judge_answer

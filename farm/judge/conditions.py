@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from farm.core.classes import device_class
 from farm.core.device import Device
+from farm.core.rules.classes import device_class
 from farm.core.runtime import DeviceRunResult
 from farm.core.telemetry import LaunchTelemetry, Start
 from farm.judge.guards import Guard

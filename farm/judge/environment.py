@@ -8,8 +8,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
-from farm.core.classes import DeviceClass
 from farm.core.device import DeviceEntry, DeviceFacts
+from farm.core.rules.classes import DeviceClass
 from farm.core.runtime import DeviceRunResult
 from farm.core.telemetry import Calibration, CoreSpeed, LaunchTelemetry, Usual
 from farm.judge.guards import Guard, GuardState

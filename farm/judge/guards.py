@@ -28,8 +28,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from farm.core.interval import MAX_SPREAD
 from farm.core.result import Trust
+from farm.core.rules.interval import MAX_SPREAD
 
 GuardState = Literal["ok", "flagged", "unavailable"]
 

@@ -12,8 +12,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from farm.core.interval import spread
 from farm.core.result import EnergyReport, PerformanceReport, SampleReport
+from farm.core.rules.interval import spread
 from farm.core.runtime import (
     Arm,
     DeviceRunResult,

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from farm.core.artifact import LogitsRef
-from farm.core.launches import replay_passes
 from farm.core.result import Canary, GateResult
+from farm.core.rules.launches import replay_passes
 from farm.core.tasks import CompareTask
 from farm.judge.logits import Matrix
 

@@ -1,6 +1,6 @@
 """Medians, ratios and what they can show, with the process launch as the unit of evidence.
 
-The intervals themselves, and their sources, are in farm.core.interval.
+The intervals themselves, and their sources, are in farm.core.rules.interval.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from farm.core.interval import ByLaunch, launch_logs, mean_interval, pair_interval, pair_logs, t975
+from farm.core.rules.interval import (
+    ByLaunch,
+    launch_logs,
+    mean_interval,
+    pair_interval,
+    pair_logs,
+    t975,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from farm.core.profile import CellProfile, OperatorTime, ProfileReport, ProfileSummary
+from farm.core.op_times import CellProfile, OperatorTime, ProfileReport, ProfileSummary
 from farm.reports.html import document, text
 from farm.reports.words import percent, seconds
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from farm.core.runtime import RunnerSpec
 from farm.protocols import Runner
-from farm.site.connection import OpenTransport
-from farm.site.store import ContentStore
+from farm.site.device.connection import OpenTransport
+from farm.store.objects import ContentStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from farm.clock import Deadline
 from farm.core.command import Command, Completed, FileStat
 from farm.core.device import DeviceEntry
 from farm.core.errors import StorageFull, TransferError, TransportTimeout
-from farm.home import device_root, farm_home
+from farm.paths import device_root, farm_home
 from farm.protocols import ByteProgress
 from farm.transports.command_line import check_command
 from farm.transports.files import LocalSink, check_offset, reading

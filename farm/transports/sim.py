@@ -14,7 +14,7 @@ from pathlib import Path
 from farm.core.command import Command, Completed, FileStat
 from farm.core.device import DeviceEntry
 from farm.core.errors import ConfigError, ConnectError, DeviceLost, StorageFull, TransportTimeout
-from farm.home import farm_home
+from farm.paths import farm_home
 from farm.protocols import ByteProgress
 from farm.transports.local import LocalTransport
 

@@ -15,7 +15,7 @@ import paramiko
 
 from farm.core.device import DeviceEntry
 from farm.core.errors import ConnectError
-from farm.home import farm_home
+from farm.paths import farm_home
 
 Standing = Literal["trusted", "unknown", "changed"]
 

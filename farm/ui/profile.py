@@ -7,8 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from farm.core.op_times import CellProfile, ProfileReport, ProfileSummary
 from farm.core.printable import one_line
-from farm.core.profile import CellProfile, ProfileReport, ProfileSummary
 from farm.reports.profile import where
 from farm.reports.words import percent, seconds
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from farm.commands.store import Collected, Contents, Verified
 from farm.core.printable import one_line
-from farm.core.retention import StoreEntry
+from farm.core.rules.retention import StoreEntry
 from farm.reports.words import size
-from farm.storage import Collected, Contents, Verified
 from farm.ui.tables import plain
 
 _KINDS = {

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from farm.commands.doctor import Check
 from farm.core.artifact import Recipe
-from farm.core.launches import measures
 from farm.core.plan import Plan, measuring_at_most_s
 from farm.core.printable import one_line, printable
 from farm.core.result import ExportReport, PerformanceReport, Report
+from farm.core.rules.launches import measures
 from farm.core.spec import RunSpec
-from farm.doctor import Check
 from farm.reports.summary import HEADERS, artifact_size, export_notes, rows, unreadable
 from farm.reports.words import seconds, size
 from farm.ui import speed

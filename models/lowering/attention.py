@@ -7,7 +7,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from models.config import ModelConfig
-from models.quantise import quantise_heads
+from models.eager.quantise import quantise_heads
 
 
 class CustomAttention(nn.Module):

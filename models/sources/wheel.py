@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from farm.core.errors import ExportError
-from models.registry import WheelSource
+from models.known import WheelSource
 from models.sources.files import sha256_of
 
 log = logging.getLogger(__name__)

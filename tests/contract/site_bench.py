@@ -10,10 +10,10 @@ from pathlib import Path
 from farm.core.device import Device, DeviceEntry
 from farm.core.events import DeviceChanged, JobFinished, JobStarted, SiteEvent
 from farm.core.runtime import DeployFile, DeviceJob, LaunchRequest, RunnerSpec
-from farm.home import store_root
-from farm.site.agent import SiteAgent
+from farm.paths import store_root
+from farm.site.agent.agent import SiteAgent
 from farm.site.context import Limits
-from farm.site.store import ContentStore
+from farm.store.objects import ContentStore
 from tests.command import share_native
 from tests.contract.toy_runner import ToyRunner
 

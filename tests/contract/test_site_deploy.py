@@ -14,8 +14,8 @@ from farm.core.errors import (
     TransferError,
 )
 from farm.core.runtime import DeployFile
-from farm.home import store_root
-from farm.site.store import ContentStore
+from farm.paths import store_root
+from farm.store.objects import ContentStore
 from tests.contract.site_bench import SiteBench, sim_bench
 from tests.contract.toy_runner import GOOD, PROGRAM
 

@@ -12,8 +12,8 @@ from farm.core.errors import (
     LeaseError,
 )
 from farm.core.events import JobFinished
-from farm.site.connection import Connection
-from farm.site.helper import LeaseOwner
+from farm.site.device.connection import Connection
+from farm.site.device.helper import LeaseOwner
 from tests.contract.site_bench import SiteBench, sim_bench
 from tests.contract.toy_runner import GOOD
 
@@ -49,8 +49,8 @@ async def still_ours(bench: SiteBench, entry: DeviceEntry) -> None:
 def test_lease_is_renewed_while_the_runner_works(
     bench: SiteBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("farm.site.lease.TTL_S", 1.0)
-    monkeypatch.setattr("farm.site.lease.RENEW_AFTER_S", 0.2)
+    monkeypatch.setattr("farm.site.device.lease.TTL_S", 1.0)
+    monkeypatch.setattr("farm.site.device.lease.RENEW_AFTER_S", 0.2)
 
     async def scenario() -> None:
         words = "for i in 1 2 3 4 5 6 7 8; do sleep 0.3; echo '{}'; done\n"
@@ -68,8 +68,8 @@ def test_lease_is_renewed_while_the_runner_works(
 def test_lease_is_renewed_during_a_long_push(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("farm.site.lease.TTL_S", 1.0)
-    monkeypatch.setattr("farm.site.lease.RENEW_AFTER_S", 0.2)
+    monkeypatch.setattr("farm.site.device.lease.TTL_S", 1.0)
+    monkeypatch.setattr("farm.site.device.lease.RENEW_AFTER_S", 0.2)
 
     async def scenario() -> None:
         bench = sim_bench(tmp_path, bytes_per_s=str(4 << 20))

@@ -16,12 +16,12 @@ from farm.core.device import Device, DeviceEntry
 from farm.core.errors import ConnectError
 from farm.core.events import DeviceChanged, DeviceRecovery
 from farm.protocols import Transport
-from farm.site import recover as module
-from farm.site.agent import SiteAgent
+from farm.site.agent import recover as module
+from farm.site.agent.agent import SiteAgent
+from farm.site.agent.recover import recover, run_command
+from farm.site.agent.revisit import Revisitor
 from farm.site.context import Limits, SiteContext
-from farm.site.recover import recover, run_command
-from farm.site.revisit import Revisitor
-from farm.site.store import ContentStore
+from farm.store.objects import ContentStore
 from tests.contract.site_bench import SiteBench
 
 
@@ -118,7 +118,7 @@ def test_a_command_gets_its_words_and_the_device_s_name_but_no_shell(tmp_path: P
 def test_a_lost_device_is_recovering_then_offline_then_back(
     bench: SiteBench, context: SiteContext, cable: Cable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("farm.site.revisit.PAUSES_S", (0.05,))
+    monkeypatch.setattr("farm.site.agent.revisit.PAUSES_S", (0.05,))
     events: list[DeviceChanged | DeviceRecovery] = []
     offline, back = threading.Event(), threading.Event()
 

@@ -188,8 +188,8 @@ def test_the_image_builds_and_works(image: Image) -> None:
 DOCTOR = """
 import json
 from farm import codec
-from farm.doctor import checks
-from farm.home import farm_home
+from farm.commands.doctor import checks
+from farm.paths import farm_home
 print(json.dumps([codec.to_data(check) for check in checks(farm_home(), deadline_s=60)]))
 """
 

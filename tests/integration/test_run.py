@@ -163,7 +163,7 @@ def test_bench_needs_no_config(farm: Farm, tmp_path: Path) -> None:
     assert rates["pp32"] > 0
     assert rates["tg16"] > 0
     imports = subprocess.run(
-        [*_python(), "-X", "importtime", "-c", "import farm.benching"],
+        [*_python(), "-X", "importtime", "-c", "import farm.commands.bench"],
         capture_output=True,
         text=True,
         env=farm.environment,

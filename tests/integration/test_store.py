@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 from farm.core.artifact import ExportRequest, ModelSource, Toolchain
 from models import recipes
-from models.prepare import own_versions, prepare_export
+from models.exporting.identify import own_versions, prepare_export
 recipe = recipes.get("portable-fp32")
 request = ExportRequest(ModelSource("tiny-llama"), recipe, Toolchain("default"))
 print(prepare_export(request, Path(sys.argv[1]), own_versions()).key)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from farm.home import store_root
-from farm.site.store import ContentStore
+from farm.paths import store_root
+from farm.store.objects import ContentStore
 from tests.command import CONFIGS, Farm
 
 pytestmark = pytest.mark.export

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from farm.config import load_inventory
+from farm.config.load import load_inventory
 from farm.core.errors import LeaseError
-from farm.devices import survey
+from farm.planning.devices import survey
 from tests.command import Farm
 from tests.contract.site_bench import SiteBench, make_home
 from tests.contract.toy_runner import GOOD
@@ -207,8 +207,8 @@ def _cpu_s() -> float:
 def test_a_look_imports_only_the_transports_that_it_needs(desk: Desk) -> None:
     write_inventory(desk.inventory, [], local=True)
     code = (
-        "import sys; from pathlib import Path; from farm.config import load_inventory; "
-        "from farm.devices import survey; "
+        "import sys; from pathlib import Path; from farm.config.load import load_inventory; "
+        "from farm.planning.devices import survey; "
         "found = survey(load_inventory(Path(sys.argv[1])), '', Path(sys.argv[2]), 15.0); "
         "heavy = {'paramiko', 'adbutils', 'ray', 'torch', 'numpy'}; "
         "print([d.state for d in found], sorted(heavy & set(sys.modules)))"

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from farm.core.artifact import ObjectRef
-from farm.core.classes import device_class
 from farm.core.device import Device, ThermalLimits
 from farm.core.events import DeviceChanged, JobFinished, JobProgress
+from farm.core.rules.classes import device_class
 from farm.core.runtime import DeployFile, LaunchRequest, Measure
 from farm.judge.environment import environment_guards
 from farm.judge.guards import Guard, trust_of

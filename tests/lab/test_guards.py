@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from farm.core.classes import DeviceClass
 from farm.core.device import DeviceEntry, ThermalLimits
 from farm.core.events import JobFinished, JobProgress
+from farm.core.rules.classes import DeviceClass
 from farm.core.runtime import DeviceRunResult, LaunchRequest, Measure
 from farm.judge.environment import environment_guards
 from farm.judge.guards import Guard, trust_of

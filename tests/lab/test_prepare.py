@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from farm.commands.hold import borrowed
+from farm.commands.quieten import prepare, undo
 from farm.core.errors import ConfigError, LeaseError
-from farm.core.holds import HOLD_RUN
-from farm.holding import borrowed
-from farm.preparing import prepare, undo
-from farm.site.connection import Connection
-from farm.site.helper import LeaseOwner
+from farm.core.lease_text import HOLD_RUN
+from farm.site.device.connection import Connection
+from farm.site.device.helper import LeaseOwner
 from tests.contract.site_bench import make_home
 from tests.lab.machine import Machine
 
@@ -101,7 +101,7 @@ def test_old_values_are_kept_before_the_first_change(
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("farm.preparing._changed", cut)
+    monkeypatch.setattr("farm.commands.quieten._changed", cut)
     with pytest.raises(KeyboardInterrupt):
         prepare(connection, home)
     (kept,) = json.loads((home / "prepared.json").read_text()).values()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from farm.home import quarantine_file
+from farm.paths import quarantine_file
 from tests.command import Farm
 from tests.lab.machine import Machine
 from tests.lab.test_run_lab import (

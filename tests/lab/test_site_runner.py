@@ -20,9 +20,9 @@ from farm.core.runtime import (
     Measure,
     RunnerSpec,
 )
-from farm.home import store_root
-from farm.site.agent import SiteAgent
-from farm.site.store import ContentStore
+from farm.paths import store_root
+from farm.site.agent.agent import SiteAgent
+from farm.store.objects import ContentStore
 from tests.contract.site_bench import make_home
 from tests.lab.test_site_jobs import Factory
 from tests.lab.tiny_model import tiny_model

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.compiler import find_compiler, host_abi
-from runners.sdk import installed_sdk, shipped_libraries
+from runners.build.compiler import find_compiler, host_abi
+from runners.build.sdk import installed_sdk, shipped_libraries
 from tests.command import Farm
 from tests.lab.host import sh
 from tests.lab.machine import Machine

@@ -15,9 +15,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from farm import resolve
-from farm.config import load_inventory, load_run
+from farm.config.load import load_inventory, load_run
 from farm.core.plan import make_plan
+from farm.planning import catalog
 from tests.unit.core.builders import device
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,7 +136,7 @@ def test_core_imports_only_itself_and_the_standard_library() -> None:
 def test_every_run_config_loads_and_plans(path: Path) -> None:
     spec, _ = load_run(path)
     plan = make_plan(
-        spec, [device("phone"), device("board", transport="ssh")], resolve.catalog(spec)
+        spec, [device("phone"), device("board", transport="ssh")], catalog.resolve_names(spec)
     )
     assert {place for cell in plan.cells for place in cell.devices} == {"phone", "board"}
     assert plan.skips == ()

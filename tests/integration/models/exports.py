@@ -13,8 +13,8 @@ import torch
 
 from farm.core.artifact import Recipe
 from models.checkpoint import Checkpoint
-from models.reference import eager_logits
-from models.replay import Recording, record, replayed_layer
+from models.eager.layer_replay import Recording, record, replayed_layer
+from models.reference.logits import eager_logits
 
 TOKENS = tuple((7 * index * index + 3 * index + 5) % 512 for index in range(40))
 

@@ -150,7 +150,7 @@ def save_gguf(checkpoint: HfCheckpoint, path: Path, kind: str = "F32") -> None:
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_rope_freq_base(config.rope_theta)
     _write_tokenizer(writer)
-    from models.rope import frequencies
+    from models.eager.rope import frequencies
 
     if config.rope_scaling is not None:
         plain = 1.0 / config.rope_theta ** (torch.arange(0, config.head_dim, 2) / config.head_dim)

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from farm.core.artifact import Recipe
-from models import recipes, registry
+from models import known, recipes
 from models.config import ModelConfig
 from models.sources.seeded import SeededCheckpoint
 from tests.integration.models import exports
@@ -18,7 +18,7 @@ from tests.integration.models.exports import Program
 
 pytestmark = pytest.mark.export
 
-ENTRY = registry.get("tiny-llama")
+ENTRY = known.get("tiny-llama")
 assert ENTRY.seeded is not None
 TINY: ModelConfig = ENTRY.seeded[0]
 W8DA4 = recipes.get("xnnpack-8da4w")
@@ -134,10 +134,10 @@ def test_renamed_delegate_equals_one_that_was_lowered_itself(recipe: Recipe) -> 
     with exports.library_noise():
         import torch
 
+        from models.eager.parts import PartBuilder, synthetic_reader
+        from models.eager.quantise import linear_format
         from models.lowering.delegates import lower_part, part_constants, sibling
         from models.lowering.signatures import part_example, signature_program
-        from models.parts import PartBuilder, synthetic_reader
-        from models.quantise import linear_format
 
         config = replace(TINY, layers=3, hidden=1000, qkv_bias=True, qk_norm=True)
         form = linear_format(recipe)

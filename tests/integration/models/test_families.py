@@ -9,7 +9,7 @@ import torch
 
 from farm.core.artifact import ModelSource
 from models.checkpoint import Checkpoint
-from models.reference import eager_logits
+from models.reference.logits import eager_logits
 from models.sources import open_source
 from models.sources.hf import HfCheckpoint
 from tests.integration.models import families

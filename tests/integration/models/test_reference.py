@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from models import registry
+from models import known
 from models.config import ModelConfig
 from models.sources.seeded import SeededCheckpoint
 from tests.integration.models import exports
@@ -28,7 +28,7 @@ _MEASURE = f"""
 import json, resource, sys
 from pathlib import Path
 from models.config import ModelConfig
-from models.reference import eager_logits
+from models.reference.logits import eager_logits
 from models.sources.seeded import SeededCheckpoint
 model = SeededCheckpoint({WIDE}, 3)
 shape = eager_logits(model, None, range(100, 108), Path(sys.argv[1]))
@@ -59,11 +59,11 @@ def test_layers_one_by_one_equal_the_model_held_at_once(tmp_path: Path) -> None:
     with exports.library_noise():
         import torch
 
-        from models.eager import RmsNorm, attend
-        from models.parts import PartBuilder
-        from models.rope import rope_tables
+        from models.eager.decoder import RmsNorm, attend
+        from models.eager.parts import PartBuilder
+        from models.eager.rope import rope_tables
 
-        entry = registry.get("tiny-llama").seeded
+        entry = known.get("tiny-llama").seeded
         assert entry is not None
         config = entry[0]
         model = SeededCheckpoint(config, 0)

@@ -20,8 +20,8 @@ from farm.core.artifact import (
     Toolchain,
 )
 from models import recipes
-from models.prepare import own_versions, prepare_export, reference_key
-from models.protocol import ExportAnswer, ExportOrder, ReferenceAnswer, ReferenceOrder
+from models.exporting.identify import own_versions, prepare_export, reference_key
+from models.orders import ExportAnswer, ExportOrder, ReferenceAnswer, ReferenceOrder
 from models.tokenizer import Tokenizer, byte_tokenizer
 
 pytestmark = pytest.mark.export

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from farm.cluster import worker_process
 from farm.core.artifact import ExportRequest, ModelSource, StageEvent, Toolchain
 from farm.core.errors import ExportError, Interrupted
 from farm.core.spec import Resources
 from farm.core.tasks import ExportTask
+from farm.tasks import worker_process
 from models import recipes
 from tests.command import SOURCES
 

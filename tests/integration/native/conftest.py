@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runners.build import NativeBuild, build_runner
-from runners.compiler import host_abi
-from runners.sdk import installed_sdk
+from runners.build.compiler import host_abi
+from runners.build.native import NativeBuild, build_runner
+from runners.build.sdk import installed_sdk
 from tests.lab.tiny_model import tiny_model
 
 ROOT = Path(__file__).parents[3]

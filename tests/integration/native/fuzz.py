@@ -24,12 +24,12 @@ from pathlib import Path
 
 from farm.core.errors import FarmError, RunnerCrashed, RunnerTimeout
 from farm.core.runtime import LaunchRequest, LaunchResult
-from farm.site.helper import Polled
-from farm.site.launch import read_launch, timed_out
-from runners.build import NativeBuild, build_runner
-from runners.compiler import host_abi
+from farm.site.device.helper import Polled
+from farm.site.job.launch import read_launch, timed_out
+from runners.build.compiler import host_abi
+from runners.build.native import NativeBuild, build_runner
+from runners.build.sdk import installed_sdk
 from runners.executorch import ExecutorchRunner
-from runners.sdk import installed_sdk
 
 MEMORY_BYTES = 1 << 30
 LIMIT_S = 60.0

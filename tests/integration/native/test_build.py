@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from farm.core.errors import RunnerError, UnknownName
-from runners import build as builder
-from runners.build import NativeBuild, build_helper, build_runner
-from runners.compiler import find_compiler, host_abi
-from runners.elf import elf_machine
-from runners.sdk import installed_sdk, sdk_version
+from runners.build import native
+from runners.build.compiler import find_compiler, host_abi
+from runners.build.elf import elf_machine
+from runners.build.native import NativeBuild, build_helper, build_runner
+from runners.build.sdk import installed_sdk, sdk_version
 
 from .conftest import CACHE
 
@@ -43,10 +43,10 @@ def test_a_second_build_is_the_first(build: NativeBuild) -> None:
 def test_a_changed_source_changes_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = build_helper(host_abi(), CACHE)
     sources = tmp_path / "native"
-    shutil.copytree(builder.SOURCES, sources)
+    shutil.copytree(native.SOURCES, sources)
     with (sources / "helper" / "args.cpp").open("a") as stream:
         stream.write("// another comment\n")
-    monkeypatch.setattr(builder, "SOURCES", sources)
+    monkeypatch.setattr(native, "SOURCES", sources)
     after = build_helper(host_abi(), tmp_path / "cache")
     assert after.key != before.key
     assert after.version != before.version
@@ -54,12 +54,12 @@ def test_a_changed_source_changes_the_key(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_two_processes_build_once(tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib; from runners.build import build_helper; "
+        "import sys, pathlib; from runners.build.native import build_helper; "
         "build_helper(sys.argv[1], pathlib.Path(sys.argv[2]), progress=print)"
     )
     words = [sys.executable, "-c", script, host_abi(), str(tmp_path)]
     both = [
-        subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=builder.SOURCES.parents[1])
+        subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=native.SOURCES.parents[1])
         for _ in range(2)
     ]
     said = [process.communicate(timeout=300)[0] for process in both]
@@ -97,7 +97,7 @@ def test_an_executorch_without_sdk(tmp_path: Path) -> None:
 
 
 def test_a_compiler_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(builder, "SOURCES", tmp_path)
+    monkeypatch.setattr(native, "SOURCES", tmp_path)
     for name in ("common", "helper"):
         (tmp_path / name).mkdir()
     (tmp_path / "helper" / "broken.cpp").write_text("this is no C++\n")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from runners.compiler import find_compiler, host_abi
+from runners.build.compiler import find_compiler, host_abi
 from tests.unit.native.kernel_problems import TOLERANCE, compile_driver
 
 pytestmark = pytest.mark.export

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from runners.build import SOURCES
-from runners.compiler import compile_objects, find_compiler, host_abi, link
-from runners.sdk import installed_sdk
+from runners.build.compiler import compile_objects, find_compiler, host_abi, link
+from runners.build.native import SOURCES
+from runners.build.sdk import installed_sdk
 from tests.unit.native.kernel_problems import SANITIZERS
 
 DRIVER = Path(__file__).with_name("packing_driver.cpp")

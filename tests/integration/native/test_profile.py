@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from farm.core.errors import BadOutput
-from runners.etdump import read_etdump
+from runners.output.etdump import read_etdump
 from tests.command import CONFIGS, Farm
 
 pytestmark = pytest.mark.export

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import recipes, registry
+from models import known, recipes
 from models.sources.seeded import SeededCheckpoint
 from tests.integration.models import exports
 from tests.unit.native.kernel_problems import AMX, AVX512
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.export
 def test_the_runner_computes_what_eager_computes(
     start: Start, tmp_path: Path, quantised_kv_cache: bool
 ) -> None:
-    entry = registry.get("tiny-llama")
+    entry = known.get("tiny-llama")
     assert entry.seeded is not None
     model = SeededCheckpoint(entry.seeded[0], 0)
     recipe = replace(recipes.get("xnnpack-fp32"), quantised_kv_cache=quantised_kv_cache)
@@ -58,7 +58,7 @@ def test_our_4_bit_products_give_the_bits_of_xnnpack(
     flags = frozenset(Path("/proc/cpuinfo").read_text().split())
     if "avx2" not in flags or ("avx_vnni" in flags and not flags >= AVX512):
         pytest.skip("XNNPACK has code for this CPU that is none of those we have our own for")
-    entry = registry.get("tiny-llama")
+    entry = known.get("tiny-llama")
     assert entry.seeded is not None
     shape = replace(entry.seeded[0], dim=128, hidden=256)
     recipe = replace(recipes.get("xnnpack-8da4w"), group_size=group)

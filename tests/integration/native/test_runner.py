@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runners.compiler import host_abi
+from runners.build.compiler import host_abi
 
 from .conftest import Run, Start
 from .tiny_llama import CONTEXT, TOKENS, VOCAB

@@ -24,13 +24,13 @@ from farm.core.runtime import (
     Measure,
     RunnerBuild,
 )
-from farm.home import store_root
-from farm.site.agent import SiteAgent
-from farm.site.store import ContentStore
-from runners.android import API, NDK, PREFIX, SOURCE, find_android
-from runners.build import build_for_android
+from farm.paths import store_root
+from farm.site.agent.agent import SiteAgent
+from farm.store.objects import ContentStore
+from runners.build.android import API, NDK, PREFIX, SOURCE, find_android
+from runners.build.native import build_for_android
+from runners.build.sdk import installed_sdk, sdk_for
 from runners.executorch import ExecutorchRunner
-from runners.sdk import installed_sdk, sdk_for
 
 from .conftest import CACHE
 

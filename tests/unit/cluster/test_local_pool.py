@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.cluster import local
+from farm.cluster import local_pool
 from farm.core.artifact import (
     ExportRequest,
     ExportResult,
@@ -51,9 +51,9 @@ class Gate:
         assert await asyncio.to_thread(self.begun[name].wait, LIMIT_S)
 
 
-def pool(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> local.LocalPool:
-    monkeypatch.setattr("farm.cluster.tasks.run_task", gate.run)
-    return local.LocalPool(Path("/nowhere"), 3, cpus_per_export=1, memory_bytes=100)
+def pool(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> local_pool.LocalPool:
+    monkeypatch.setattr("farm.tasks.perform.run_task", gate.run)
+    return local_pool.LocalPool(Path("/nowhere"), 3, cpus_per_export=1, memory_bytes=100)
 
 
 def test_exports_that_need_too_much_memory_together_take_turns(

@@ -19,8 +19,8 @@ from farm.core.artifact import (
 )
 from farm.core.device import Device, DeviceEntry, DeviceFacts
 from farm.core.hostrun import HostRunResult, NoiseFloor
-from farm.core.launches import logits_passes
 from farm.core.result import Judgement, PerformanceReport
+from farm.core.rules.launches import logits_passes
 from farm.core.runtime import (
     OWN,
     Deployed,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from farm.core.artifact import CanaryProgram, LogitsRef
-from farm.core.launches import canary_passes
+from farm.core.rules.launches import canary_passes
 from farm.core.tasks import CompareTask
 from farm.judge.canary import canary_error
 from farm.judge.cell import judge_cell

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from farm.core.classes import device_class
 from farm.core.device import CoreCluster, DeviceEntry, DeviceFacts
+from farm.core.rules.classes import device_class
 from farm.core.runtime import DeviceRunResult
 from farm.core.telemetry import Calibration, ClockRange, CoreSpeed, LaunchTelemetry, Usual
 from farm.judge.environment import environment_guards, hidden_cap, load

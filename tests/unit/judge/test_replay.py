@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from farm.core.artifact import LayerReplay, LogitsRef
-from farm.core.launches import replay_passes
 from farm.core.result import Canary, Judgement
+from farm.core.rules.launches import replay_passes
 from farm.core.tasks import CompareTask
 from farm.judge.cell import judge_cell
 from farm.judge.logits import Matrix

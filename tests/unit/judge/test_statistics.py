@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.core.interval import spread
+from farm.core.rules.interval import spread
 from farm.judge.statistics import median_interval, min_detectable_change, ratio_interval
 
 values = st.floats(1e-3, 1e5, allow_nan=False)

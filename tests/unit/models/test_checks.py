@@ -6,13 +6,14 @@ import pytest
 
 from farm.core.artifact import Recipe
 from farm.core.errors import ExportError, UnknownName
-from farm.hostlimits import Limits
-from models import memory, recipes, registry
+from farm.host.limits import Limits
+from models import known, recipes
 from models.config import check_config
+from models.exporting import memory
+from models.exporting.memory import artifact_bytes, check_memory, export_bytes
 from models.lowering.checks import check_recipe, export_warnings, stores_tied_twice
-from models.memory import artifact_bytes, check_memory, export_bytes
 
-ENTRY = registry.get("tiny-llama")
+ENTRY = known.get("tiny-llama")
 assert ENTRY.seeded is not None
 CONFIG = ENTRY.seeded[0]
 RECIPE = recipes.get("xnnpack-8da4w")
@@ -115,7 +116,7 @@ def test_parameters_are_counted_like_the_published_number() -> None:
         vocab=49152,
         tied=True,
     )
-    assert smollm.parameters == registry.get("smollm2-135m").parameters
+    assert smollm.parameters == known.get("smollm2-135m").parameters
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_contradicting_config_is_refused(change: dict[str, int], words: str) -> 
 
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(UnknownName, match="smollm2-135m"):
-        registry.get("lama")
+        known.get("lama")
     with pytest.raises(UnknownName, match="xnnpack-8da4w"):
         recipes.get("xnpack")
 
@@ -155,6 +156,6 @@ def test_registry_holds_the_families() -> None:
         "qwen2.5-0.5b",
         "qwen3-4b",
     ]
-    assert set(wanted) <= registry.MODELS.keys()
-    offline = {name for name, entry in registry.MODELS.items() if entry.offline}
+    assert set(wanted) <= known.MODELS.keys()
+    offline = {name for name, entry in known.MODELS.items() if entry.offline}
     assert offline == {"tiny-llama", "tiny-llama-deep", "smollm2-135m"}

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 LIGHT = (
-    "models.registry, models.recipes, models.prepare, models.protocol, models.tokenizer,"
+    "models.known, models.recipes, models.exporting.identify, models.orders, models.tokenizer,"
     " models.sources.hf, models.sources.meta, models.sources.gguf, models.worker, models.texts"
 )
 

@@ -17,7 +17,7 @@ from farm.core.artifact import ModelSource
 from farm.core.errors import ConfigError, ExportError
 from models.checkpoint import Checkpoint, layer_tensors, outer_tensors
 from models.config import ModelConfig
-from models.registry import WheelSource
+from models.known import WheelSource
 from models.sources import open_source
 from models.sources.files import sha256_of, source_file
 from models.sources.gguf import GgufCheckpoint, gguf_name

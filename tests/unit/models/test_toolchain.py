@@ -8,7 +8,7 @@ import pytest
 from farm import codec
 from farm.core.artifact import Toolchain
 from farm.core.errors import ConfigError, ExportError
-from models.prepare import own_versions
+from models.exporting.identify import own_versions
 from models.toolchain import (
     build_environment,
     environment_key,

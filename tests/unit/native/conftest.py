@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from runners.build import build_helper
-from runners.compiler import host_abi
+from runners.build.compiler import host_abi
+from runners.build.native import build_helper
 
 CACHE = Path(__file__).parents[3] / "build" / "native-tests"
 

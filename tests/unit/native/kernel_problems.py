@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from runners.build import SOURCES
-from runners.compiler import Compiler, compile_objects, link
+from runners.build.compiler import Compiler, compile_objects, link
+from runners.build.native import SOURCES
 
 Array = npt.NDArray[np.float32]
 TOLERANCE = 1e-4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.compiler import compile_objects, find_compiler, host_abi
+from runners.build.compiler import compile_objects, find_compiler, host_abi
 
 
 class Cancelled(Exception):

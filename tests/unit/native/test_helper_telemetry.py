@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from farm.site.look.telemetry import summarise
 from farm.site.parsers.telemetry import parse_telemetry
-from farm.site.telemetry import summarise
 
 from .conftest import Helper
 

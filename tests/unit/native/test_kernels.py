@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from runners.compiler import find_compiler, host_abi
+from runners.build.compiler import find_compiler, host_abi
 
 from .kernel_problems import (
     AVX512,

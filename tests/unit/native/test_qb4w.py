@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runners.compiler import find_compiler, host_abi
+from runners.build.compiler import find_compiler, host_abi
 
 from .kernel_problems import AMX, AVX512, SANITIZERS, compile_driver
 

@@ -10,7 +10,7 @@ import numpy as np
 from farm.core.artifact import Delegation, ToolchainVersions
 from farm.core.device import Device, DeviceEntry
 from farm.core.errors import DeviceLost
-from farm.core.outcomes import errored, judged, skipped
+from farm.core.flow.outcomes import errored, judged, skipped
 from farm.core.plan import ArtifactId, Cell, Plan
 from farm.core.report import RunFacts, build_report, export_report
 from farm.core.result import AttemptReport, CellResult, ErrorReport, FarmReport, Report

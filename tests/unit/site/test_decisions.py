@@ -19,18 +19,18 @@ from farm.core.errors import (
     StorageFull,
 )
 from farm.core.runtime import DeployFile, DeviceJob, LaunchRequest, RunnerSpec
-from farm.site.conditions import conditions
-from farm.site.connection import Snapshot
-from farm.site.deploy import work_name
-from farm.site.facts import RawFacts, parse_facts, temperatures
-from farm.site.fit import check_fit
-from farm.site.helper import Polled
-from farm.site.inventory import merge
-from farm.site.launch import read_launch
+from farm.site.device.connection import Snapshot
+from farm.site.device.deploy import work_name
+from farm.site.device.helper import Polled
+from farm.site.job.fit import check_fit
+from farm.site.job.launch import read_launch
+from farm.site.look.conditions import conditions
+from farm.site.look.facts import RawFacts, parse_facts, temperatures
+from farm.site.look.inventory import merge
 from farm.site.parsers.text import clean_text
 from tests.contract.toy_runner import ToyRunner
-from tests.unit.site.test_parsers_android import BATTERY, GETPROP, THERMAL
-from tests.unit.site.test_parsers_linux import PI, X86
+from tests.unit.site.parsers.test_android import BATTERY, GETPROP, THERMAL
+from tests.unit.site.parsers.test_linux import PI, X86
 
 BOOT = "0e1e4f3c-0000-4000-8000-000000000001"
 OS_RELEASE = 'NAME="Debian GNU/Linux"\nVERSION_ID="12"\nPRETTY_NAME="Debian"\n'

@@ -1,0 +1,1 @@
+"""What a command does that is not a run: one file each."""

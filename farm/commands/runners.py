@@ -1,0 +1,100 @@
+"""`farm runners`: what native runners there are, and building one ahead of its first use."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import runners
+from farm.core.artifact import Sdk
+from farm.core.device import DeviceFacts
+from farm.core.errors import DeviceUnfit, RunnerError, UnknownName
+from farm.core.runtime import RunnerBuild
+from farm.paths import native_cache
+from runners.build.android import android_way
+from runners.build.compiler import find_compiler
+from runners.build.native import cached_builds
+
+#: What this machine calls itself, in Android's terms.
+_ABIS = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64-v8a", "arm64": "arm64-v8a"}
+_ANDROID = "android-"
+_NATIVE = "executorch"
+#: Where the other kinds come from.
+_GIVEN = "yours: described under `runners` of a config"
+_KNOWN = ("x86_64", "arm64-v8a", f"{_ANDROID}arm64-v8a", f"{_ANDROID}x86_64")
+
+
+def build(target: str, home: Path, say: Callable[[str], None]) -> RunnerBuild:
+    """Build the native runner for an ABI, unless it is there already.
+
+    Args:
+        target: An ABI (Linux with glibc), or `android-` and an ABI; empty is this machine's.
+        home: FARM_HOME.
+        say: Called with a line per step.
+
+    Raises:
+        UnknownName: Nobody builds for that ABI.
+        RunnerError: It failed; says what is missing and how to get it.
+    """
+    wanted = target or _ABIS.get(platform.machine(), platform.machine())
+    if wanted not in _KNOWN:
+        raise UnknownName(
+            f"no runner for ABI {wanted!r}; there are {', '.join(_KNOWN)}", known=_KNOWN
+        )
+    abi = wanted.removeprefix(_ANDROID)
+    android = abi != wanted
+    facts = DeviceFacts(
+        identity="build",
+        abi=abi,
+        libc="bionic" if android else "glibc",
+        system_loader=not android,
+    )
+    try:
+        return runners.find().build(abi, facts, home, Sdk(), _news(say))
+    except DeviceUnfit as error:
+        raise RunnerError(error.message) from error
+
+
+def _news(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Pass on a line only when it is another one than before."""
+    said = [""]
+
+    def tell(line: str) -> None:
+        if line != said[0]:
+            said[0] = line
+            say(line)
+
+    return tell
+
+
+def listing(home: Path) -> list[tuple[str, str, str, str]]:
+    """Return each runner; the native one with every target, how it is built, and what is built."""
+    native = [
+        (_NATIVE, target, _how(target), ", ".join(_built(target, home)) or "not built yet")
+        for target in _KNOWN
+    ]
+    given = (name for name in runners.RUNNERS.names() if name != _NATIVE)
+    return native + [(name, "any", _GIVEN, "") for name in given]
+
+
+def _how(target: str) -> str:
+    abi = target.removeprefix(_ANDROID)
+    try:
+        way, words = android_way(os.environ) if abi != target else ("", "")
+        compiler = "" if way else " ".join(find_compiler(abi).command)
+    except RunnerError as error:
+        return f"can't be built: {error.message}"
+    return words if way else f"glibc bundle with {compiler}: {words}" if words else compiler
+
+
+def _built(target: str, home: Path) -> list[str]:
+    """Versions in the cache that fit a target; Android takes bundles too."""
+    abi = target.removeprefix(_ANDROID)
+    fitting = ("bionic", "glibc-bundle") if abi != target else ("glibc", "glibc-bundle")
+    return [
+        f"{build.version} ({build.libc}, ExecuTorch {build.toolchain})"
+        for build in cached_builds(native_cache(home), abi)
+        if build.libc in fitting and build.name == "farm-runner"
+    ]

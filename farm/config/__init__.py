@@ -1,0 +1,1 @@
+"""A run config and an inventory: what they may say, and how they are read."""

@@ -1,0 +1,353 @@
+"""Run configs and inventories: YAML to frozen core types, once. Unknown keys are refused.
+
+Errors read `file: path.to.key: what is wrong, what is allowed`. Nothing here knows which models,
+recipes or runners exist; names are resolved by the composition root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pydantic
+import yaml
+from pydantic import BaseModel
+
+from farm.config.schema import (
+    GATE,
+    DeviceConfig,
+    InventoryConfig,
+    ModelConfig,
+    RecipeConfig,
+    RegexConfig,
+    RunConfig,
+    RunnerConfig,
+    WorkloadConfig,
+    share,
+)
+from farm.core import spec as core
+from farm.core.artifact import ModelSource, SourceKind, Toolchain
+from farm.core.device import DeviceEntry, Inventory, ThermalLimits
+from farm.core.errors import ConfigError
+from farm.core.runtime import RUNNER_KINDS, RunnerSpec
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def load_run(path: Path, overrides: Sequence[str] = ()) -> tuple[core.RunSpec, dict[str, Any]]:
+    """Read a run config.
+
+    Args:
+        path: The YAML file.
+        overrides: `dotted.key=VALUE` texts, VALUE in YAML, applied before validation.
+
+    Returns:
+        The spec, and the config as plain data after overrides, for the report.
+
+    Raises:
+        ConfigError: It can't be read or is wrong; names file and key.
+    """
+    data = _read_yaml(path)
+    for override in overrides:
+        _apply(data, override)
+    config = _validate(RunConfig, data, path)
+    text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return _run_spec(config, path, hashlib.sha256(text.encode()).hexdigest()), data
+
+
+def load_inventory(path: Path | None) -> Inventory:
+    """Read an inventory; without a file: every adb device attached, and this machine.
+
+    Raises:
+        ConfigError: It can't be read or is wrong; names file and key.
+    """
+    if path is None:
+        return Inventory(entries=())
+    config = _validate(InventoryConfig, _read_yaml(path), path)
+    names: set[str] = set()
+    entries = []
+    for index, device in enumerate(config.devices):
+        origin = f"{path}: devices.{index}"
+        if device.name in names:
+            raise ConfigError(f"{origin}.name: {device.name!r} is used twice", file=str(path))
+        names.add(device.name)
+        entries.append(_device_entry(device, path.parent, origin))
+    return Inventory(
+        entries=tuple(entries),
+        adb_auto=config.defaults.adb == "auto",
+        local=config.defaults.local,
+        source=str(path),
+    )
+
+
+def _device_entry(device: DeviceConfig, base: Path, origin: str) -> DeviceEntry:
+    identity = None if device.identity is None else _near(base, device.identity)
+    known_hosts = None if device.known_hosts is None else _near(base, device.known_hosts)
+    return DeviceEntry(
+        name=device.name,
+        transport=device.transport,
+        site=device.site,
+        serial=device.serial,
+        adb_server=device.adb_server,
+        host=device.host,
+        user=device.user,
+        port=device.port,
+        identity=identity,
+        known_hosts=known_hosts,
+        root=device.root,
+        labels=tuple(device.labels.items()),
+        expect=tuple(device.expect.items()),
+        thermal=ThermalLimits(device.thermal.battery_max_c, device.thermal.wait_max_s),
+        recover=tuple(
+            step if isinstance(step, str) else f"command: {step.command}" for step in device.recover
+        ),
+        origin=origin,
+        sim=tuple(device.sim.items()),
+    )
+
+
+def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
+    base = path.parent
+    toolchains = tuple(
+        Toolchain(name, _requirement(value.executorch, base))
+        for name, value in config.toolchains.items()
+    ) or (Toolchain("default"),)
+    names = config.matrix.toolchain or tuple(toolchain.name for toolchain in toolchains)
+    if "default" in names and "default" not in config.toolchains:
+        toolchains = tuple(dict.fromkeys((*toolchains, Toolchain("default"))))
+    text = config.correctness.text
+    gates = dict(config.gates)
+    regress = share(gates.pop("regress", "2%"))
+    return core.RunSpec(
+        name=config.name,
+        models=tuple(
+            ModelSource(model) if isinstance(model, str) else _model_source(model, base)
+            for model in config.models
+        ),
+        toolchains=toolchains,
+        runners=tuple(_runner(name, runner, base) for name, runner in config.runners.items()),
+        recipes=tuple(_recipe(name, recipe) for name, recipe in config.recipes.items()),
+        matrix=core.Matrix(
+            recipe=config.matrix.recipe,
+            toolchain=names,
+            runner=config.matrix.runner,
+            threads=config.matrix.threads,
+        ),
+        exclude=tuple(
+            tuple((key, str(value)) for key, value in rule.items()) for rule in config.exclude
+        ),
+        devices=tuple(
+            core.DeviceRequest(select=request.each)
+            if request.each is not None
+            else core.DeviceRequest(request.select or "", request.any, request.pool or "")
+            for request in config.devices
+        ),
+        workload=_workload(config.workload),
+        correctness=core.Correctness(
+            text=text if text == "builtin" else _near(base, text),
+            tokens=config.correctness.tokens,
+            prompt=config.correctness.prompt,
+            max_new_tokens=config.correctness.max_new_tokens,
+            canary=config.correctness.canary,
+        ),
+        export=core.Resources(
+            cpus=config.export.cpus or 0,
+            memory_bytes=config.export.memory or 0,
+            timeout_s=config.export.timeout_s,
+        ),
+        gates=tuple(_gate(metric, text) for metric, text in gates.items()),
+        regress=regress,
+        require_judged=config.require.judged,
+        waivers=tuple(
+            core.Waiver(w.cells, w.gate, w.until.isoformat(), w.reason, w.issue)
+            for w in config.waivers
+        ),
+        source=str(path),
+        sha256=sha256,
+    )
+
+
+def _recipe(name: str, recipe: RecipeConfig) -> core.RecipeChange:
+    """Only what the user wrote is a change; the base says the rest."""
+    given = sorted(recipe.model_fields_set - {"base", "options"})
+    fields: list[tuple[str, core.RecipeValue]] = [(key, getattr(recipe, key)) for key in given]
+    if recipe.options:
+        options = tuple(sorted((key, str(value)) for key, value in recipe.options.items()))
+        fields.append(("options", options))
+    return core.RecipeChange(name, recipe.base, tuple(fields))
+
+
+def _requirement(text: str, base: Path) -> str:
+    """Take wheel files from the config's folder; a version specifier is left as it is."""
+    return _near(base, text) if text.strip().endswith(".whl") else text
+
+
+_KINDS: tuple[SourceKind, ...] = ("hf", "gguf", "meta", "pte")
+
+
+def _model_source(model: ModelConfig, base: Path) -> ModelSource:
+    """Take relative files from the config's folder; an `hf` that is no folder is a hub id."""
+    kind = next(kind for kind in _KINDS if getattr(model, kind))
+    path: str = getattr(model, kind)
+    hub_id = kind == "hf" and not Path(_near(base, path)).exists()
+    return ModelSource(
+        name=model.name,
+        kind=kind,
+        path=path if hub_id else _near(base, path),
+        tokenizer=None if model.tokenizer is None else _near(base, model.tokenizer),
+        data=None if model.data is None else _near(base, model.data),
+    )
+
+
+def _workload(config: WorkloadConfig) -> core.Workload:
+    most = max(config.launches, config.max_launches)
+    return core.Workload(**config.model_dump() | {"max_launches": most})
+
+
+def _runner(name: str, config: RunnerConfig, base: Path) -> RunnerSpec:
+    """Take over what the config says; files are looked at when names are resolved."""
+    parse = config.parse
+    return RunnerSpec(
+        name=name,
+        kind=config.kind or RUNNER_KINDS.get(name, "command"),
+        sources=tuple(_near(base, text) for text in config.push),
+        argv=config.argv,
+        env=tuple(config.env.items()),
+        parse="regex" if isinstance(parse, RegexConfig) else parse,
+        patterns=tuple(parse.regex.items()) if isinstance(parse, RegexConfig) else (),
+        logits=config.logits,
+        python=config.python,
+    )
+
+
+def _gate(metric: str, text: str) -> core.Gate:
+    match = GATE.match(text)
+    assert match is not None, "validated by RunConfig"
+    operators: dict[str, core.Operator] = {"<=": "<=", ">=": ">=", "<": "<", ">": ">", "==": "=="}
+    relative: dict[str | None, Literal["host", "eager_fp32", "eager_quantised"] | None] = {
+        None: None,
+        "host": "host",
+        "eager_fp32": "eager_fp32",
+        "eager_quantised": "eager_quantised",
+    }
+    return core.Gate(
+        metric=metric,
+        op=operators[match["op"]],
+        value=float(match["value"]),
+        relative_to=relative[match["base"]],
+        text=text.strip(),
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: there is no such file; `ls configs` shows the examples", file=str(path)
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}", file=str(path)) from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"{path}: is not YAML: {detail}", file=str(path)) from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must be a mapping of keys to values", file=str(path))
+    return data
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(
+            f"--set {override!r}: write dotted.key=VALUE, for example `--set workload.decode=[32]`",
+            key=key,
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not YAML", key=key) from error
+    *parents, last = key.strip().split(".")
+    target: Any = data
+    for parent in parents:
+        target = target.setdefault(parent, {}) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} holds no keys", key=key)
+    target[last] = value
+
+
+def _validate(kind: type[_M], data: Mapping[str, Any], path: Path) -> _M:
+    try:
+        return kind.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise _config_error(kind, error, path) from None
+
+
+def _config_error(
+    kind: type[BaseModel], error: pydantic.ValidationError, path: Path
+) -> ConfigError:
+    lines: dict[str, list[str]] = {}
+    for item in error.errors(include_url=False):
+        loc = [str(part) for part in item["loc"] if not str(part).startswith(_UNION_TAGS)]
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            allowed = _allowed_keys(kind, loc[:-1])
+            message = f"unknown key; allowed: {', '.join(allowed)}" if allowed else "unknown key"
+        elif item["type"] == "too_short" and lines:
+            continue  # a list whose items were refused counts as empty: only the cause helps
+        elif item["type"] == "string_type" and isinstance(item["input"], dict):
+            continue  # the other form of a union, which the user did not mean
+        lines.setdefault(".".join(loc) or "(top)", []).append(message)
+    text = [f"{path}: {key}: {message}" for key, found in lines.items() for message in found]
+    return ConfigError("\n".join(text), file=str(path), key=next(iter(lines), "(top)"))
+
+
+#: Parts of pydantic's error locations that name a member of a union, not a key.
+_UNION_TAGS = (
+    "constrained-str",
+    "function-after",
+    "ModelConfig",
+    "CommandStep",
+    "RegexConfig",
+    "literal[",
+)
+
+
+def _allowed_keys(kind: Any, loc: Sequence[str]) -> list[str]:
+    """Names of the keys of the model that stands at a place of the config."""
+    candidates = [kind]
+    for part in loc:
+        following: list[Any] = []
+        for candidate in candidates:
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                field = candidate.model_fields.get(part)
+                if field is not None:
+                    following += _models_in(field.annotation)
+            if not following and part.isdigit():
+                following.append(candidate)
+        candidates = following or candidates
+    return [
+        name
+        for candidate in candidates
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel)
+        for name in candidate.model_fields
+    ]
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    found: list[Any] = []
+    for argument in getattr(annotation, "__args__", ()):
+        found += _models_in(argument)
+    return found
+
+
+def _near(base: Path, text: str) -> str:
+    path = Path(text).expanduser()
+    return str(path if path.is_absolute() else (base / path).resolve())

@@ -1,0 +1,1 @@
+"""The state machine of a run: stimuli in, instructions out. Pure."""

@@ -1,0 +1,218 @@
+"""What hangs on one artifact: its export, its reference, its run on a host."""
+
+from __future__ import annotations
+
+from farm.core.artifact import (
+    Bundle,
+    CanaryProgram,
+    ExportRequest,
+    ExportResult,
+    ReferenceRequest,
+    ReferenceResult,
+)
+from farm.core.device import Device
+from farm.core.errors import FarmError
+from farm.core.hostrun import HostRunResult
+from farm.core.plan import ArtifactId, Catalog, Cell
+from farm.core.rules.launches import (
+    canary_launch,
+    cell_launches,
+    logits_passes,
+    ram_need_bytes,
+    replay_launch,
+    text_lengths,
+)
+from farm.core.runtime import OWN, BaselineArm, DeployFile, DeviceJob, DeviceRunResult, Program
+from farm.core.spec import Resources, RunSpec
+from farm.core.tasks import (
+    CompareTask,
+    ExportTask,
+    HostRunTask,
+    HostTask,
+    HostTaskResult,
+    ReferenceTask,
+)
+
+
+def bundle_files(bundle: Bundle, program: Program = "pte") -> tuple[DeployFile, ...]:
+    """What a device needs of a bundle: the program, and external weights after it."""
+    files = [DeployFile(bundle.pte, f"model.{program}")]
+    if bundle.data is not None:
+        files.append(DeployFile(bundle.data, bundle.data.name))
+    return tuple(files)
+
+
+def export_task(target: ArtifactId, catalog: Catalog, limits: Resources) -> ExportTask:
+    """Return the export of one artifact, with what is to be set aside for it."""
+    request = ExportRequest(
+        catalog.models[target.model],
+        catalog.recipes[target.recipe],
+        catalog.toolchains[target.toolchain],
+    )
+    return ExportTask(f"export:{target}", request, catalog.resources(limits, target))
+
+
+class ArtifactChain:
+    """How far one artifact is. Not to be confused with a cell: many cells share one chain."""
+
+    def __init__(self, target: ArtifactId, spec: RunSpec, catalog: Catalog) -> None:
+        self._target, self._spec = target, spec
+        self._model = catalog.models[target.model]
+        self._runners = catalog.runners
+        self.recipe = catalog.recipes[target.recipe]
+        self.toolchain = catalog.toolchains[target.toolchain]
+        self._export_task = export_task(target, catalog, spec.export)
+        self.export: ExportResult | None = None
+        self.reference: ReferenceResult | None = None
+        #: None until the run has ended.
+        self._host: HostRunResult | FarmError | None = None
+        self._host_asked = False
+
+    def first_task(self) -> HostTask:
+        """Return the export: everything begins with it."""
+        return self._export_task
+
+    def ended(
+        self, task: HostTask, result: HostTaskResult | None, error: FarmError | None
+    ) -> list[HostTask]:
+        """Take in the end of one of this chain's tasks.
+
+        Returns:
+            Tasks that can start now.
+
+        Raises:
+            FarmError: The task's own error, where no cell can go on without its result. The
+                error of a host run is kept for the cells that need it.
+        """
+        match task, result:
+            case ExportTask(), ExportResult() as export:
+                self.export = export
+                return [self._reference_task(export)]
+            case ReferenceTask(), ReferenceResult() as reference:
+                self.reference = reference
+                return []
+            case HostRunTask(), HostRunResult() as host:
+                self._host = host
+                return []
+            case HostRunTask(), None if error is not None:
+                self._host = error
+                return []
+        raise error or FarmError(f"{task.task_id}: ended with a result of another kind")
+
+    def host_task(self, runner: str) -> HostTask | None:
+        """Return the host run, once: None when it was asked for before, or nobody needs it.
+
+        It is farm's own runner that runs there, whichever runs on the device: its logits are
+        the yardstick for every other that gives some.
+        """
+        if self.export is None or self.reference is None or self._host_asked:
+            return None
+        if not self._has_yardstick(runner):
+            return None
+        self._host_asked = True
+        return HostRunTask(
+            task_id=f"host_run:{self._target}",
+            bundle=self.export.bundle,
+            tokens=self.reference.tokens,
+            passes=logits_passes(self._spec.correctness, self._spec.workload),
+            sdk=self.export.sdk,
+        )
+
+    def host_ended(self, runner: str) -> bool:
+        """True when a cell with this runner has not to wait for the host run (any longer)."""
+        return self._host is not None or not self._has_yardstick(runner)
+
+    def _has_yardstick(self, runner: str) -> bool:
+        """Whether this host can give logits that the runner's can be compared with."""
+        return self._runners[runner].gives_logits and self.recipe.backend in OWN.backends
+
+    def checks_kernels(self, runner: str) -> bool:
+        """Whether the canary says something of this runner: its kernels come with farm's build."""
+        return self._runners[runner].kind == "executorch"
+
+    def job(
+        self,
+        cell: Cell,
+        device: str,
+        *,
+        attempt: int,
+        run_id: str,
+        epoch: int,
+        baseline: BaselineArm | None = None,
+        canary: CanaryProgram | None = None,
+    ) -> DeviceJob:
+        """Return one attempt's work for a device; export and reference are done."""
+        export, reference = self._done()
+        bundle = export.bundle
+        runner = self._runners[cell.runner]
+        launches = cell_launches(
+            self._spec,
+            reference,
+            threads=cell.threads,
+            max_context=bundle.metadata.max_context,
+            paired=baseline is not None,
+            sweeps=runner.sweeps,
+        )
+        checked = self.checks_kernels(cell.runner)
+        replay = export.replay if checked and self._spec.correctness.canary else None
+        tokenizer = bundle.tokenizer if runner.needs_tokenizer else None
+        return DeviceJob(
+            job_id=cell.cell_id,
+            attempt=attempt,
+            epoch=epoch,
+            run_id=run_id,
+            cell_id=cell.cell_id,
+            device=device,
+            runner=runner,
+            artifact=bundle_files(bundle, self.recipe.program),
+            launches=launches.once,
+            policy=launches.policy,
+            baseline=baseline,
+            tokenizer=None if tokenizer is None else DeployFile(tokenizer, "tokenizer.json"),
+            ram_need_bytes=ram_need_bytes(bundle),
+            canary=canary_launch(canary, threads=cell.threads)
+            if canary is not None and checked
+            else None,
+            replay=None if replay is None else replay_launch(replay, threads=cell.threads),
+            toolchain=cell.artifact.toolchain,
+            sdk=export.sdk,
+        )
+
+    def compare_task(
+        self, cell: Cell, device: Device, run: DeviceRunResult, canary: CanaryProgram | None = None
+    ) -> CompareTask:
+        """Return the judging of a finished device run."""
+        export, reference = self._done()
+        runner, host = self._runners[cell.runner], self._host
+        return CompareTask(
+            task_id=f"compare:{cell.cell_id}",
+            spec=self._spec,
+            device=device,
+            threads=cell.threads,
+            runner=runner,
+            recipe=self.recipe,
+            export=export,
+            reference=reference,
+            host=host if isinstance(host, HostRunResult) and runner.gives_logits else None,
+            run=run,
+            canary=canary,
+            answer=None if runner.gives_logits else self._reference_task(export),
+        )
+
+    def _done(self) -> tuple[ExportResult, ReferenceResult]:
+        assert self.export is not None, "cells run after their export"
+        assert self.reference is not None, "cells run after their reference"
+        return self.export, self.reference
+
+    def _reference_task(self, export: ExportResult) -> ReferenceTask:
+        request = ReferenceRequest(
+            model=self._model,
+            recipe=self.recipe,
+            toolchain=self.toolchain,
+            bundle=export.bundle,
+            text=self._spec.correctness.text,
+            tokens=self._spec.correctness.tokens,
+            prompt=self._spec.correctness.prompt,
+            text_lengths=text_lengths(self._spec.workload),
+        )
+        return ReferenceTask(f"reference:{self._target}", request, self._export_task.resources)

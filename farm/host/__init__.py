@@ -1,0 +1,1 @@
+"""Facts and limits of the machine that farm runs on."""

@@ -1,0 +1,1 @@
+"""From a config and the devices that are there to a plan."""

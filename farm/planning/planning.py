@@ -1,0 +1,163 @@
+"""From the command line to a plan: config and inventory read, names resolved, devices probed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from farm import codec
+from farm.cluster import start as cluster_start
+from farm.cluster.start import Runtime
+from farm.config.load import load_inventory, load_run
+from farm.core.device import Inventory
+from farm.core.plan import Catalog, Plan, make_plan, measuring_at_most_s
+from farm.core.rules.launches import measures, too_long
+from farm.core.selector import parse_selector
+from farm.core.spec import RunSpec
+from farm.paths import quarantine_file
+from farm.planning.catalog import resolve_names
+from farm.planning.devices import find_devices
+from farm.planning.exportable import check_exports
+from farm.state.health_book import HealthBook
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line says about a run."""
+
+    config: Path
+    inventory: Path | None = None
+    select: str = ""
+    overrides: tuple[str, ...] = ()
+    cluster: str = "local"
+    out: Path = field(default_factory=lambda: Path("runs"))
+    #: Folder of a run to go on with.
+    resume: Path | None = None
+    #: Name or report file to compare with; None compares with nothing.
+    baseline: str | None = None
+    quick: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A config with its names resolved; no device was asked."""
+
+    spec: RunSpec
+    config: dict[str, Any]
+    catalog: Catalog
+    inventory: Inventory
+    #: Of the command line.
+    select: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A config with its names resolved and its devices probed."""
+
+    spec: RunSpec
+    config: dict[str, Any]
+    catalog: Catalog
+    plan: Plan
+
+
+def load(options: RunOptions) -> Loaded:
+    """Read config and inventory and resolve every name in them. Files of runners are hashed.
+
+    Raises:
+        ConfigError: Something in them is wrong; names file and key.
+        UnknownName: A model, recipe or runner that nobody knows.
+    """
+    spec, config = load_run(options.config, options.overrides)
+    if options.quick:
+        spec = quick(spec)
+    parse_selector(options.select)
+    catalog, inventory = resolve_names(spec), load_inventory(options.inventory)
+    return Loaded(spec, config, catalog, inventory, options.select)
+
+
+def load_checked(options: RunOptions, home: Path) -> Loaded:
+    """Load, and refuse what its exports would fail on: all of it before a cluster starts.
+
+    Raises:
+        ConfigError, UnknownName: As `load` and `check_exports`.
+    """
+    loaded = load(options)
+    check_exports(loaded.spec, loaded.catalog, home)
+    return loaded
+
+
+def quick(spec: RunSpec) -> RunSpec:
+    """Return the run with the least work that still shows every step."""
+    return replace(
+        spec,
+        workload=replace(spec.workload, launches=1, max_launches=1, cold_launches=0, repetitions=2),
+        correctness=replace(spec.correctness, tokens=min(64, spec.correctness.tokens)),
+    )
+
+
+async def prepare(
+    loaded: Loaded, runtime: Runtime, home: Path, *, recover: bool = False
+) -> Prepared:
+    """Probe and plan.
+
+    Args:
+        loaded: What to run.
+        runtime: Pool and sites.
+        home: FARM_HOME of this host: its quarantine counts.
+        recover: Try the recovery steps of devices that don't answer.
+
+    Raises:
+        ConfigError: As `find_devices`.
+        PlanError: No device matches.
+    """
+    spec, catalog = loaded.spec, loaded.catalog
+    devices = await find_devices(runtime.sites, loaded.inventory, loaded.select, recover=recover)
+    devices = HealthBook(quarantine_file(home)).apply(devices)
+    return Prepared(spec, loaded.config, catalog, make_plan(spec, devices, catalog))
+
+
+def plan(options: RunOptions, home: Path) -> Prepared:
+    """Plan without running; probes devices from this process.
+
+    Raises:
+        ConfigError, PlanError: As `prepare` and `load_checked`.
+    """
+    loaded = load_checked(options, home)
+
+    async def work() -> Prepared:
+        runtime = await cluster_start.start("none", home)
+        try:
+            return await prepare(loaded, runtime, home)
+        finally:
+            await runtime.close()
+
+    return asyncio.run(work())
+
+
+def plan_data(prepared: Prepared) -> dict[str, Any]:
+    """Return the plan as plain data, for plan.json and `farm plan --json`."""
+    return {
+        "name": prepared.spec.name,
+        "config": prepared.config,
+        "spec": codec.to_data(prepared.spec),
+        "measures": [measure.name for measure in measures(prepared.spec.workload)],
+        "left_out": left_out(prepared),
+        "measuring_at_most_s": measuring_at_most_s(prepared.spec, prepared.plan),
+        "cells": [codec.to_data(cell) for cell in prepared.plan.cells],
+        "skips": [codec.to_data(skip) for skip in prepared.plan.skips],
+        "artifacts": [str(artifact) for artifact in prepared.plan.artifacts],
+        "devices": [codec.to_data(device) for device in prepared.plan.devices],
+    }
+
+
+def left_out(prepared: Prepared) -> dict[str, str]:
+    """Measures that a recipe's context can't hold, and why; a prebuilt artifact may hold less."""
+    return {
+        f"{name} of {recipe}": why
+        for recipe in prepared.spec.matrix.recipe
+        for name, why in too_long(
+            prepared.spec.workload, prepared.catalog.recipes[recipe].max_context
+        ).items()
+    }

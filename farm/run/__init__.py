@@ -1,0 +1,1 @@
+"""One run: its composition, controller, journal and folder."""

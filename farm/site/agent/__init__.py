@@ -1,0 +1,1 @@
+"""The life of a site agent: sessions, events, devices that went away."""

@@ -1,0 +1,164 @@
+"""The session of one device: its jobs one after another, in a thread of its own.
+
+Jobs that follow each other share one connection; the thread lingers a while for the next one.
+Whatever happens to a job, exactly one JobFinished leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from farm.clock import utc_now
+from farm.core.artifact import ObjectRef
+from farm.core.device import DeviceEntry
+from farm.core.errors import FarmError
+from farm.core.events import JobFinished, JobProgress, JobStarted, SiteEvent
+from farm.core.runtime import DeviceJob, DeviceRunResult
+from farm.site.context import SiteContext
+from farm.site.device.connection import Connection
+from farm.site.job.job import JobRun
+
+log = logging.getLogger(__name__)
+
+#: How long a connection is kept for the next job, seconds.
+KEEP_S = 20.0
+
+
+class DeviceSession:
+    """Queue and thread of one device.
+
+    Args:
+        entry: The device.
+        context: Folders and factories of this host.
+        emit: Takes events; called from the session's thread.
+    """
+
+    def __init__(
+        self, entry: DeviceEntry, context: SiteContext, emit: Callable[[SiteEvent], None]
+    ) -> None:
+        self.entry = entry
+        self._context = context
+        self._emit = emit
+        # Protects everything below: submit and cancel come from the agent's loop. Told of jobs.
+        self._lock = threading.Condition()
+        self._closing = False
+        self._queue: deque[DeviceJob] = deque()
+        self._running: JobRun | None = None
+        self._thread: threading.Thread | None = None
+
+    def submit(self, job: DeviceJob) -> None:
+        """Queue a job."""
+        with self._lock:
+            self._queue.append(job)
+            self._lock.notify()
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name=f"farm-{self.entry.name}", daemon=True
+                )
+                self._thread.start()
+
+    def cancel(self, job_id: str | None, error: FarmError) -> None:
+        """End a job, running or queued; None ends all. Returns at once."""
+        with self._lock:
+            gone = [job for job in self._queue if job_id in (None, job.job_id)]
+            for job in gone:
+                self._queue.remove(job)
+            running = self._running
+        for job in gone:
+            self._finish(job, None, error, ())
+        if running is not None and job_id in (None, running.job.job_id):
+            running.cancel(error)
+
+    @property
+    def busy(self) -> bool:
+        """True while a job runs or waits."""
+        with self._lock:
+            return self._running is not None or bool(self._queue)
+
+    def close(self) -> None:
+        """Keep no connection once the jobs have ended. Returns at once."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+
+    def join(self, timeout_s: float) -> bool:
+        """Close, and wait for the thread to end; False when it still works."""
+        self.close()
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
+            return not thread.is_alive()
+        return True
+
+    def abandon(self, error: FarmError) -> None:
+        """Report the running job as ended although its thread still hangs."""
+        with self._lock:
+            running = self._running
+            self._running = None
+        if running is not None:
+            self._finish(running.job, None, error, running.logs)
+
+    def _work(self) -> None:
+        kept: Connection | None = None
+        while (run := self._next(kept)) is not None:
+            job = run.job
+            self._emit(JobStarted(job.job_id, job.attempt, job.device, utc_now()))
+            result, error = self._fenced(run)
+            with self._lock:
+                abandoned = self._running is not run
+                self._running = None
+            kept = run.take_connection()
+            if not abandoned:
+                self._finish(job, result, error, run.logs)
+        if kept is not None:
+            kept.close()
+
+    def _next(self, kept: Connection | None) -> JobRun | None:
+        """Wait for a job as long as there is a connection to keep; None ends the thread."""
+        with self._lock:
+            if kept is not None:
+                self._lock.wait_for(lambda: self._queue or self._closing, KEEP_S)
+            if not self._queue:
+                self._thread = None
+                return None
+            self._running = JobRun(
+                self._queue.popleft(), self.entry, self._context, self._progress, kept
+            )
+            return self._running
+
+    def _progress(self, event: JobProgress) -> None:
+        """Pass progress on, but none of a job that was given up."""
+        with self._lock:
+            if self._running is None or self._running.job.job_id != event.job_id:
+                return
+        self._emit(event)
+
+    def _fenced(self, run: JobRun) -> tuple[DeviceRunResult | None, FarmError | None]:
+        """Fence one job from all others: a defect of ours ends it, not the session."""
+        try:
+            return run.run(), None
+        except FarmError as error:
+            return None, error
+        except Exception as error:
+            log.exception("%s: job %s", self.entry.name, run.job.job_id)
+            return None, FarmError(
+                f"{self.entry.name}: farm itself failed: {type(error).__name__}: {error}",
+                device=self.entry.name,
+            )
+
+    def _finish(
+        self,
+        job: DeviceJob,
+        result: DeviceRunResult | None,
+        error: FarmError | None,
+        logs: list[ObjectRef] | tuple[ObjectRef, ...],
+    ) -> None:
+        self._emit(
+            JobFinished(
+                job.job_id, job.attempt, job.device, utc_now(), result, error, logs=tuple(logs)
+            )
+        )

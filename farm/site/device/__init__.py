@@ -1,0 +1,1 @@
+"""To talk to one device: connection, helper, lease, files, processes."""

@@ -1,0 +1,260 @@
+"""A device that answers: its transport, with farm-helper in place and checked.
+
+The shell is used only until the helper runs: `getprop` or `uname` to know the ABI, `mkdir`,
+and where the device has none of them, every helper is tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from farm import transports
+from farm.core.command import Command
+from farm.core.device import DeviceEntry, DeviceFacts
+from farm.core.errors import (
+    BadOutput,
+    DeviceUnfit,
+    FarmError,
+    RunnerError,
+    TransferError,
+    TransportTimeout,
+)
+from farm.paths import native_cache
+from farm.protocols import Transport
+from farm.site.device.helper import DeviceHelper
+from farm.site.look.facts import CXX_RUNTIMES, LOADERS, RawFacts, parse_facts, temperatures
+from farm.site.parsers.android import parse_getprop
+from farm.site.parsers.system import abi_of_machine
+from runners.build.native import NativeFile, build_helper
+
+log = logging.getLogger(__name__)
+
+OpenTransport = Callable[[DeviceEntry], Transport]
+
+#: Limit of one short command before the helper is there, seconds.
+SHELL_S = 10.0
+#: Limit of a system service that is asked for facts; two of them fit into a probe.
+DUMPSYS_S = 4.0
+#: ABIs that a helper exists for. A machine that emulates another instruction set behind the
+#: scenes runs arm64 programs on x86-64, rarely the other way round: its own comes first.
+KNOWN_ABIS = ("x86_64", "arm64-v8a")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Facts of a device at one moment, and its temperatures."""
+
+    facts: DeviceFacts
+    #: Degrees Celsius by sensor.
+    temperatures: tuple[tuple[str, float], ...]
+
+
+class Connection:
+    """One open connection to a device, for one thread; `close` may come from any other.
+
+    Args:
+        entry: Device of the inventory.
+        home: FARM_HOME of this host: where helpers are built.
+        open_transport: Makes the transport of an entry.
+    """
+
+    def __init__(
+        self, entry: DeviceEntry, home: Path, open_transport: OpenTransport = transports.open
+    ) -> None:
+        self.entry = entry
+        self._home = home
+        self._open = open_transport
+        self.transport = open_transport(entry)
+        self._helper: DeviceHelper | None = None
+        self._getprop: str | None = None
+        self._loaders: frozenset[str] | None = None
+        #: True while a helper is compiled, and when that ended: time that isn't the device's.
+        self.building = False
+        self.built_at: float | None = None
+
+    @property
+    def helper(self) -> DeviceHelper:
+        """The helper, put in place at the first use.
+
+        Raises:
+            TransportError: The device can't be reached.
+            DeviceUnfit: No helper runs on it.
+        """
+        if self._helper is None:
+            self._helper = self._bootstrap()
+        return self._helper
+
+    def reopen(self) -> Connection:
+        """Return a fresh connection to the same device, trusting the helper in place."""
+        fresh = Connection(self.entry, self._home, self._open)
+        fresh._getprop, fresh._loaders = self._getprop, self._loaders
+        if self._helper is not None:
+            fresh._helper = DeviceHelper(
+                fresh.transport, self.entry.name, self._helper.path, self._helper.root
+            )
+        return fresh
+
+    def close(self) -> None:
+        """End the connection and every call that waits on it."""
+        self.transport.close()
+
+    def answers(self) -> bool:
+        """Tell whether the device still answers on a connection that was kept; else close it.
+
+        Raises:
+            TransportTimeout: It holds the connection and says nothing: it is frozen.
+        """
+        try:
+            self.helper.version()
+        except TransportTimeout:
+            raise
+        except FarmError as error:
+            log.info("%s: connecting anew: %s", self.entry.name, error)
+            self.close()
+            return False
+        return True
+
+    def snapshot(self) -> Snapshot:
+        """Probe the device.
+
+        Raises:
+            TransportError: It can't be reached.
+            DeviceUnfit: No helper runs on it.
+            BadOutput: What it says can't be understood.
+        """
+        raw = self.raw_facts()
+        return Snapshot(parse_facts(raw), tuple(sorted(temperatures(raw).items())))
+
+    def raw_facts(self) -> RawFacts:
+        """Collect the texts that facts are made of."""
+        helper = self.helper
+        probe = helper.probe()
+        android = self._getprop is not None
+        if self._loaders is None:
+            self._loaders = self._find_loaders()
+        entry = self.entry
+        return RawFacts(
+            probe=probe,
+            fallback_identity=entry.serial or entry.host or entry.name,
+            root=helper.root,
+            getprop=self._getprop,
+            battery=self._dumpsys("battery") if android else None,
+            thermal=self._dumpsys("thermalservice") if android else None,
+            loaders=self._loaders,
+            identity=f"sim:{entry.name}" if entry.transport == "sim" else None,
+        )
+
+    def _find_loaders(self) -> frozenset[str]:
+        """Look for loaders, and for the C++ runtime until one is found."""
+        stat = self.transport.stat
+        loaders = sorted({path for table in LOADERS.values() for path in table.values()})
+        found = {path for path in loaders if stat(path) is not None}
+        for abi, table in LOADERS.items():
+            if table["glibc"] in found:
+                found |= set(next(([p] for p in CXX_RUNTIMES[abi] if stat(p) is not None), []))
+        return frozenset(found)
+
+    def _dumpsys(self, service: str) -> str | None:
+        """Ask a system service; one that hangs leaves its facts unread, not the device."""
+        try:
+            return self._text("dumpsys", service, limit_s=DUMPSYS_S)
+        except TransportTimeout as error:
+            log.info("%s: no answer from %s: %s", self.entry.name, service, error)
+            return None
+
+    def _text(self, *argv: str, limit_s: float = SHELL_S) -> str | None:
+        done = self.transport.run(Command(argv, timeout_s=limit_s))
+        return done.text if done.ok else None
+
+    def _bootstrap(self) -> DeviceHelper:
+        root = self.transport.default_root()
+        folder = self._folder(root)
+        abi = self._abi()
+        failures: list[str] = []
+        for candidate in (abi,) if abi in KNOWN_ABIS else KNOWN_ABIS if abi is None else ():
+            with _collected(failures, also_builds=abi is None):
+                program = self._program(candidate)
+                path = f"{folder}/farm-helper-{program.sha256}"
+                helper = DeviceHelper(self.transport, self.entry.name, path, root)
+                self._install(helper, program)
+                return helper
+        raise DeviceUnfit(
+            f"farm-helper doesn't run on {self.entry.name} ({abi or 'unknown ABI'}): "
+            + ("; ".join(failures) or f"farm has helpers for {', '.join(KNOWN_ABIS)}"),
+            device=self.entry.name,
+        )
+
+    def _program(self, abi: str) -> NativeFile:
+        self.building = True
+        try:
+            return build_helper(abi, native_cache(self._home)).files[0]
+        finally:
+            self.built_at = time.monotonic()
+            self.building = False
+
+    def _install(self, helper: DeviceHelper, program: NativeFile) -> None:
+        """Push the helper unless a file of its size is there; a damaged one is replaced once."""
+        found = self.transport.stat(helper.path)
+        if found is not None and found.size_bytes == program.size:
+            with _collected([]):
+                helper.version()
+                return
+        # Another connection to the device may look for it too: it appears whole, or not at all.
+        fresh = f"{helper.path}.{secrets.token_hex(4)}"
+        self.transport.push(program.path, fresh, mode=0o700)
+        move = Command(("mv", "-f", fresh, helper.path), timeout_s=SHELL_S)
+        if not self.transport.run(move).ok:
+            log.info("%s has no working mv: farm-helper is written in place", self.entry.name)
+            self.transport.push(program.path, helper.path, mode=0o700)
+        helper.version()
+
+    def _folder(self, root: str) -> str:
+        """Return farm's folder, made if need be, or the nearest one above it that exists."""
+        if self.transport.stat(f"{root}/objects") is not None:
+            return root
+        made = self.transport.run(Command(("mkdir", "-p", f"{root}/objects"), timeout_s=SHELL_S))
+        if made.ok:
+            self.transport.run(Command(("chmod", "700", root), timeout_s=SHELL_S))
+            return root
+        folder = root
+        while self.transport.stat(folder) is None:
+            folder, slash, _ = folder.rpartition("/")
+            if not slash or not folder:
+                raise TransferError(
+                    f"can't make {root} on {self.entry.name}: {made.error_text[:200]}",
+                    device=self.entry.name,
+                )
+        return folder
+
+    def _abi(self) -> str | None:
+        self._getprop = None
+        properties = self._text("getprop")
+        if properties and (values := parse_getprop(properties)):
+            self._getprop = properties
+            if values.get("ro.product.cpu.abi"):
+                return values["ro.product.cpu.abi"]
+        machine = self._text("uname", "-m")
+        return None if machine is None else abi_of_machine(machine) or machine.strip()[:40]
+
+
+@contextlib.contextmanager
+def _collected(failures: list[str], *, also_builds: bool = False) -> Iterator[None]:
+    """Note why a helper didn't start; a broken connection still ends everything.
+
+    With `also_builds`, a helper that can't be built is a failure like others: for a device of
+    unknown ABI another one may do.
+    """
+    try:
+        yield
+    except FarmError as error:
+        build = isinstance(error, RunnerError) and not isinstance(error, BadOutput)
+        if error.retryable or (build and not also_builds):
+            raise
+        log.debug("helper not usable: %s", error)
+        failures.append(error.message)

@@ -1,0 +1,373 @@
+"""farm-helper on a device, as typed calls. Every verb is one round trip.
+
+The program itself is described in runners/native/PROTOCOL.md. Nothing here knows how it came
+to the device.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farm.core.artifact import ObjectRef
+from farm.core.command import Command
+from farm.core.errors import (
+    BadOutput,
+    DeviceError,
+    DeviceLost,
+    LeaseError,
+    RunnerCrashed,
+    StorageFull,
+    TransferError,
+)
+from farm.core.lease_text import holder_text
+from farm.core.runtime import DeployFile
+from farm.protocols import Transport
+from farm.site.parsers.text import clean_text
+
+#: Bytes of unexpected output that an error carries.
+RAW_BYTES = 4096
+#: Slowest hashing expected of a device, bytes a second: sets the deadline of verbs that hash.
+HASH_BYTES_S = 20e6
+#: Answers a verb may need where nothing is hashed, seconds.
+SHORT_S = 8.0
+#: Largest file of a job that is hashed: sets that deadline.
+MAX_FILE_BYTES = 4 << 30
+
+_ERRORS: dict[str, type[DeviceError]] = {
+    "held": LeaseError,
+    "stale_epoch": LeaseError,
+    "not_held": LeaseError,
+    "storage_full": StorageFull,
+    "mismatch": TransferError,
+    "incomplete": TransferError,
+    "missing_part": TransferError,
+    "missing_object": TransferError,
+    "no_work": DeviceLost,
+    "no_job": DeviceLost,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What the device has of one object."""
+
+    sha256: str
+    #: `ok`, `partial`, `missing` or `changed` (the content isn't what its name says).
+    state: str
+    part_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseOwner:
+    """Who may work on a device: the fence that every write names."""
+
+    owner: str
+    run_id: str
+    epoch: int
+
+    @property
+    def fence(self) -> tuple[str, ...]:
+        """Words that make a verb refuse to work once the lease is somebody else's."""
+        return ("--run", self.run_id, "--epoch", str(self.epoch))
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """The lease as the device has it."""
+
+    #: `free`, `held` or `expired`.
+    state: str
+    owner: str | None = None
+    run_id: str | None = None
+    #: Why a person holds it; empty for the lease of a run.
+    reason: str = ""
+    #: Seconds of the device's uptime until it expires.
+    left_s: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """For people: `held by ann@desk: new battery, 1 h 40 min left`."""
+        return holder_text(self.owner, self.run_id, self.reason, self.left_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """A supervised job, and the output that is new."""
+
+    #: `running`, `exited` or `killed`.
+    state: str
+    exit_code: int | None
+    signal: int | None
+    #: Why it was killed, as the helper names it.
+    reason: str | None
+    stdout_size: int
+    stderr_size: int
+    output: bytes
+
+
+class DeviceHelper:
+    """The helper at `path` on one device, working under the folder `root`."""
+
+    def __init__(self, transport: Transport, device: str, path: str, root: str) -> None:
+        self.transport = transport
+        self.device = device
+        self.path = path
+        self.root = root
+
+    def version(self) -> dict[str, Any]:
+        """Ask the helper who it is."""
+        return self._ask("version")
+
+    def probe(self) -> bytes:
+        """Read raw facts of the device: one JSON document, for farm.site.look.facts."""
+        return self._run(("probe", "--root", self.root), timeout_s=SHORT_S)
+
+    def have(
+        self, shas: Sequence[str], *, size_bytes: int, rehash: bool = False
+    ) -> dict[str, Present]:
+        """Look at objects; hash those that changed since they were stamped.
+
+        Args:
+            shas: Objects asked for.
+            size_bytes: Their sum; sets the deadline.
+            rehash: Hash all of them whatever their stamps say.
+        """
+        if not shas:
+            return {}
+        flags = ("--rehash",) if rehash else ()
+        text = self._run(("have", self.root, *shas, *flags), timeout_s=_hash_limit_s(size_bytes))
+        found = {}
+        for line in text.splitlines():
+            value = self._object(line)
+            found[str(value["sha256"])] = Present(
+                str(value["sha256"]), str(value["state"]), int(value["part_size"])
+            )
+        missing = [sha for sha in shas if sha not in found]
+        if missing:
+            raise self._bad(text, f"said nothing of object {missing[0][:12]}")
+        return found
+
+    def hash_file(self, path: str) -> ObjectRef:
+        """Hash a file of the device, in a work folder for example.
+
+        Raises:
+            DeviceError: There is no such file, or it can't be read.
+            TransportError: The connection broke.
+        """
+        limit_s = _hash_limit_s(MAX_FILE_BYTES)
+        value = self._object(self._run(("hash", path), timeout_s=limit_s))
+        return ObjectRef(str(value["sha256"]), int(value["size"]), path.rpartition("/")[2])
+
+    def commit(self, sha256: str, size_bytes: int, *, executable: bool, lease: LeaseOwner) -> None:
+        """Verify a pushed part and make it an object.
+
+        Raises:
+            TransferError: It is incomplete or damaged.
+        """
+        mode = ("--mode", "700") if executable else ()
+        words = ("commit", self.root, sha256, str(size_bytes), *mode, *lease.fence)
+        self._ask(*words, timeout_s=_hash_limit_s(size_bytes))
+
+    def free_space(self, need_bytes: int, keep: Sequence[str], lease: LeaseOwner) -> int:
+        """Evict least recently used objects until `need_bytes` are free; return bytes freed.
+
+        Raises:
+            StorageFull: Not even evicting everything would do; nothing was removed.
+        """
+        words = ["gc", self.root, "--need", str(need_bytes), *lease.fence]
+        for sha in keep:
+            words += ["--keep", sha]
+        return int(self._ask(*words)["freed_bytes"])
+
+    def assemble(self, name: str, files: Sequence[DeployFile], lease: LeaseOwner) -> str:
+        """Make a work folder of links to objects; return its path."""
+        manifest = "".join(
+            f"{file.object.sha256} {'700' if file.executable else '600'} {file.path}\n"
+            for file in files
+        )
+        words = ("assemble", self.root, name, *lease.fence)
+        return str(self._ask(*words, stdin=manifest.encode())["work"])
+
+    def evict(self, paths: Sequence[str]) -> float:
+        """Put files out of the page cache; return the share that stayed, 0..1."""
+        lines = [
+            self._object(line)
+            for line in self._run(("evict", *paths), timeout_s=SHORT_S).splitlines()
+        ]
+        size = sum(int(line["size"]) for line in lines)
+        return min(1.0, sum(int(line["resident_bytes"]) for line in lines) / max(1, size))
+
+    def supervise(
+        self,
+        work: str,
+        argv: Sequence[str],
+        *,
+        env: Sequence[tuple[str, str]],
+        stale_s: float,
+        max_output_bytes: int,
+        lease: LeaseOwner,
+        telemetry_s: float = 0.0,
+    ) -> None:
+        """Start a program in a work folder, detached, ended when nobody polls it any more.
+
+        With `telemetry_s`, its supervisor writes `telemetry.jsonl` there: a sample every so
+        many seconds, and fixed work before and after.
+
+        Raises:
+            RunnerCrashed: It can't be started.
+        """
+        words = ["supervise", "--work", work, "--stale-s", f"{stale_s:g}"]
+        words += ["--max-output-bytes", str(max_output_bytes), "--root", self.root, *lease.fence]
+        for key, value in env:
+            words += ["--env", f"{key}={value}"]
+        if telemetry_s:
+            words += ["--telemetry-s", f"{telemetry_s:g}"]
+        self._ask(*words, "--", *argv)
+
+    def poll(self, work: str, *, offset: int, wait_s: float, max_bytes: int) -> Polled:
+        """Beat the heart of a job and wait for news of it.
+
+        Raises:
+            DeviceLost: The device knows no such job any more.
+        """
+        text = self._run(
+            (
+                *("poll", "--work", work, "--stdout-offset", str(offset)),
+                *("--wait-s", f"{wait_s:g}", "--max-bytes", str(max_bytes)),
+            ),
+            timeout_s=wait_s + SHORT_S,
+            max_output_bytes=max_bytes + (64 << 10),
+        )
+        head, _, output = text.partition(b"\n")
+        value = self._object(head)
+        if len(output) != value["bytes"]:
+            raise self._bad(text, f"sent {len(output)} of {value['bytes']} bytes")
+        return Polled(
+            state=str(value["state"]),
+            exit_code=value["exit_code"],
+            signal=value["signal"],
+            reason=value["reason"],
+            stdout_size=int(value["stdout_size"]),
+            stderr_size=int(value["stderr_size"]),
+            output=output,
+        )
+
+    def kill(self, work: str) -> None:
+        """End what runs in a work folder; its output and status stay."""
+        self._ask("kill", "--work", work)
+
+    def clean(self, name: str) -> None:
+        """End what runs in a work folder and remove it; nothing happens when there is none."""
+        self._ask("clean", self.root, "--work", name)
+
+    def clean_stale(self, lease: LeaseOwner) -> list[str]:
+        """Remove work folders that nobody looks after; return their names."""
+        return [
+            str(name) for name in self._ask("clean", self.root, "--stale", *lease.fence)["cleaned"]
+        ]
+
+    def take_lease(self, lease: LeaseOwner, ttl_s: float, *, reason: str = "") -> None:
+        """Take the device for `ttl_s` seconds of its uptime.
+
+        Raises:
+            LeaseError: Somebody else has it, or our epoch was overtaken.
+        """
+        self._lease("take", lease, ttl_s, *(("--reason", reason) if reason else ()))
+
+    def renew_lease(self, lease: LeaseOwner, ttl_s: float) -> None:
+        """Extend our lease.
+
+        Raises:
+            LeaseError: It isn't ours any more.
+        """
+        self._lease("renew", lease, ttl_s)
+
+    def release_lease(self, lease: LeaseOwner) -> None:
+        """Give the device back; nothing happens when it wasn't ours."""
+        self._ask("lease", self.root, "release", "--owner", lease.owner, *lease.fence)
+
+    def release_from(self, owner: str, lease: LeaseOwner) -> None:
+        """End the lease or hold of somebody else.
+
+        Raises:
+            LeaseError: A third one has the device.
+        """
+        words = ("lease", self.root, "release", "--owner", lease.owner, *lease.fence)
+        self._ask(*words, "--from", owner)
+
+    def show_lease(self) -> LeaseState:
+        """Look at the lease."""
+        value = self._ask("lease", self.root, "show")
+        words = {key: clean_text(str(value[key])) for key in ("owner", "run") if key in value}
+        return LeaseState(
+            str(value["state"]),
+            words.get("owner"),
+            words.get("run"),
+            clean_text(str(value.get("reason", ""))),
+            float(value.get("left_s", 0)),
+        )
+
+    def _lease(self, action: str, lease: LeaseOwner, ttl_s: float, *more: str) -> None:
+        words = ("lease", self.root, action, "--owner", lease.owner, *lease.fence)
+        self._ask(*words, "--ttl-s", f"{ttl_s:.3f}", *more)
+
+    def _ask(self, *words: str, stdin: bytes = b"", timeout_s: float = SHORT_S) -> dict[str, Any]:
+        return self._object(self._run(words, stdin=stdin, timeout_s=timeout_s))
+
+    def _run(
+        self,
+        words: tuple[str, ...],
+        *,
+        stdin: bytes = b"",
+        timeout_s: float,
+        max_output_bytes: int = 8 << 20,
+    ) -> bytes:
+        command = Command(
+            (self.path, *words),
+            timeout_s=timeout_s,
+            stdin=stdin,
+            max_output_bytes=max_output_bytes,
+        )
+        done = self.transport.run(command)
+        if done.ok:
+            return done.stdout
+        try:
+            error = json.loads(done.stdout.splitlines()[-1])["error"]
+            code, message = str(error.pop("code")), clean_text(str(error.pop("message")))
+        except (ValueError, LookupError, TypeError, AttributeError) as broken:
+            raise DeviceError(
+                f"farm-helper on {self.device} failed at '{words[0]}' with exit code"
+                f" {done.exit_code}: {clean_text(done.error_text[:RAW_BYTES]) or 'no message'}",
+                device=self.device,
+                exit_code=done.exit_code,
+            ) from broken
+        if code == "held":
+            who = [clean_text(str(error.get(key, ""))) for key in ("owner", "run", "reason")]
+            message = holder_text(who[0], who[1], who[2], float(error.get("left_s", 0)))
+        if code == "cannot_start":
+            raise RunnerCrashed(f"on {self.device}: {message}", device=self.device, code=127)
+        kind = _ERRORS.get(code, DeviceError)
+        raise kind(f"{self.device}: {message}", device=self.device, code=code, **error)
+
+    def _object(self, line: bytes) -> dict[str, Any]:
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise self._bad(line, "didn't print JSON") from error
+        if not isinstance(value, dict):
+            raise self._bad(line, "didn't print a JSON object")
+        return value
+
+    def _bad(self, raw: bytes, what: str) -> BadOutput:
+        return BadOutput(
+            f"farm-helper on {self.device} {what}",
+            device=self.device,
+            raw=raw[:RAW_BYTES].decode("utf-8", "replace"),
+        )
+
+
+def _hash_limit_s(size_bytes: int) -> float:
+    return SHORT_S + size_bytes / HASH_BYTES_S

@@ -1,0 +1,145 @@
+"""One launch on a device: started detached, followed by long polls, through broken connections.
+
+The job on the device outlives a lost connection; within a bounded time we come back to it. A
+device that restarted meanwhile doesn't know the job any more and is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
+
+from farm.clock import Deadline
+from farm.core.errors import (
+    ConnectError,
+    DeviceError,
+    DeviceLost,
+    TransportError,
+    TransportTimeout,
+)
+from farm.site.context import Limits
+from farm.site.device.helper import DeviceHelper, Polled
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Between two tries to reach a lost device, seconds.
+RECONNECT_PAUSE_S = 0.5
+#: Largest output of one launch, each of stdout and stderr.
+MAX_OUTPUT_BYTES = 16 << 20
+POLL_BYTES = 1 << 20
+
+
+class Link(Protocol):
+    """What a supervised launch needs of its job."""
+
+    @property
+    def limits(self) -> Limits:
+        """Times that decide about lost devices."""
+
+    @property
+    def helper(self) -> DeviceHelper:
+        """The helper through the present connection."""
+
+    def reconnect(self, error: TransportError, waited_s: float) -> None:
+        """Replace the connection.
+
+        Raises:
+            FarmError: The job was cancelled.
+        """
+
+    def beat(self) -> None:
+        """Do what has to be done every few seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A launch that is over."""
+
+    status: Polled
+    stdout: bytes
+    #: It was ended by us because its time was up.
+    timed_out: bool = False
+
+
+def persevere(
+    link: Link, call: Callable[[DeviceHelper], T], last_sign: Callable[[], float] = lambda: 0.0
+) -> T:
+    """Make a repeatable call; come back to a device whose connection broke.
+
+    Args:
+        link: The job's connection.
+        call: Repeated from its beginning after a break.
+        last_sign: When the device last moved a byte, on the monotonic clock: a long transfer
+            may break more than once.
+
+    Raises:
+        DeviceLost: It didn't come back in time, or lost its memory.
+        FarmError: Whatever else the call raises.
+    """
+    lost_at: float | None = None
+    limit_s = link.limits.reconnect_s
+    while True:
+        try:
+            return call(link.helper)
+        except (ConnectError, DeviceLost, TransportTimeout) as error:
+            if "code" in error.context:
+                raise  # the device itself says that the job is gone
+            lost_at = max(lost_at or time.monotonic(), last_sign())
+            waited = time.monotonic() - lost_at
+            if waited >= limit_s:
+                raise DeviceLost(
+                    f"{link.helper.device} didn't come back within {limit_s:.0f} s: {error}",
+                    device=link.helper.device,
+                ) from error
+            link.reconnect(error, waited)
+            time.sleep(RECONNECT_PAUSE_S)
+        except DeviceError as error:
+            if error.context.get("exit_code") in (126, 127):
+                raise DeviceLost(
+                    f"{link.helper.device} forgot farm-helper: it was restarted or wiped",
+                    device=link.helper.device,
+                ) from error
+            raise
+
+
+def follow(link: Link, work: str, limit_s: float, on_line: Callable[[bytes], None]) -> Ended:
+    """Poll a started launch until it ends; one whose time is up is ended.
+
+    Args:
+        link: The job's connection.
+        work: Work folder on the device.
+        limit_s: Time for the whole launch, seconds.
+        on_line: Called with each complete line that may be a JSON object.
+
+    Raises:
+        DeviceLost: The device is gone, or was restarted.
+        LeaseError: The device was taken from us.
+    """
+    deadline = Deadline(limit_s)
+    stdout = bytearray()
+    rest = b""
+    timed_out = False
+    while True:
+        wait_s = min(link.limits.poll_s, deadline.remaining_s)
+
+        poll = partial(
+            DeviceHelper.poll, work=work, offset=len(stdout), wait_s=wait_s, max_bytes=POLL_BYTES
+        )
+        polled = persevere(link, poll)
+        stdout += polled.output
+        *lines, rest = (rest + polled.output).split(b"\n")
+        for line in lines:
+            if line.startswith(b"{"):  # what isn't an object is no news, and may be endless
+                on_line(line)
+        if polled.state != "running" and len(stdout) >= polled.stdout_size:
+            return Ended(polled, bytes(stdout), timed_out)
+        if deadline.passed and not timed_out:
+            timed_out = True
+            persevere(link, partial(DeviceHelper.kill, work=work))
+        link.beat()

@@ -1,0 +1,178 @@
+"""Small files to a work folder, and what a launch left there back into the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from farm.core.artifact import LogitsRef, ObjectRef
+from farm.core.errors import BadOutput, DeviceError, TransferError, TransportError
+from farm.core.runtime import LaunchResult
+from farm.site.device.helper import DeviceHelper
+from farm.site.device.supervised import MAX_OUTPUT_BYTES, Ended, Link, persevere
+from farm.store.objects import ContentStore
+
+#: A file name of a device goes into a path of the device only when it is this plain.
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,120}")
+#: Largest file of logits: 8,192 rows of a vocabulary of 256,000.
+MAX_LOGITS_BYTES = 8192 * 256_000 * 4
+
+#: Largest trace of one window.
+MAX_PROFILE_BYTES = 256 << 20
+
+
+def push_files(
+    helper: DeviceHelper, work: str, files: Mapping[str, bytes], store: ContentStore
+) -> None:
+    """Write a launch's small files into its work folder.
+
+    Raises:
+        TransportError: The connection broke.
+        StorageFull: The device has no space left.
+    """
+    with store.scratch() as folder:
+        for index, (name, content) in enumerate(files.items()):
+            local = folder / str(index)
+            local.write_bytes(content)
+            helper.transport.push(local, f"{work}/{name}")
+
+
+def fetch_bytes(link: Link, path: str, store: ContentStore, *, max_bytes: int) -> bytes:
+    """Content of a small file of the device, through broken connections.
+
+    Raises:
+        DeviceLost: The device is gone.
+        TransferError: It can't be read, or is larger than `max_bytes`.
+    """
+    with store.scratch() as folder:
+        local = folder / "file"
+
+        def pull(helper: DeviceHelper) -> None:
+            helper.transport.pull(path, local, max_bytes=max_bytes)
+
+        persevere(link, pull)
+        return local.read_bytes()
+
+
+def fetch_logs(
+    link: Link, name: str, work: str, ended: Ended, store: ContentStore
+) -> tuple[bytes, list[ObjectRef]]:
+    """Keep a launch's output; return its standard error and the objects.
+
+    Raises:
+        DeviceLost: The device is gone.
+        TransferError: Its standard error can't be read.
+    """
+    stderr = b""
+    if ended.status.stderr_size:
+        stderr = fetch_bytes(link, f"{work}/stderr", store, max_bytes=MAX_OUTPUT_BYTES)
+    texts = {f"{name}.stdout": ended.stdout, f"{name}.stderr": stderr}
+    return stderr, [store.put_bytes(text, name) for name, text in texts.items() if text]
+
+
+def fetch_logits(link: Link, out: str, result: LaunchResult, store: ContentStore) -> LaunchResult:
+    """Pull logits that the store doesn't have yet, and traces, and verify them.
+
+    Args:
+        link: The job's connection.
+        out: Output folder of the launch on the device.
+        result: What the runner said; its logits refer to files of that folder.
+        store: Where they go.
+
+    Raises:
+        BadOutput: The runner named an impossible file or size.
+        TransferError: What arrived isn't what the runner hashed.
+        DeviceLost: The device is gone.
+    """
+    _fetch_profiles(link, out, result, store)
+    pulled = []
+    for name, said in result.logits:
+        ref = said if said.object.sha256 else _measured(link, out, said)
+        _check_logits(ref, link.helper.device)
+        found = ref.object
+        if not (store.has(found.sha256, found.size_bytes) and store.verify(found.sha256)):
+            _pull_object(link, out, found, store)
+        object_ref = ObjectRef(found.sha256, found.size_bytes, f"{name}.f32")
+        pulled.append((name, dataclasses.replace(ref, object=object_ref)))
+    return dataclasses.replace(result, logits=tuple(pulled))
+
+
+def _fetch_profiles(link: Link, out: str, result: LaunchResult, store: ContentStore) -> None:
+    for profile in result.profiles:
+        ref = profile.object
+        if not _PLAIN.fullmatch(ref.name) or not 0 < ref.size_bytes <= MAX_PROFILE_BYTES:
+            raise BadOutput(
+                f"{link.helper.device}: the runner named a profile {ref.name[:80]!r} of"
+                f" {ref.size_bytes} bytes",
+                device=link.helper.device,
+            )
+        _pull_object(link, out, ref, store)
+
+
+def _measured(link: Link, out: str, ref: LogitsRef) -> LogitsRef:
+    """Size, hash and columns of a file that its program doesn't describe."""
+    name, rows = ref.object.name, ref.rows
+    if not _PLAIN.fullmatch(name):
+        raise BadOutput(f"{link.helper.device}: logits can't be a file {name[:80]!r}")
+    try:
+        found = persevere(link, lambda helper: helper.hash_file(f"{out}/{name}"))
+    except TransportError:
+        raise
+    except DeviceError as error:
+        raise BadOutput(f"{link.helper.device}: no logits in {name}: {error.message}") from error
+    columns, rest = divmod(found.size_bytes, 4 * rows)
+    if rest:
+        raise BadOutput(
+            f"{link.helper.device}: {name} has {found.size_bytes} bytes, no whole number of"
+            f" columns in {rows} rows of fp32"
+        )
+    return LogitsRef(ObjectRef(found.sha256, found.size_bytes, name), rows, columns)
+
+
+def _pull_object(link: Link, out: str, ref: ObjectRef, store: ContentStore) -> None:
+    with store.scratch() as folder:
+        local = folder / "logits"
+
+        def pull(helper: DeviceHelper) -> None:
+            helper.transport.pull(f"{out}/{ref.name}", local, max_bytes=ref.size_bytes)
+
+        persevere(link, pull)
+        arrived = store.adopt(local)
+    if (arrived.sha256, arrived.size_bytes) != (ref.sha256, ref.size_bytes):
+        store.remove(arrived.sha256)
+        device = link.helper.device
+        raise TransferError(
+            f"{device}: {ref.name} arrived damaged ({arrived.size_bytes} bytes of sha256"
+            f" {arrived.sha256[:12]}, the runner said {ref.size_bytes} of {ref.sha256[:12]})",
+            device=device,
+        )
+
+
+def _check_logits(ref: LogitsRef, device: str) -> None:
+    found = ref.object
+    expected = ref.rows * ref.cols * 4
+    plain = _PLAIN.fullmatch(found.name)
+    if plain and found.size_bytes == expected and 0 < expected <= MAX_LOGITS_BYTES:
+        return
+    raise BadOutput(
+        f"{device}: the runner named logits {found.name[:80]!r} of {found.size_bytes} bytes for"
+        f" {ref.rows} x {ref.cols} values",
+        device=device,
+        raw=repr(ref)[:4096],
+    )
+
+
+def common_clock(launches: tuple[LaunchResult, ...]) -> tuple[LaunchResult, ...]:
+    """Count the time of samples from the job's first timed window; a load counts from 0."""
+    windows = [s.t_s for launch in launches for s in launch.samples if s.t_s > 0]
+    base = min(windows, default=0.0)
+    return tuple(
+        dataclasses.replace(
+            launch,
+            samples=tuple(
+                dataclasses.replace(s, t_s=max(0.0, s.t_s - base)) for s in launch.samples
+            ),
+        )
+        for launch in launches
+    )

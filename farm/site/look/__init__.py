@@ -1,0 +1,1 @@
+"""What a device says of itself: found, probed, and watched while it works."""

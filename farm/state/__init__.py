@@ -1,0 +1,1 @@
+"""What FARM_HOME keeps between runs."""

@@ -1,0 +1,1 @@
+"""The content store of a host: objects by hash, results by key."""

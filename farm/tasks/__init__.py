@@ -1,0 +1,1 @@
+"""Host tasks, as every pool performs them."""

@@ -1,0 +1,1 @@
+"""The decoder in eager PyTorch, in the parts that are lowered too."""

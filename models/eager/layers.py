@@ -1,0 +1,49 @@
+"""Eager layers one after another, one of them in memory at a time: from tokens to hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from farm.core.artifact import Recipe
+from models.checkpoint import Checkpoint
+from models.eager.decoder import attend
+from models.eager.embedding import embed_eagerly
+from models.eager.parts import PartBuilder
+from models.eager.quantise import linear_format, round_heads
+from models.eager.rope import rope_tables
+
+#: Called before each layer: layer number from 1, and layers in all.
+OnLayer = Callable[[int, int], None]
+
+
+def embed(checkpoint: Checkpoint, recipe: Recipe | None, tokens: Sequence[int]) -> torch.Tensor:
+    """Return the residual stream [1, S, dim] before the first layer."""
+    table = checkpoint.tensor("tok_embeddings.weight")
+    return embed_eagerly(table, torch.tensor([list(tokens)]), recipe)
+
+
+def run_layers(
+    checkpoint: Checkpoint,
+    recipe: Recipe | None,
+    x: torch.Tensor,
+    layers: range,
+    on_layer: OnLayer = lambda _done, _total: None,
+) -> torch.Tensor:
+    """Run some layers on the residual stream [1, S, dim] of a text that starts at position 0.
+
+    Raises:
+        ExportError: A tensor is missing or damaged.
+    """
+    config = checkpoint.config
+    form = None if recipe is None else linear_format(recipe)
+    builder = PartBuilder(config, checkpoint.tensor, form, eager=True)
+    cos, sin = (table.view(1, -1, 1, config.head_dim) for table in rope_tables(config, x.shape[1]))
+    for layer in layers:
+        on_layer(layer + 1, config.layers)
+        q, k, v = builder.pre(layer)(x, cos, sin)
+        if recipe is not None and recipe.quantised_kv_cache:
+            q, k, v = (round_heads(value) for value in (q, k, v))
+        x = builder.post(layer)(attend(q, k, v), x)
+    return x

@@ -1,0 +1,123 @@
+"""Before an export: what it would be called in the cache. No torch, seconds at most.
+
+The caller looks the key up in its store first; only a miss starts a worker.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass, replace
+from functools import cache as cached
+from pathlib import Path
+
+from farm import codec
+from farm.core.artifact import (
+    Bundle,
+    ExportRequest,
+    Recipe,
+    ReferenceRequest,
+    ToolchainVersions,
+)
+from farm.core.errors import ConfigError
+from models.checkpoint import SourceFile
+from models.config import ModelConfig
+from models.exporting.keys import export_key, lowering_hash, reference_hash
+from models.exporting.memory import artifact_bytes
+from models.lowering.checks import check_recipe
+from models.sources import OnBytes, open_source
+from models.sources.files import source_file
+from models.texts import read_text
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An export that could start now: its sources are here and the recipe fits."""
+
+    key: str
+    files: tuple[SourceFile, ...]
+    #: None for a prebuilt artifact.
+    config: ModelConfig | None
+    versions: ToolchainVersions
+    #: About what the export writes to the disk at its most.
+    disk_bytes: int
+
+
+def prepare_export(
+    request: ExportRequest,
+    cache: Path,
+    versions: ToolchainVersions,
+    on_bytes: OnBytes = lambda _done, _total: None,
+) -> Prepared:
+    """Fetch and verify sources, refuse what can't work, and compute the key.
+
+    Args:
+        request: The export.
+        cache: Folder of downloaded model files.
+        versions: Versions of the toolchain that would export; `own_versions` for farm's own.
+        on_bytes: Progress of a download.
+
+    Raises:
+        UnknownName: No such registry name.
+        ConfigError: The source lacks what its kind needs.
+        ExportError: A file is missing or damaged, or the recipe doesn't fit the model.
+    """
+    if request.model.kind == "pte":
+        files, config = _prebuilt_files(request, cache), None
+    else:
+        checkpoint = open_source(request.model, cache, on_bytes)
+        files, config = checkpoint.files, checkpoint.config
+        check_recipe(config, request.recipe)
+    key = export_key(files, config, request.recipe, versions, lowering_hash())
+    return Prepared(key, files, config, versions, _disk_bytes(files, config, request.recipe))
+
+
+def _disk_bytes(files: tuple[SourceFile, ...], config: ModelConfig | None, recipe: Recipe) -> int:
+    if config is None or recipe.engine == "none":
+        return sum(file.size_bytes for file in files)
+    # Stock reads a checkpoint of its own format, in fp32.
+    converted = 4 * config.parameters if recipe.engine == "stock" else 0
+    return artifact_bytes(config, recipe) + converted
+
+
+def _prebuilt_files(request: ExportRequest, cache: Path) -> tuple[SourceFile, ...]:
+    model = request.model
+    if model.path is None:
+        raise ConfigError(f"model {model.name}: a prebuilt artifact needs `pte: FILE`")
+    names = [name for name in (model.path, model.data, model.tokenizer) if name]
+    return tuple(source_file(Path(name), cache) for name in names)
+
+
+def reference_key(request: ReferenceRequest) -> str:
+    """Key of eager logits: everything they and the token ids depend on.
+
+    Raises:
+        ConfigError: The text can't be read.
+    """
+    bundle = _without_files(request.bundle)
+    text = read_text(request.text)
+    recipe = replace(request.recipe, name="")
+    asked = (request.tokens, request.prompt, request.text_lengths, request.forced)
+    return codec.digest("reference 2", bundle, recipe, text, asked, reference_hash())
+
+
+def _without_files(bundle: Bundle) -> dict[str, object]:
+    """What of a bundle a reference depends on: not the program, only what it was made from."""
+    tokenizer = None if bundle.tokenizer is None else bundle.tokenizer.sha256
+    return {"key": bundle.key, "tokenizer": tokenizer, "chat": bundle.chat_template}
+
+
+@cached
+def own_versions() -> ToolchainVersions:
+    """Versions of the environment that this process runs in, without importing them.
+
+    Raises:
+        ConfigError: A package is missing.
+    """
+    found = {}
+    for package in ("torch", "executorch", "torchao"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise ConfigError(f"{package} isn't installed here; run `make run` again") from error
+    return ToolchainVersions(python=platform.python_version(), **found)

@@ -1,0 +1,1 @@
+"""What correctness starts from: eager logits of a text."""

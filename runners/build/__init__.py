@@ -1,0 +1,1 @@
+"""How native programs are built for an ABI."""

@@ -1,0 +1,107 @@
+"""Which of the ways to build farm-runner serves a device, tried in a fixed order.
+
+It decides by facts and by what the user has; compiling is runners.build.native's.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from farm.core.artifact import Sdk
+from farm.core.device import DeviceFacts
+from farm.core.errors import DeviceUnfit, RunnerError
+from farm.core.runtime import PLAIN, BuildVariant
+from runners.build.android import NDK, PREFIX, AndroidSdk, find_android
+from runners.build.compiler import TARGETS, find_compiler
+from runners.build.native import NativeBuild, build_for_android, build_runner
+from runners.build.sdk import choose_sdk
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Folders of one host."""
+
+    #: Builds and downloaded SDKs.
+    native: Path
+    toolchains: Path
+
+
+def native_build(
+    abi: str,
+    facts: DeviceFacts,
+    sdk: Sdk,
+    places: Places,
+    variant: BuildVariant = PLAIN,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[NativeBuild, str]:
+    """Build farm-runner for a device by the first way there is.
+
+    On Android that is the NDK with the user's ExecuTorch, then the NDK with a checkout of it, then
+    the bundle with its own C library, which serves every device without a usable glibc.
+
+    Returns:
+        The build, and why it isn't against the ExecuTorch that was asked for; empty when it is.
+
+    Raises:
+        DeviceUnfit: There is no way here; the message has the next command.
+        RunnerError: A way that the user named is broken, or this machine's own compiler is.
+    """
+    system = "android" if facts.libc == "bionic" or facts.sdk is not None else "linux"
+    if abi not in TARGETS:
+        raise DeviceUnfit(
+            f"no runner for {system}-{abi}: farm builds for {', '.join(sorted(TARGETS))}", abi=abi
+        )
+    say = progress or (lambda _line: None)
+    how = _reason_for_bundle(facts, own_libc=variant.own_libc)
+    if system == "android" and variant.profile:
+        how = how or "glibc bundle: profiles come from it alone"
+    if system == "android" and variant == PLAIN:
+        android = find_android(abi, places.native, os.environ, say)
+        if isinstance(android, AndroidSdk):
+            return build_for_android(abi, android, places.native, progress=progress), ""
+        how = f"glibc bundle: {android}"
+    if TARGETS[abi].machine != platform.machine():
+        _check_cross_compiler(abi, system)
+    chosen = choose_sdk(abi, sdk, places.toolchains, places.native, say)
+    build = build_runner(
+        abi,
+        chosen.folder,
+        places.native,
+        bundle_libc=bool(how),
+        profile=variant.profile,
+        progress=progress,
+        how=how,
+    )
+    return build, chosen.note
+
+
+def _reason_for_bundle(facts: DeviceFacts, *, own_libc: bool) -> str:
+    """Why the device's own C library doesn't do; empty where it does."""
+    if own_libc:
+        return "glibc bundle: the runner didn't start with the device's own C library"
+    if not facts.system_loader:
+        return "glibc bundle: no loader for glibc at its usual place"
+    if facts.cxx_runtime is False:
+        return "glibc bundle: no C++ runtime at its usual place"
+    return ""
+
+
+def _check_cross_compiler(abi: str, system: str) -> None:
+    """Without a compiler for another machine its devices are unfit, and nothing else is."""
+    try:
+        find_compiler(abi)
+    except RunnerError as error:
+        target = TARGETS[abi]
+        name = f"{system}-{'arm64' if target.machine == 'aarch64' else target.machine}"
+        remedy = f"run `apt install {target.package}`"
+        if system == "android":
+            remedy += f", or set {NDK} and {PREFIX} to an ExecuTorch built with it"
+        raise DeviceUnfit(
+            f"no runner for {name}: {target.cross} isn't installed here. Next: {remedy}, then"
+            f" `farm runners build {abi}`",
+            abi=abi,
+        ) from error

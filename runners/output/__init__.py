@@ -1,0 +1,1 @@
+"""How what programs print is read. Pure."""

@@ -1,0 +1,97 @@
+"""What devices print when a program can't be started, and the remedy of each."""
+
+from __future__ import annotations
+
+import pytest
+
+from farm.core.runtime import RunnerBuild
+from farm.site.job.preflight import diagnose, unfit
+
+TEXTS = [
+    (
+        "./farm-runner: /lib/aarch64-linux-gnu/libc.so.6: version `GLIBC_2.34' not found"
+        " (required by ./farm-runner)",
+        "libc_too_old",
+        True,
+    ),
+    (
+        "./farm-runner: /usr/lib/libstdc++.so.6: version `GLIBCXX_3.4.30' not found (required by"
+        " ./lib/libexecutorch.so)",
+        "libc_too_old",
+        True,
+    ),
+    (
+        'CANNOT LINK EXECUTABLE "./farm-runner": library "libc++_shared.so" not found: needed by'
+        " main executable",
+        "library_missing",
+        True,
+    ),
+    (
+        'CANNOT LINK EXECUTABLE "./farm-runner":\ncannot locate symbol "_ZNSt6__ndk14coutE"',
+        "symbol_missing",
+        True,
+    ),
+    (
+        'CANNOT LINK EXECUTABLE "./farm-runner": cannot locate symbol "x" referenced by'
+        ' ".../lib/liba.so"...',
+        "symbol_missing",
+        True,
+    ),
+    (
+        'dlopen failed: "/data/local/tmp/farm/lib/liba.so"\nprogram alignment (4096) cannot be'
+        " smaller than system page size (16384)",
+        "page_size",
+        True,
+    ),
+    (
+        '/lib/liba.so" has text relocations (https://android.googlesource.com/platform/bionic)',
+        "text_relocations",
+        True,
+    ),
+    (
+        "./farm-runner: error while loading shared libraries: libstdc++.so.6: cannot open shared"
+        " object file: No such file or directory",
+        "library_missing",
+        True,
+    ),
+    ("phone: cannot start ./farm-runner: Permission denied", "no_execute", False),
+    ("board: cannot start ./farm-runner: Exec format error", "wrong_format", True),
+    ("./farm-runner: not executable: 64-bit ELF file", "wrong_format", True),
+    ("board: cannot start ./farm-runner: No such file or directory", "loader_missing", True),
+    ("/system/bin/sh: ./farm-runner: inaccessible or not found", "loader_missing", True),
+    ("FATAL: kernel too old", "kernel_too_old", False),
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "bundle"), TEXTS, ids=lambda value: str(value)[-30:])
+def test_known_texts_have_a_remedy(text: str, kind: str, bundle: bool) -> None:
+    trouble = diagnose(f"WARNING: something else\n{text}\n")
+    assert trouble is not None
+    assert (trouble.kind, trouble.bundle_helps) == (kind, bundle)
+    assert trouble.said in text
+    assert trouble.remedy
+
+
+@pytest.mark.parametrize(
+    ("signal", "kind"), [(4, "instruction_missing"), (31, "system_call_forbidden")]
+)
+def test_signals_say_more_than_texts(signal: int, kind: str) -> None:
+    trouble = diagnose("Permission denied", signal)
+    assert trouble is not None
+    assert trouble.kind == kind
+
+
+def test_an_unknown_failure_is_no_diagnosis() -> None:
+    assert diagnose("Segmentation fault", 11) is None
+    assert diagnose("") is None
+
+
+def test_the_error_names_device_libc_and_remedy() -> None:
+    trouble = diagnose("cannot start ./farm-runner: Permission denied")
+    assert trouble is not None
+    build = RunnerBuild("executorch", "1", "arm64-v8a", "00", (), ("./x",), libc="glibc-bundle")
+    error = unfit(trouble, build, "pixel")
+    assert "pixel" in error.message
+    assert "glibc-bundle" in error.message
+    assert "noexec" in error.message
+    assert error.context["trouble"] == "no_execute"
