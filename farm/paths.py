@@ -7,16 +7,29 @@ from pathlib import Path
 
 import platformdirs
 
+from farm.core.errors import ConfigError
+
 
 def farm_home() -> Path:
     """Folder of farm on this host: $FARM_HOME, else the platform's user data folder.
 
     It is a fact of each host: it never travels from the driver to another machine.
+
+    Raises:
+        ConfigError: This user has no home folder, or the working directory is gone, and FARM_HOME
+            doesn't say where to go.
     """
     value = os.environ.get("FARM_HOME")
-    if value:
-        return Path(value).expanduser().resolve()
-    return Path(platformdirs.user_data_dir("farm"))
+    try:
+        folder = Path(value).expanduser() if value else Path(platformdirs.user_data_dir("farm"))
+        # Without a home folder platformdirs gives a path that begins with `~`, as a name.
+        if value or folder.is_absolute():
+            return folder.resolve()
+    except (RuntimeError, FileNotFoundError) as error:
+        raise ConfigError(f"FARM_HOME={value}: {error}; give an absolute path") from error
+    raise ConfigError(
+        f"user {os.getuid()} has no home folder here; set FARM_HOME to a folder of its own"
+    )
 
 
 def store_root(home: Path) -> Path:

@@ -10,6 +10,10 @@ import sys
 
 def main() -> None:
     """Entry point of `farm`. Errors of ours become one paragraph and their exit code."""
+    from farm.cli import streams
+
+    streams.fill_closed()
+    streams.replace_unwritable()
     import logging
 
     import typer
