@@ -66,7 +66,9 @@ def test_utf_8_stays_as_it_is(tmp_path: Path) -> None:
 def test_a_user_without_a_home_folder_is_told_of_farm_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FARM_HOME", raising=False)
     # What platformdirs returns where neither HOME nor the user database knows a home folder.
-    monkeypatch.setattr(paths.platformdirs, "user_data_dir", lambda _name: "~/.local/share/farm")
+    monkeypatch.setattr(
+        "farm.paths.platformdirs.user_data_dir", lambda _name: "~/.local/share/farm"
+    )
     with pytest.raises(ConfigError, match="set FARM_HOME"):
         paths.farm_home()
 
