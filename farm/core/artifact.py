@@ -266,6 +266,22 @@ class ReferenceRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceCheck:
+    """How far a source that shares no code with farm agrees with our reading of a checkpoint."""
+
+    #: `anchor` (logits kept with farm) or `transformers`; empty where nothing was compared.
+    by: str = ""
+    #: Positions compared.
+    tokens: int = 0
+    #: Whether the source makes the same token ids of the text; None where it has no tokenizer.
+    ids_equal: bool | None = None
+    #: Greatest difference of eager fp32 logits to the source's.
+    max_abs_error: float | None = None
+    #: Why nothing was compared, or where token ids part.
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceResult:
     """Token ids for the device and eager logits to judge it by."""
 
@@ -277,8 +293,7 @@ class ReferenceResult:
     #: Rows for every position; None for a prebuilt artifact.
     eager_fp32: LogitsRef | None
     eager_quantised: LogitsRef | None
-    #: Greatest difference to the source's own logits; None where none are stored.
-    source_max_abs_error: float | None = None
+    source: SourceCheck = SourceCheck(reason="this artifact has no weights to read again")
     #: The chat-formatted prompt as text.
     prompt_text: str = ""
     #: By length in tokens, for runners without ids.

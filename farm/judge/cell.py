@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from farm.core.artifact import LogitsRef
+from farm.core.artifact import LogitsRef, SourceCheck
 from farm.core.hostrun import HostRunResult
 from farm.core.result import (
     CorrectnessReport,
@@ -139,29 +139,36 @@ def judge_cell(
         canary=canary_report(task, canary, layer),
     )
     gates = [*report.gates, *memory.gates, *(g for p in performance for g in p.gates)]
-    outcome, reason = decide_outcome(gates)
+    outcome, reason = decide_outcome(gates, of_source=len(judge_source(task.reference.source)))
+    flags = _flags(task, performance, guards)
     return Judgement(
         outcome=outcome,
         reason=reason,
-        flags=_flags(task, performance, guards),
+        flags=(*_unread(task.reference.source, correctness, generated_text), *flags),
         correctness=report,
         performance=tuple(performance),
         memory=memory,
         energy=energy_report(task.run),
-        conditions=conditions(task.run, task.device, guards),
+        conditions=conditions(task.run, task.device, guards) | _source(task.reference.source),
         backend_effective=effective,
     )
 
 
-def decide_outcome(gates: Sequence[GateResult]) -> tuple[Outcome, str]:
-    """Fold decided gates into an outcome and a sentence that says why."""
+def decide_outcome(gates: Sequence[GateResult], *, of_source: int = 0) -> tuple[Outcome, str]:
+    """Fold decided gates into an outcome and a sentence that says why.
+
+    Args:
+        gates: All of the cell.
+        of_source: How many of them compare farm's reading of the checkpoint with its source. They
+            can fail a cell; alone they say nothing of the device.
+    """
     failed = [gate for gate in gates if gate.passed is False]
     undecided = [gate for gate in gates if gate.passed is None]
     if failed:
         return "failed", _sentence(failed)
     if undecided:
         return "inconclusive", _sentence(undecided)
-    if not gates:
+    if len(gates) == of_source:
         return "inconclusive", "nothing to judge by: no logits, no text and no gate"
     return "passed", ""
 
@@ -206,10 +213,10 @@ def _judge_correctness(
     )
     gates = [*chain.malformed, *_repeatable(task.run.launches)]
     stages = []
-    source = task.reference.source_max_abs_error
-    if source is not None:
-        stages.append(source_report(source, len(task.reference.tokens)))
-        gates.append(judge_source(source))
+    source = task.reference.source
+    if source.max_abs_error is not None:
+        stages.append(source_report(source.max_abs_error, source.tokens))
+    gates += judge_source(source)
     for path in PATHS:
         for pair in (p for p in chain.pairs if p.path == path):
             gates += judge_pair(pair, context)
@@ -360,6 +367,25 @@ def _flags(
     if task.run.launches and all(x.peak_rss_bytes is None for x in task.run.launches):
         flags.append("no_peak_rss")
     return tuple(dict.fromkeys(flags))
+
+
+def _unread(
+    source: SourceCheck, correctness: _Correctness, generated_text: str | None
+) -> tuple[str, ...]:
+    """What of the model nobody could judge: its reading by farm, its text."""
+    found = []
+    if not source.by or source.ids_equal is None:
+        found.append("unanchored")
+    if generated_text is not None and correctness.text_guard is None:
+        found.append("text_not_judged")
+    return tuple(found)
+
+
+def _source(source: SourceCheck) -> dict[str, str]:
+    """The independent source as a condition of the result."""
+    if not source.by:
+        return {"source": f"none: {source.reason}"}
+    return {"source": f"{source.by}, {source.tokens} tokens"}
 
 
 def _sentence(gates: Sequence[GateResult]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from farm.core.artifact import LinearQuantization
+from farm.core.artifact import LinearQuantization, SourceCheck
 from farm.core.result import GateResult
 from farm.judge.metrics import Comparison, PerplexityChange
 
@@ -109,16 +109,38 @@ def judge_pair(pair: Pair, context: RuleContext) -> list[GateResult]:
             return []
 
 
-def judge_source(max_abs_error: float) -> GateResult:
-    """Judge our fp32 model against the logits that its source publishes."""
-    return GateResult(
-        metric="max_abs_error",
-        op="<=",
-        threshold=SOURCE_MAX_ABS_ERROR,
-        value=max_abs_error if math.isfinite(max_abs_error) else None,
-        passed=max_abs_error <= SOURCE_MAX_ABS_ERROR,
-        text="source -> eager_fp32",
-    )
+def judge_source(source: SourceCheck) -> list[GateResult]:
+    """Judge our token ids and our fp32 model against a source that shares no code with them.
+
+    Ids that differ and logits that could not be compared fail: the source was there to ask.
+    """
+    if not source.by:
+        return []
+    error = source.max_abs_error
+    gates = [
+        GateResult(
+            metric="max_abs_error",
+            op="<=",
+            threshold=SOURCE_MAX_ABS_ERROR,
+            value=error if error is not None and math.isfinite(error) else None,
+            passed=error is not None and error <= SOURCE_MAX_ABS_ERROR,
+            text=f"source ({source.by}) -> eager_fp32",
+            reason="" if error is not None else "no position of the source could be compared",
+        )
+    ]
+    if source.ids_equal is not None:
+        gates.append(
+            GateResult(
+                metric="token_ids",
+                op="==",
+                threshold=1.0,
+                value=float(source.ids_equal),
+                passed=source.ids_equal,
+                text=f"source ({source.by}) -> tokens",
+                reason=source.reason,
+            )
+        )
+    return gates
 
 
 def _not_finite(pair: Pair, stage: str, position: int) -> GateResult:

@@ -98,7 +98,8 @@ def reference_key(request: ReferenceRequest) -> str:
     text = read_text(request.text)
     recipe = replace(request.recipe, name="")
     asked = (request.tokens, request.prompt, request.text_lengths, request.forced)
-    return codec.digest("reference 2", bundle, recipe, text, asked, reference_hash())
+    source = _version("transformers") or "none"
+    return codec.digest("reference 3", bundle, recipe, text, asked, source, reference_hash())
 
 
 def _without_files(bundle: Bundle) -> dict[str, object]:
@@ -116,8 +117,16 @@ def own_versions() -> ToolchainVersions:
     """
     found = {}
     for package in ("torch", "executorch", "torchao"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError as error:
-            raise ConfigError(f"{package} isn't installed here; run `make run` again") from error
+        version = _version(package)
+        if version is None:
+            raise ConfigError(f"{package} isn't installed here; run `make run` again")
+        found[package] = version
     return ToolchainVersions(python=platform.python_version(), **found)
+
+
+def _version(package: str) -> str | None:
+    """Installed version of a package, without importing it; None when it isn't there."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -9,7 +9,6 @@ from farm.core.artifact import LogitsRef, Recipe, ReferenceRequest, ReferenceRes
 from farm.core.errors import ExportError
 from models.checkpoint import Checkpoint, TokenizerData
 from models.orders import ReferenceAnswer, ReferenceOrder
-from models.reference.anchors import anchor_error, find_anchor
 from models.sources import open_source
 from models.staging import Report, Staging, limit_threads
 from models.texts import forced_tokens, prefix_text, read_text
@@ -35,21 +34,12 @@ def run_reference(order: ReferenceOrder, report: Report) -> ReferenceAnswer:
         _logits(checkpoint, recipe, tokens, staging, name, report)
         for name, recipe in (("eager_fp32", None), ("eager_quantised", request.recipe))
     ]
+    from models.reference.source import check_source
+
+    report.stage("source", 0, 0, "compare with an independent source")
     result = _result(order, checkpoint.tokenizer, *logits)
-    return ReferenceAnswer(
-        replace(result, source_max_abs_error=_source_error(checkpoint, tokens, staging)),
-        staging.files,
-    )
-
-
-def _source_error(
-    checkpoint: Checkpoint, tokens: tuple[int, ...], staging: Staging
-) -> float | None:
-    """Difference of eager_fp32 to the logits kept for these weights; None where none are."""
-    anchor = find_anchor(checkpoint.files)
-    if anchor is None:
-        return None
-    return anchor_error(anchor, tokens, staging.folder / "eager_fp32.f32", checkpoint.config.vocab)
+    source = check_source(request, checkpoint, tokens, staging)
+    return ReferenceAnswer(replace(result, source=source), staging.files)
 
 
 def _logits(

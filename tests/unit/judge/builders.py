@@ -15,6 +15,7 @@ from farm.core.artifact import (
     ObjectRef,
     Recipe,
     ReferenceResult,
+    SourceCheck,
     ToolchainVersions,
 )
 from farm.core.device import Device, DeviceEntry, DeviceFacts
@@ -43,6 +44,8 @@ RECIPE = Recipe(name="xnnpack-8da4w", linear="8da4w", group_size=32)
 WORKLOAD = Workload(prefill=(64,), decode=(32,))
 CORRECTNESS = Correctness(tokens=TOKENS)
 TEXT = "The capital of France is Paris. It lies on the river Seine."
+#: An independent source that agrees.
+SOURCE = SourceCheck("anchor", 48, ids_equal=True, max_abs_error=1e-5)
 
 
 def obj(name: str) -> ObjectRef:
@@ -233,7 +236,7 @@ class Case:
             runner=OWN,
             recipe=RECIPE,
             export=export,
-            reference=ReferenceResult(self.tokens, (), (2,), None, None),
+            reference=ReferenceResult(self.tokens, (), (2,), None, None, source=SOURCE),
             host=host if self.has_host else None,
             run=run,
         )

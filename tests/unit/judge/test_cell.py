@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from farm.codec import to_json
-from farm.core.artifact import Delegation, LogitsRef
+from farm.core.artifact import Delegation, LogitsRef, SourceCheck
 from farm.core.spec import Gate
 from farm.judge.cell import judge_cell, stage_logits
 from farm.judge.logits import Matrix
@@ -32,6 +32,7 @@ def test_a_healthy_cell_passes_and_is_trusted() -> None:
     assert judgement.correctness is not None
     chain = [(s.from_, s.to, s.path) for s in judgement.correctness.stages]
     assert chain == [
+        ("source", "eager_fp32", "decode"),
         ("eager_fp32", "eager_quantised", "decode"),
         ("eager_quantised", "host_pte", "decode"),
         ("host_pte", "device_pte", "decode"),
@@ -245,9 +246,36 @@ def test_stage_logits_opens_what_the_task_names() -> None:
 def test_the_source_is_the_first_stage(error: float, outcome: str) -> None:
     case = Case()
     task = case.task()
-    task = replace(task, reference=replace(task.reference, source_max_abs_error=float(error)))
+    source = SourceCheck(by="anchor", tokens=48, ids_equal=True, max_abs_error=float(error))
+    task = replace(task, reference=replace(task.reference, source=source))
     judgement = judge_cell(task, case.logits(), generated_text=TEXT)
     assert judgement.outcome == outcome
     assert judgement.correctness is not None
     assert judgement.correctness.stages[0].from_ == "source"
+    assert judgement.correctness.stages[0].tokens == 48
+    assert "unanchored" not in judgement.flags
     json.loads(to_json(judgement))
+
+
+@pytest.mark.parametrize(
+    ("source", "outcome", "flagged"),
+    [
+        (SourceCheck(reason="no other source"), "passed", True),
+        (SourceCheck("anchor", 48, None, 1e-6), "passed", True),
+        (SourceCheck("anchor", 48, True, 1e-6), "passed", False),
+        (SourceCheck("anchor", 48, False, 1e-6, "token 0 is 5, the source has 1"), "failed", False),
+        (SourceCheck("transformers", 48, True, None), "failed", False),
+    ],
+)
+def test_a_source_that_does_not_fit_fails_and_a_missing_one_is_named(
+    source: SourceCheck, outcome: str, flagged: bool
+) -> None:
+    case = Case()
+    task = case.task()
+    task = replace(task, reference=replace(task.reference, source=source))
+    judgement = judge_cell(task, case.logits(), generated_text=TEXT)
+    assert judgement.outcome == outcome
+    assert ("unanchored" in judgement.flags) is flagged
+    assert judgement.conditions["source"].startswith(source.by or "none: no other source")
+    if not source.ids_equal and source.by and source.reason:
+        assert source.reason in judgement.reason

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from farm.core.artifact import LinearQuantization
+from farm.core.artifact import LinearQuantization, SourceCheck
 from farm.core.result import GateResult
 from farm.judge.metrics import Comparison, NonFinite, PerplexityChange
 from farm.judge.rules import (
@@ -180,7 +180,15 @@ def test_pairs_from_end_to_end_are_shown_not_judged() -> None:
 
 
 def test_the_source_rule() -> None:
-    assert judge_source(1e-4).passed is True
-    assert judge_source(0.5).passed is False
-    broken = judge_source(math.nan)
+    def passed(error: float | None, *, ids_equal: bool | None = None) -> list[bool | None]:
+        source = SourceCheck("anchor", 48, ids_equal, error)
+        return [gate.passed for gate in judge_source(source)]
+
+    assert passed(1e-4) == [True]
+    assert passed(0.5) == [False]
+    assert passed(None) == [False]
+    assert passed(1e-4, ids_equal=True) == [True, True]
+    assert passed(1e-4, ids_equal=False) == [True, False]
+    assert judge_source(SourceCheck(reason="nobody to ask")) == []
+    (broken,) = judge_source(SourceCheck("anchor", 48, None, math.nan))
     assert (broken.passed, broken.value) == (False, None)
