@@ -67,7 +67,7 @@ class DeviceFacts:
 
     #: ro.serialno, machine-id, or the transport's own name where neither can be read.
     identity: str
-    #: Android's names: x86_64, arm64-v8a, armeabi-v7a, x86, riscv64.
+    #: Android's name; see `farm.core.abi`.
     abi: str
     model: str | None = None
     soc: str | None = None

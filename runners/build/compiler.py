@@ -19,52 +19,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from farm.core.abi import BUILT, Abi
 from farm.core.errors import RunnerError, UnknownName
 
 _COMPILE_TIMEOUT_S = 600
 #: How often a build looks whether it was cancelled, seconds.
 _TICK_S = 0.3
 _WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is known about an ABI before any compiler is looked for."""
-
-    machine: str
-    """As `uname -m` prints it."""
-    baseline: str
-    march: str
-    cross: str
-    """Name of the cross compiler where the host is another machine."""
-    variable: str
-    """Environment variable that names another cross compiler."""
-    package: str
-    """Debian package of the cross compiler."""
-    link_flags: tuple[str, ...]
-
-
-TARGETS = {
-    "x86_64": Target(
-        machine="x86_64",
-        baseline="x86-64-v2",
-        march="x86-64-v2",
-        cross="x86_64-linux-gnu-g++",
-        variable="CXX_X86_64",
-        package="g++-x86-64-linux-gnu",
-        link_flags=(),
-    ),
-    "arm64-v8a": Target(
-        machine="aarch64",
-        baseline="armv8-a",
-        march="armv8-a",
-        cross="aarch64-linux-gnu-g++",
-        variable="CXX_AARCH64",
-        package="g++-aarch64-linux-gnu",
-        # Android 15 refuses segments aligned to less than 16 KiB.
-        link_flags=("-Wl,-z,max-page-size=16384",),
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +52,20 @@ def host_abi() -> str:
         UnknownName: farm builds nothing for this machine.
     """
     machine = platform.machine()
-    for abi, target in TARGETS.items():
-        if target.machine == machine:
-            return abi
-    raise UnknownName(f"farm has no native build for {machine}.", known=sorted(TARGETS))
+    for abi in BUILT.values():
+        if abi.machine == machine:
+            return abi.name
+    raise UnknownName(f"farm has no native build for {machine}.", known=sorted(BUILT))
+
+
+def cross_package(abi: Abi) -> str:
+    """Debian package of the cross compiler for an ABI."""
+    return f"g++-{abi.triple.replace('_', '-')}"
+
+
+def cross_variable(abi: Abi) -> str:
+    """Environment variable that names another cross compiler for an ABI."""
+    return f"CXX_{abi.machine.upper()}"
 
 
 def find_compiler(abi: str) -> Compiler:
@@ -104,14 +75,14 @@ def find_compiler(abi: str) -> Compiler:
         UnknownName: no such ABI.
         RunnerError: no such compiler is installed.
     """
-    if abi not in TARGETS:
-        known = ", ".join(sorted(TARGETS))
-        raise UnknownName(f"Unknown ABI {abi!r}; farm builds for {known}.", known=sorted(TARGETS))
-    target = TARGETS[abi]
+    if abi not in BUILT:
+        known = ", ".join(sorted(BUILT))
+        raise UnknownName(f"Unknown ABI {abi!r}; farm builds for {known}.", known=sorted(BUILT))
+    target = BUILT[abi]
     native = target.machine == platform.machine()
-    variable = "CXX" if native else target.variable
-    wanted = os.environ.get(variable) or ("g++" if native else target.cross)
-    package = "g++" if native else target.package
+    variable = "CXX" if native else cross_variable(target)
+    wanted = os.environ.get(variable) or ("g++" if native else f"{target.triple}-g++")
+    package = "g++" if native else cross_package(target)
     command = tuple(shlex.split(wanted))
     if not command or shutil.which(command[0]) is None:
         raise RunnerError(
@@ -130,13 +101,14 @@ def describe(command: tuple[str, ...], abi: str) -> Compiler:
     Raises:
         RunnerError: It can't be run.
     """
-    target = TARGETS[abi]
+    target = BUILT[abi]
     version = _run([*command, "--version"]).splitlines()[0]
     machine = _run([*command, "-dumpmachine"]).strip()
     return Compiler(
         command=command,
-        flags=(*_WARNINGS, f"-march={target.march}"),
-        link_flags=target.link_flags,
+        flags=(*_WARNINGS, f"-march={target.baseline}"),
+        # Android 15 refuses segments aligned to less than 16 KiB.
+        link_flags=("-Wl,-z,max-page-size=16384",) if target.large_pages else (),
         baseline=target.baseline,
         identity=" ".join((version, machine, *command[1:])),
     )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from farm.core.abi import BUILT, abi_of_machine
 from farm.core.device import DeviceFacts
 from farm.core.errors import BadOutput
 from farm.site.parsers import android, cpu, emulation, system
@@ -50,25 +51,24 @@ class RawFacts:
 
 #: Where a program of each C library looks for its loader, by ABI.
 LOADERS: Mapping[str, Mapping[str, str]] = {
-    "x86_64": {
-        "glibc": "/lib64/ld-linux-x86-64.so.2",
-        "musl": "/lib/ld-musl-x86_64.so.1",
+    abi.name: {
+        "glibc": abi.glibc_loader,
+        "musl": f"/lib/ld-musl-{abi.machine}.so.1",
         "bionic": "/system/bin/linker64",
-    },
-    "arm64-v8a": {
-        "glibc": "/lib/ld-linux-aarch64.so.1",
-        "musl": "/lib/ld-musl-aarch64.so.1",
-        "bionic": "/system/bin/linker64",
-    },
+    }
+    for abi in BUILT.values()
 }
 
 #: Places of the C++ runtime for glibc, by ABI.
 CXX_RUNTIMES: Mapping[str, tuple[str, ...]] = {
-    abi: tuple(
+    abi.name: tuple(
         f"{folder}/libstdc++.so.6"
-        for folder in (f"/usr/lib/{triple}", f"/lib/{triple}", "/usr/lib64", "/usr/lib", "/lib64")
+        for folder in (
+            *(f"/usr/lib/{abi.triple}", f"/lib/{abi.triple}"),
+            *("/usr/lib64", "/usr/lib", "/lib64"),
+        )
     )
-    for abi, triple in (("x86_64", "x86_64-linux-gnu"), ("arm64-v8a", "aarch64-linux-gnu"))
+    for abi in BUILT.values()
 }
 
 
@@ -83,7 +83,7 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
     uname = {str(k): str(v) for k, v in _mapping(probe, "uname").items()}
     properties = android.parse_getprop(raw.getprop) if raw.getprop else {}
     abi = _text(properties.get("ro.product.cpu.abi", ""))
-    abi = abi or system.abi_of_machine(uname.get("machine", ""))
+    abi = abi or abi_of_machine(uname.get("machine", ""))
     if abi is None:
         raise BadOutput(f"unknown machine type {uname.get('machine', '')[:40]!r}", raw=str(uname))
     info = cpu.parse_cpuinfo(files.get("/proc/cpuinfo", ""))

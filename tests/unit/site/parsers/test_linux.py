@@ -181,13 +181,6 @@ def test_name_from_a_device_is_cleaned() -> None:
     assert system.clean_name("\0\n ") is None
 
 
-@pytest.mark.parametrize(
-    ("machine", "abi"), [("aarch64\n", "arm64-v8a"), ("x86_64", "x86_64"), ("s390x", None)]
-)
-def test_abi(machine: str, abi: str | None) -> None:
-    assert system.abi_of_machine(machine) == abi
-
-
 @given(st.text(alphabet="processor:CPU implementer0x14def \n\t=\"'", max_size=300))
 def test_no_text_makes_a_parser_fail(text: str) -> None:
     info = cpu.parse_cpuinfo(text)

@@ -1,0 +1,94 @@
+"""The ABIs that farm knows, in one table: their names elsewhere and what builds for them need.
+
+The key is Android's name of the ABI. Every other module reads this table and keeps none of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Abi:
+    """One ABI. The fields with defaults are for those that farm builds programs for."""
+
+    #: Android's name.
+    name: str
+    #: Instruction-set family, as /proc/cpuinfo shows it: `x86`, `arm` or `riscv`.
+    family: str
+    #: What `uname -m` prints; the first one is also the compilers' name of the machine.
+    machines: tuple[str, ...]
+    #: `e_machine` of an ELF file.
+    elf_machine: int
+    #: Starts of AT_PLATFORM in the auxiliary vector.
+    platforms: tuple[str, ...] = ()
+    #: `-march` of what every such device can run; empty: farm builds nothing for this ABI.
+    baseline: str = ""
+    #: Path of the loader that a glibc program names.
+    glibc_loader: str = ""
+    #: Some devices have pages of 16 KiB: segments must be aligned to that.
+    large_pages: bool = False
+
+    @property
+    def machine(self) -> str:
+        """The compilers' name of the machine."""
+        return self.machines[0]
+
+    @property
+    def triple(self) -> str:
+        """The GNU triple, as Debian names folders and cross compilers."""
+        return f"{self.machine}-linux-gnu"
+
+
+_TABLE = (
+    # A machine that emulates another instruction set behind the scenes runs arm64 programs on
+    # x86-64, rarely the other way round: where a device's ABI is unknown, x86-64 is tried first.
+    Abi(
+        name="x86_64",
+        family="x86",
+        machines=("x86_64", "amd64", "AMD64"),
+        elf_machine=62,
+        platforms=("x86_64", "haswell", "xeon_phi"),
+        baseline="x86-64-v2",
+        glibc_loader="/lib64/ld-linux-x86-64.so.2",
+    ),
+    Abi(
+        name="arm64-v8a",
+        family="arm",
+        machines=("aarch64", "arm64"),
+        elf_machine=183,
+        platforms=("aarch64",),
+        baseline="armv8-a",
+        glibc_loader="/lib/ld-linux-aarch64.so.1",
+        large_pages=True,
+    ),
+    Abi("armeabi-v7a", "arm", ("armv7l", "armv8l"), 40, ("v7", "v8")),
+    Abi("x86", "x86", ("i686", "i586"), 3, ("i686",)),
+    Abi("riscv64", "riscv", ("riscv64",), 243),
+)
+
+#: Every ABI, by Android's name.
+ABIS: Mapping[str, Abi] = {abi.name: abi for abi in _TABLE}
+#: The ABIs that farm builds runner and helper for, in the order in which they are tried.
+BUILT: Mapping[str, Abi] = {abi.name: abi for abi in _TABLE if abi.baseline}
+
+
+def abi_of_machine(machine: str) -> str | None:
+    """Android's name of the ABI for `uname -m`; None for an unknown machine."""
+    return next((abi.name for abi in _TABLE if machine.strip() in abi.machines), None)
+
+
+def abi_of_elf(machine: int) -> Abi | None:
+    """The ABI of an ELF file by its `e_machine`; None for an unknown one."""
+    return next((abi for abi in _TABLE if abi.elf_machine == machine), None)
+
+
+def family_of_abi(name: str) -> str | None:
+    """Instruction-set family of an ABI; None for an unknown name."""
+    return ABIS[name].family if name in ABIS else None
+
+
+def family_of_platform(platform: str) -> str | None:
+    """Instruction-set family by AT_PLATFORM; None for an unknown one."""
+    return next((abi.family for abi in _TABLE if platform.startswith(abi.platforms)), None)
