@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from farm.core.artifact import StageEvent
 from farm.core.events import JobFinished, JobProgress, JobStarted
 from farm.core.result import CellResult
 
@@ -46,6 +47,21 @@ class TaskProgress:
     detail: str = ""
     done_bytes: int | None = None
     total_bytes: int | None = None
+
+    @classmethod
+    def of(cls, kind: str, name: str, event: StageEvent, elapsed_s: float) -> TaskProgress:
+        """Show a pool's event of the task that was started `elapsed_s` ago."""
+        return cls(
+            kind=kind,
+            name=name,
+            stage=event.name,
+            index=event.index,
+            count=event.count,
+            elapsed_s=elapsed_s,
+            detail=event.detail,
+            done_bytes=event.done_bytes,
+            total_bytes=event.total_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)

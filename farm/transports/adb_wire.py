@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from farm.clock import Deadline
-from farm.core.errors import ConfigError, DeviceLost, TransportTimeout
+from farm.core.errors import ConfigError, DeviceLost
+from farm.transports.limits import Limits
 
 #: Longest request that the server's four hexadecimal digits of length can announce.
 _REQUEST_BYTES = 0xFFFF
@@ -25,19 +25,13 @@ class ServerRefused(Exception):
 
 
 @dataclass
-class Patience:
+class Patience(Limits):
     """How long to wait for a stream, and what to do when it is quiet.
 
     A frozen device keeps its place in the server's list and its streams just stop, so a
     quiet stream alone says nothing: `probe` asks the device something else.
     """
 
-    device: str
-    #: What is waited for, for messages.
-    what: str
-    deadline: Deadline | None = None
-    #: Longest time without a byte; None where silence is normal.
-    stall_s: float | None = None
     #: Raises DeviceLost when the device doesn't answer.
     probe: Callable[[], None] | None = None
     _last_byte: float = field(default_factory=time.monotonic)
@@ -55,7 +49,8 @@ class Patience:
             ready = stream.poll(read=read, write=write, timeout_s=self._next_s())
             if any(ready):
                 return ready
-            self._check(stream)
+            self.check(self._last_byte)
+            self._ask_if_quiet(stream)
 
     def _next_s(self) -> float:
         limits = [3600.0]
@@ -67,18 +62,8 @@ class Patience:
             limits.append(self._asked + QUIET_S - time.monotonic())
         return max(0.0, min(limits))
 
-    def _check(self, stream: Stream) -> None:
-        now = time.monotonic()
-        if self.deadline is not None and self.deadline.passed:
-            raise TransportTimeout(
-                f"{self.what} on {self.device} didn't end within {self.deadline.seconds:g} s",
-                device=self.device,
-            )
-        if self.stall_s is not None and now - self._last_byte >= self.stall_s:
-            raise TransportTimeout(
-                f"{self.what} on {self.device} stalled for {self.stall_s:g} s", device=self.device
-            )
-        if self.probe is not None and now - self._asked >= QUIET_S:
+    def _ask_if_quiet(self, stream: Stream) -> None:
+        if self.probe is not None and time.monotonic() - self._asked >= QUIET_S:
             try:
                 self.probe()
             except DeviceLost:

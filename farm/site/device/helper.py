@@ -14,6 +14,7 @@ from typing import Any
 from farm.core.artifact import ObjectRef
 from farm.core.command import Command
 from farm.core.errors import (
+    RAW_BYTES,
     BadOutput,
     DeviceError,
     DeviceLost,
@@ -27,8 +28,6 @@ from farm.core.runtime import DeployFile
 from farm.protocols import Transport
 from farm.site.parsers.text import clean_text
 
-#: Bytes of unexpected output that an error carries.
-RAW_BYTES = 4096
 #: Slowest hashing expected of a device, bytes a second: sets the deadline of verbs that hash.
 HASH_BYTES_S = 20e6
 #: Answers a verb may need where nothing is hashed, seconds.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from farm.core.artifact import LogitsRef, ObjectRef
-from farm.core.errors import BadOutput, DeviceError, TransferError, TransportError
+from farm.core.errors import RAW_BYTES, BadOutput, DeviceError, TransferError, TransportError
 from farm.core.runtime import LaunchResult
 from farm.site.device.helper import DeviceHelper
 from farm.site.device.supervised import MAX_OUTPUT_BYTES, Ended, Link, persevere
@@ -159,7 +159,7 @@ def _check_logits(ref: LogitsRef, device: str) -> None:
         f"{device}: the runner named logits {found.name[:80]!r} of {found.size_bytes} bytes for"
         f" {ref.rows} x {ref.cols} values",
         device=device,
-        raw=repr(ref)[:4096],
+        raw=repr(ref)[:RAW_BYTES],
     )
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from farm.core.abi import BUILT, abi_of_machine
 from farm.core.device import DeviceFacts
-from farm.core.errors import BadOutput
+from farm.core.errors import RAW_BYTES, BadOutput
 from farm.site.parsers import android, cpu, emulation, system
+from farm.site.parsers.telemetry import SUPPLIES
 
 _CPU = "/sys/devices/system/cpu"
 _NAMES = (
@@ -149,10 +150,10 @@ def _document(probe: bytes) -> dict[str, Any]:
     try:
         value = json.loads(probe)
     except ValueError as error:
-        raw = probe[:4096].decode("utf-8", "replace")
+        raw = probe[:RAW_BYTES].decode("utf-8", "replace")
         raise BadOutput("farm-helper probe didn't print JSON", raw=raw) from error
     if not isinstance(value, dict):
-        raise BadOutput("farm-helper probe didn't print a JSON object", raw=str(value)[:4096])
+        raise BadOutput("farm-helper probe didn't print a JSON object", raw=str(value)[:RAW_BYTES])
     return value
 
 
@@ -268,7 +269,7 @@ def _level(raw: RawFacts) -> int | None:
 
 def _linux_battery(files: Mapping[str, str]) -> tuple[float | None, int | None]:
     for path, text in files.items():
-        if path.startswith("/sys/class/power_supply/") and path.endswith("/type"):
+        if path.startswith(SUPPLIES) and path.endswith("/type"):
             if text.strip() != "Battery":
                 continue
             folder = path.removesuffix("/type")

@@ -23,7 +23,6 @@ MIN_SECONDS = 2.0
 _LEAST_W, _MOST_W = 0.05, 2000.0
 #: Names of rails that feed everything else.
 _MAIN_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "5V_IN")
-_SUPPLY = "/sys/class/power_supply/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +86,7 @@ _Integrate = Callable[[Sequence[Reading]], _Curve | None]
 
 
 def _battery(recording: Recording) -> tuple[_Integrate | None, str]:
-    names = recording.names
-    supplies = [
-        path.removesuffix("/type")
-        for path, kind in names.items()
-        if path.startswith(_SUPPLY) and kind == "Battery"
-    ]
-    for folder in supplies:
+    for folder in recording.batteries:
         if not recording.paths(f"{folder}/current_now"):
             continue
         states = {r.texts.get(f"{folder}/status") for r in recording.readings} - {None, ""}
