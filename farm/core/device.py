@@ -110,7 +110,7 @@ USABLE_STATES = ("ready", "leased", "held")
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who has a device now: a person (run id `hold`) or a run."""
+    """A lease or hold as `farm devices --json` shows it; a hold has the run id `hold`."""
 
     owner: str
     run_id: str

@@ -7,7 +7,7 @@ to the device.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from farm.core.errors import (
     StorageFull,
     TransferError,
 )
-from farm.core.lease_text import holder_text
+from farm.core.lease import HOLD_RUN, Hold, Lease, read_lease
 from farm.core.runtime import DeployFile
 from farm.protocols import Transport
 from farm.site.parsers.text import clean_text
@@ -61,7 +61,7 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class LeaseOwner:
-    """Who may work on a device: the fence that every write names."""
+    """What every write on a device names, so that only the run that leased it can write."""
 
     owner: str
     run_id: str
@@ -71,25 +71,6 @@ class LeaseOwner:
     def fence(self) -> tuple[str, ...]:
         """Words that make a verb refuse to work once the lease is somebody else's."""
         return ("--run", self.run_id, "--epoch", str(self.epoch))
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseState:
-    """The lease as the device has it."""
-
-    #: `free`, `held` or `expired`.
-    state: str
-    owner: str | None = None
-    run_id: str | None = None
-    #: Why a person holds it; empty for the lease of a run.
-    reason: str = ""
-    #: Seconds of the device's uptime until it expires.
-    left_s: float = 0.0
-
-    @property
-    def text(self) -> str:
-        """For people: `held by ann@desk: new battery, 1 h 40 min left`."""
-        return holder_text(self.owner, self.run_id, self.reason, self.left_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,13 +249,22 @@ class DeviceHelper:
             str(name) for name in self._ask("clean", self.root, "--stale", *lease.fence)["cleaned"]
         ]
 
-    def take_lease(self, lease: LeaseOwner, ttl_s: float, *, reason: str = "") -> None:
-        """Take the device for `ttl_s` seconds of its uptime.
+    def take_lease(self, lease: LeaseOwner, ttl_s: float) -> None:
+        """Take the device for a run, for `ttl_s` seconds of its uptime.
 
         Raises:
             LeaseError: Somebody else has it, or our epoch was overtaken.
         """
-        self._lease("take", lease, ttl_s, *(("--reason", reason) if reason else ()))
+        self._lease("take", lease, ttl_s)
+
+    def take_hold(self, hold: Hold) -> None:
+        """Take the device for a person; one that this person holds already is held anew.
+
+        Raises:
+            LeaseError: Somebody else has it.
+        """
+        reason = ("--reason", hold.reason) if hold.reason else ()
+        self._lease("take", _held_by(hold.owner), hold.left_s, *reason)
 
     def renew_lease(self, lease: LeaseOwner, ttl_s: float) -> None:
         """Extend our lease.
@@ -288,26 +278,24 @@ class DeviceHelper:
         """Give the device back; nothing happens when it wasn't ours."""
         self._ask("lease", self.root, "release", "--owner", lease.owner, *lease.fence)
 
-    def release_from(self, owner: str, lease: LeaseOwner) -> None:
-        """End the lease or hold of somebody else.
+    def release_hold(self, person: str) -> None:
+        """End a person's hold; nothing happens when there is none."""
+        self.release_lease(_held_by(person))
+
+    def release_from(self, owner: str, person: str) -> None:
+        """End the lease or hold of `owner` in the name of another person.
 
         Raises:
             LeaseError: A third one has the device.
         """
-        words = ("lease", self.root, "release", "--owner", lease.owner, *lease.fence)
+        by = _held_by(person)
+        words = ("lease", self.root, "release", "--owner", by.owner, *by.fence)
         self._ask(*words, "--from", owner)
 
-    def show_lease(self) -> LeaseState:
-        """Look at the lease."""
+    def show_lease(self) -> Lease | Hold | None:
+        """Look at the lease or hold; None when the device is free or it has expired."""
         value = self._ask("lease", self.root, "show")
-        words = {key: clean_text(str(value[key])) for key in ("owner", "run") if key in value}
-        return LeaseState(
-            str(value["state"]),
-            words.get("owner"),
-            words.get("run"),
-            clean_text(str(value.get("reason", ""))),
-            float(value.get("left_s", 0)),
-        )
+        return _read_lease(value) if value["state"] == "held" else None
 
     def _lease(self, action: str, lease: LeaseOwner, ttl_s: float, *more: str) -> None:
         words = ("lease", self.root, action, "--owner", lease.owner, *lease.fence)
@@ -344,8 +332,7 @@ class DeviceHelper:
                 exit_code=done.exit_code,
             ) from broken
         if code == "held":
-            who = [clean_text(str(error.get(key, ""))) for key in ("owner", "run", "reason")]
-            message = holder_text(who[0], who[1], who[2], float(error.get("left_s", 0)))
+            message = _read_lease(error).text
         if code == "cannot_start":
             raise RunnerCrashed(f"on {self.device}: {message}", device=self.device, code=127)
         kind = _ERRORS.get(code, DeviceError)
@@ -366,6 +353,17 @@ class DeviceHelper:
             device=self.device,
             raw=raw[:RAW_BYTES].decode("utf-8", "replace"),
         )
+
+
+def _held_by(person: str) -> LeaseOwner:
+    return LeaseOwner(person, HOLD_RUN, 1)
+
+
+def _read_lease(value: Mapping[str, Any]) -> Lease | Hold:
+    owner, run_id, reason = (
+        clean_text(str(value.get(key, ""))) for key in ("owner", "run", "reason")
+    )
+    return read_lease(owner, run_id, reason, float(value.get("left_s", 0)))
 
 
 def _hash_limit_s(size_bytes: int) -> float:

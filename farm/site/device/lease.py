@@ -16,20 +16,25 @@ TTL_S = 60.0
 RENEW_AFTER_S = 20.0
 
 
-def lease_owner(run_id: str, epoch: int) -> LeaseOwner:
-    """Who we are: user and host, for people who look at a busy device."""
+def user_and_host() -> str:
+    """Name whoever runs this process, for people who look at a busy device."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.getuid())
-    return LeaseOwner(f"{user}@{socket.gethostname()}", run_id, epoch)
+    return f"{user}@{socket.gethostname()}"
+
+
+def lease_owner(run_id: str, epoch: int) -> LeaseOwner:
+    """Return this process as the owner of a run's lease."""
+    return LeaseOwner(user_and_host(), run_id, epoch)
 
 
 class LeaseKeeper:
     """Takes, renews and releases one lease.
 
     Args:
-        owner: Who holds it.
+        owner: The run that takes it.
     """
 
     def __init__(self, owner: LeaseOwner) -> None:
