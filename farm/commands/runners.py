@@ -58,14 +58,14 @@ def build(target: str, home: Path, say: Callable[[str], None]) -> RunnerBuild:
 
 def _news(say: Callable[[str], None]) -> Callable[[str], None]:
     """Pass on a line only when it is another one than before."""
-    said = [""]
+    last = [""]
 
-    def tell(line: str) -> None:
-        if line != said[0]:
-            said[0] = line
+    def report(line: str) -> None:
+        if line != last[0]:
+            last[0] = line
             say(line)
 
-    return tell
+    return report
 
 
 def listing(home: Path) -> list[tuple[str, str, str, str]]:

@@ -226,7 +226,7 @@ class AdbTransport:
                         remote,
                         meter,
                         patience,
-                        on_begun=lambda: guard.tell(b"hold\n", self._answering()),
+                        on_begun=lambda: guard.send_input(b"hold\n", self._answering()),
                     )
             except (TransferError, StorageFull):
                 end(b"drop\n")

@@ -167,21 +167,21 @@ def ensure_server(address: tuple[str, int]) -> None:
     program = adb_program()
     _log.info("starting an adb server at %s with %s", _spell(address), program)
     # The server lives on and would keep a pipe open: a file takes what it says.
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         try:
             done = subprocess.run(
                 [program, "-P", str(address[1]), "start-server"],
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 timeout=_START_S,
                 check=False,
                 start_new_session=True,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ConnectError(f"{program} start-server: {error}") from error
-        said.seek(0)
-        text = said.read().decode("utf-8", "replace").strip()
+        output.seek(0)
+        text = output.read().decode("utf-8", "replace").strip()
     if done.returncode != 0 or not listens(address):
         raise ConnectError(f"{program} start-server failed: {text}")
 
@@ -262,12 +262,12 @@ def _connect(address: tuple[str, int], serial: str, *, again: bool, deadline: De
             if again:
                 with contextlib.suppress(ServerRefused):  # it is gone already
                     _ask(address, f"host:disconnect:{serial}", deadline)
-            said = _ask(address, f"host:connect:{serial}", deadline)
+            answer = _ask(address, f"host:connect:{serial}", deadline)
         except _FAILURES as error:
             raise ConnectError(f"adb connect {serial}: no answer ({error})") from error
         # It calls a failure a success: only the text tells.
-        if not said.startswith(("connected to", "already connected to")):
-            raise ConnectError(f"adb connect {serial}: {said.strip()}")
+        if not answer.startswith(("connected to", "already connected to")):
+            raise ConnectError(f"adb connect {serial}: {answer.strip()}")
         state = _settled(address, serial, Deadline(min(_SETTLE_S, max(0.0, deadline.remaining_s))))
         if state == "device":
             return

@@ -69,9 +69,9 @@ def recover(
         device = _look(entry, context, _patience_s(step), ended)
         if entry.recover:
             back = "it answers again" if device is not None else "it still doesn't answer"
-            said = f"{detail}; {back}" if detail else back
-            log.warning("%s: recovery step %s: %s", entry.name, step, said)
-            emit(DeviceRecovery(entry.name, step, utc_now(), device is not None, said))
+            note = f"{detail}; {back}" if detail else back
+            log.warning("%s: recovery step %s: %s", entry.name, step, note)
+            emit(DeviceRecovery(entry.name, step, utc_now(), device is not None, note))
         if device is not None:
             return device
     return None
@@ -113,21 +113,21 @@ def run_command(command: str, entry: DeviceEntry) -> str:
 def _reboot(entry: DeviceEntry, context: SiteContext) -> str:
     if entry.transport not in ("adb", "ssh"):
         return f"a device with transport {entry.transport} is not rebooted"
-    said = ""
+    answer = ""
     try:
         with contextlib.closing(context.open_transport(entry)) as transport:
             for argv in (("reboot",), ("sudo", "-n", "reboot")):
                 done = transport.run(Command(argv, timeout_s=REBOOT_S))
                 if done.ok:
                     return ""
-                said = done.error_text or f"exit {done.exit_code}"
+                answer = done.error_text or f"exit {done.exit_code}"
     except ConnectError as error:
         return f"the order didn't reach it: {error.message}"
     except TransportError:
         return ""  # a device that goes down takes the connection along
     except FarmError as error:
         return error.message
-    return f"it refuses to reboot: {clean_text(said)[:200]}"
+    return f"it refuses to reboot: {clean_text(answer)[:200]}"
 
 
 def _look(

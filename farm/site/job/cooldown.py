@@ -33,8 +33,8 @@ def too_warm(
     zone = hottest if kind == "board" else None
     if zone is not None and zone[1] > ZONE_MAX_C:
         return f"{zone[0]} {zone[1]:.1f} °C, limit {ZONE_MAX_C:g}"
-    told = status is not None or zone is not None or (limit is not None and battery is not None)
-    return "" if told else None
+    known = status is not None or zone is not None or (limit is not None and battery is not None)
+    return "" if known else None
 
 
 def paced(

@@ -78,8 +78,8 @@ def _curve(recording: Recording) -> tuple[_Curve | None, str]:
         if curve is not None:
             return curve, source
         reasons.append(f"{source} gave no plausible values")
-    said = [reason for reason in reasons if reason]
-    return None, "; ".join(said) or "no fuel gauge, power sensor or energy counter"
+    known = [reason for reason in reasons if reason]
+    return None, "; ".join(known) or "no fuel gauge, power sensor or energy counter"
 
 
 _Integrate = Callable[[Sequence[Reading]], _Curve | None]

@@ -95,9 +95,9 @@ def _clocks(recording: Recording) -> tuple[ClockRange, ...]:
     return tuple(found)
 
 
-def _blind_clocks(recording: Recording, told: Sequence[ClockRange]) -> tuple[str, ...]:
+def _blind_clocks(recording: Recording, clocks: Sequence[ClockRange]) -> tuple[str, ...]:
     """Clusters with a clock of which no ceiling was read: some kernels show it for a few only."""
-    known = {clock.name for clock in told}
+    known = {clock.name for clock in clocks}
     every = {**recording.clock_names("scaling_cur_freq"), **recording.clock_names()}
     return tuple(sorted(set(every.values()) - known))
 
