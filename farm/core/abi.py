@@ -21,8 +21,6 @@ class Abi:
     machines: tuple[str, ...]
     #: `e_machine` of an ELF file.
     elf_machine: int
-    #: Starts of AT_PLATFORM in the auxiliary vector.
-    platforms: tuple[str, ...] = ()
     #: `-march` of what every such device can run; empty: farm builds nothing for this ABI.
     baseline: str = ""
     #: Path of the loader that a glibc program names.
@@ -49,7 +47,6 @@ _TABLE = (
         family="x86",
         machines=("x86_64", "amd64", "AMD64"),
         elf_machine=62,
-        platforms=("x86_64", "haswell", "xeon_phi"),
         baseline="x86-64-v2",
         glibc_loader="/lib64/ld-linux-x86-64.so.2",
     ),
@@ -58,13 +55,12 @@ _TABLE = (
         family="arm",
         machines=("aarch64", "arm64"),
         elf_machine=183,
-        platforms=("aarch64",),
         baseline="armv8-a",
         glibc_loader="/lib/ld-linux-aarch64.so.1",
         large_pages=True,
     ),
-    Abi("armeabi-v7a", "arm", ("armv7l", "armv8l"), 40, ("v7", "v8")),
-    Abi("x86", "x86", ("i686", "i586"), 3, ("i686",)),
+    Abi("armeabi-v7a", "arm", ("armv7l", "armv8l"), 40),
+    Abi("x86", "x86", ("i686", "i586"), 3),
     Abi("riscv64", "riscv", ("riscv64",), 243),
 )
 
@@ -87,8 +83,3 @@ def abi_of_elf(machine: int) -> Abi | None:
 def family_of_abi(name: str) -> str | None:
     """Instruction-set family of an ABI; None for an unknown name."""
     return ABIS[name].family if name in ABIS else None
-
-
-def family_of_platform(platform: str) -> str | None:
-    """Instruction-set family by AT_PLATFORM; None for an unknown one."""
-    return next((abi.family for abi in _TABLE if platform.startswith(abi.platforms)), None)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
-
-TransportName = Literal["local", "adb", "ssh", "sim"]
 
 
 @dataclass(frozen=True, slots=True)

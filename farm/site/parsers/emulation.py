@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from farm.core.abi import family_of_abi, family_of_platform
+from farm.core.abi import family_of_abi
 from farm.site.parsers.cpu import CpuInfo
 
 _HYPERVISORS: tuple[str, ...] = (
@@ -17,18 +17,15 @@ _HYPERVISORS: tuple[str, ...] = (
 )
 
 
-def emulated(abi: str, info: CpuInfo, platform: str | None = None) -> bool:
+def emulated(abi: str, info: CpuInfo) -> bool:
     """Tell whether the instruction set is emulated.
 
     Args:
         abi: What the userland is.
         info: /proc/cpuinfo. qemu-user passes the host's through, which is of another family.
-        platform: AT_PLATFORM of the auxiliary vector; None when unknown.
     """
     family = family_of_abi(abi)
     if info.family is not None and family is not None and info.family != family:
-        return True
-    if platform and family and family_of_platform(platform) not in (None, family):
         return True
     for core in info.cores:
         if "TCG" in core.model or core.model.startswith("QEMU Virtual CPU"):

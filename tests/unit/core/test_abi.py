@@ -18,7 +18,6 @@ from farm.core.abi import (
     abi_of_elf,
     abi_of_machine,
     family_of_abi,
-    family_of_platform,
 )
 from farm.site.look.facts import CXX_RUNTIMES, LOADERS
 from runners.build import compiler
@@ -45,19 +44,12 @@ MACHINES = {
         lambda abi: (abi.name,),
         lambda abi: abi.machines,
         lambda abi: (abi.elf_machine,),
-        lambda abi: abi.platforms,
         lambda abi: (abi.glibc_loader,) if abi.glibc_loader else (),
     ],
 )
 def test_no_name_stands_for_two_abis(names: Callable[[Abi], tuple[object, ...]]) -> None:
     found = [name for abi in ABIS.values() for name in names(abi)]
     assert sorted(map(str, set(found))) == sorted(map(str, found))
-
-
-def test_no_start_of_a_platform_is_the_start_of_another_family() -> None:
-    for one in ABIS.values():
-        for text in one.platforms:
-            assert family_of_platform(text) == one.family
 
 
 def test_what_is_built_has_all_that_building_needs() -> None:
@@ -103,9 +95,6 @@ def test_families() -> None:
         "riscv64": "riscv",
         "mips": None,
     }
-    platforms = ("haswell", "xeon_phi", "x86_64", "i686", "aarch64", "aarch64_be", "v7l", "v8l")
-    assert [family_of_platform(p) for p in platforms] == ["x86"] * 4 + ["arm"] * 4
-    assert family_of_platform("power9") is None
 
 
 def test_files_that_a_probe_looks_for() -> None:
