@@ -93,7 +93,7 @@ class CommandRunner(GivenRunner):
         tokens = _forced(request)
         if self.spec.logits is None or not tokens:
             return result
-        # Its size and hash are the device's to say: this program reports neither.
+        # The program reports neither size nor hash of it: the device is asked for them.
         ref = LogitsRef(ObjectRef(UNKNOWN_SHA256, 0, self.spec.logits), len(tokens), 0)
         return _with_logits(result, ref)
 

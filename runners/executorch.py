@@ -255,7 +255,7 @@ def _profile(line: Mapping[str, Any]) -> ProfileRef:
 
 
 def _word(value: object) -> str:
-    """A name out of a device's mouth, fit for reports and terminals."""
+    """A name that a device printed, made fit for reports and terminals."""
     text = str(value)
     if not text.isprintable() or len(text) > 200:
         raise ValueError(f"a name that can't be printed: {text[:40]!r}")

@@ -60,8 +60,10 @@ class GivenRunner:
         )
 
     def files(self, build: RunnerBuild) -> Mapping[str, Path]:
-        """Refuse: who plans the run puts these files into the content store."""
-        raise RunnerError(f"the files of runner {build.name} aren't in the content store")
+        """Refuse: planning puts these files into the content store, no build does."""
+        raise RunnerError(
+            f"the files of runner {build.name} aren't in the content store; run it anew"
+        )
 
     def progress(self, line: bytes) -> tuple[str, int, int] | None:
         """These programs report no progress."""

@@ -138,7 +138,7 @@ def compiler(_home: Path) -> Check:
         words = [*found.command, "-std=c++17", str(source), "-o", str(source.with_suffix(""))]
         done = _ask(words)
     if done.returncode != 0:
-        why = (done.stderr.strip() or "it said nothing").splitlines()[0]
+        why = (done.stderr.strip() or "no output").splitlines()[0]
         detail = f"{found.identity} can't build a C++17 program: {why}"
         return Check("compiler", "error", detail, remedy)
     return Check("compiler", "ok", f"{found.identity} builds C++17")

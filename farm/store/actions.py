@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 #: How often a waiting process looks whether the key is free, seconds.
 LOCK_POLL_S = 0.05
-#: Length of what the holder of a key tells; written at once, so that it is read whole.
+#: Most bytes of progress that the holder of a key writes: one write, so that readers see all.
 NOTE_BYTES = 160
 
 
@@ -91,7 +91,7 @@ class ActionCache:
         self.path(key).unlink(missing_ok=True)
 
     def drop_locks(self) -> None:
-        """Remove every lock file; only while the fence is held alone and nobody is in use."""
+        """Remove every lock file; only while the fence is held alone and no use is alive."""
         for path in (self.store.root / "locks").glob("*"):
             path.unlink(missing_ok=True)
 

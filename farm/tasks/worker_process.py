@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 Emit = Callable[[StageEvent], None]
 A = TypeVar("A", orders.ExportAnswer, orders.ReferenceAnswer, orders.InstallAnswer)
 
-#: A worker that is told to end gets this long before it is killed, seconds.
+#: Time between the request to end and the kill of a worker, seconds.
 _TERMINATE_S = 0.5
 #: Lines of a worker's standard error that an error message quotes.
 _TAIL_LINES = 15
@@ -311,7 +311,7 @@ def _ended_early(process: subprocess.Popen[str], tail: list[str], order: orders.
     killed = " (was this machine out of memory?)" if code == -signal.SIGKILL else ""
     return ExportError(
         f"{_name(order)}: the worker ended with {why}{killed}."
-        f" It said: {''.join(tail).strip() or 'nothing'}",
+        f" Its last output: {''.join(tail).strip() or 'nothing'}",
         code=code,
     )
 

@@ -175,7 +175,7 @@ class AdbTransport:
                     patience,
                 )
         except BaseException as error:
-            # A silent device takes no order to end a program either.
+            # A silent device wouldn't answer the request to end a program either.
             silent = isinstance(error, DeviceLost) and error.context.get("silent")
             if pids.pid is not None and not silent:
                 self._end_remote(pids.pid)

@@ -1,4 +1,4 @@
-"""One stream through an adb server: a socket with patience instead of blocking calls.
+"""One stream through an adb server: a socket that is polled with limits instead of blocking.
 
 Knows the framing of the adb server's requests; not what a device does with a service.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from farm.core.errors import ConfigError, DeviceLost
-from farm.transports.limits import Limits
+from farm.transports.limits import CallLimits
 
 #: Longest request that the server's four hexadecimal digits of length can announce.
 _REQUEST_BYTES = 0xFFFF
@@ -25,8 +25,8 @@ class ServerRefused(Exception):
 
 
 @dataclass
-class Patience(Limits):
-    """How long to wait for a stream, and what to do when it is quiet.
+class Patience(CallLimits):
+    """Limits of a wait for a stream, and a probe of the device while the stream is quiet.
 
     A frozen device keeps its place in the server's list and its streams just stop, so a
     quiet stream alone says nothing: `probe` asks the device something else.
@@ -42,7 +42,7 @@ class Patience(Limits):
 
         Raises:
             TransportTimeout: The deadline passed, or nothing moved for `stall_s`.
-            DeviceLost: The probe found that nobody answers, or the stream was closed.
+            DeviceLost: The probe got no answer, or the stream was closed.
         """
         self._last_byte = self._asked = time.monotonic()
         while True:
@@ -67,7 +67,7 @@ class Patience(Limits):
             try:
                 self.probe()
             except DeviceLost:
-                # What it sent while we asked is proof of life too.
+                # Bytes that arrived during the probe show that the device is alive too.
                 if not stream.poll(read=True, write=False, timeout_s=0)[0]:
                     raise
             self._asked = time.monotonic()
@@ -186,7 +186,7 @@ class Stream:
         raise ServerRefused(self.read_exactly(size, patience).decode("utf-8", "replace"))
 
     def interrupt(self) -> None:
-        """Wake whoever waits, from any thread; the owner still has to close."""
+        """End every wait on the stream, from any thread; the owner still has to close it."""
         try:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:

@@ -15,7 +15,7 @@ KILL_CLOSING_S = 0.5
 
 
 @dataclass
-class Limits:
+class CallLimits:
     """How long a call may take, in total and without a byte."""
 
     device: str

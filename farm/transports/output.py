@@ -50,7 +50,7 @@ class Output:
         self._check(self._stderr, "standard error")
 
     def completed(self, exit_code: int) -> Completed:
-        """Close the books: the program ended with this code."""
+        """Return the result of the program, which ended with this code."""
         return Completed(
             exit_code=exit_code,
             stdout=bytes(self._stdout),

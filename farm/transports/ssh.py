@@ -181,7 +181,9 @@ class SshTransport:
             done = self.run(Command(("sh", "-c", 'echo "$HOME"'), timeout_s=ANSWER_S))
             self._home = done.text.rstrip("\n")
             if not done.ok or not self._home.startswith("/"):
-                raise ConnectError(f"{self._device}: its home folder can't be told: set `root`")
+                raise ConnectError(
+                    f"{self._device}: its home folder is unknown: set `root` in the inventory"
+                )
         return self._home + root[1:]
 
     def close(self) -> None:

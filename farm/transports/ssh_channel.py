@@ -16,7 +16,7 @@ import paramiko
 from farm.core.command import FileStat
 from farm.core.errors import DeviceLost, TransferError, TransportTimeout
 from farm.transports import ssh_burst
-from farm.transports.limits import ANSWER_S, Limits
+from farm.transports.limits import ANSWER_S, CallLimits
 from farm.transports.ssh_link import BROKEN, Link
 from farm.transports.ssh_login import Login
 
@@ -36,7 +36,7 @@ def no_input(_: int) -> bytes:
     return b""
 
 
-class Wait(Limits):
+class Wait(CallLimits):
     """Limits of a call over an SSH connection."""
 
     def left_s(self, longest_s: float) -> float:
@@ -70,7 +70,7 @@ def execute(
                 channel.exec_command(line)
             return _Pump(login, channel, wait).run(source, on_stdout, on_stderr)
         finally:
-            # Of a link that breaks at this moment it can't say goodbye any more.
+            # Closing writes to the link, which may break at this moment.
             with contextlib.suppress(*BROKEN):
                 channel.close()
     except DeviceLost:

@@ -108,10 +108,10 @@ class Link:
         if isinstance(self._sock, socket.socket):
             with contextlib.suppress(OSError):
                 # What the kernel still holds must not reach the device after we gave up:
-                # it would grow a file that somebody is about to resume.
+                # it would grow a file that is about to be resumed.
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
                 self._sock.shutdown(socket.SHUT_RDWR)
-        # A channel says goodbye through its jump host, which may be closed already.
+        # Closing a channel writes to its jump host, which may be closed already.
         with contextlib.suppress(*BROKEN):
             self._sock.close()
 

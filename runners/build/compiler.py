@@ -55,7 +55,11 @@ def host_abi() -> str:
     for abi in BUILT.values():
         if abi.machine == machine:
             return abi.name
-    raise UnknownName(f"farm has no native build for {machine}.", known=sorted(BUILT))
+    known = ", ".join(sorted(BUILT))
+    raise UnknownName(
+        f"farm has no native build for {machine}, only for {known}: use another host.",
+        known=sorted(BUILT),
+    )
 
 
 def cross_package(abi: Abi) -> str:
@@ -96,7 +100,7 @@ def find_compiler(abi: str) -> Compiler:
 
 @lru_cache(maxsize=8)
 def describe(command: tuple[str, ...], abi: str) -> Compiler:
-    """Ask a compiler who it is, and give it the flags of an ABI.
+    """Ask a compiler for its version and target, and add the flags of an ABI.
 
     Raises:
         RunnerError: It can't be run.
@@ -131,7 +135,7 @@ def compile_objects(
         tick: Called a few times a second; an exception from it ends every compiler at once.
 
     Raises:
-        RunnerError: the compiler refused one; the message holds the end of what it said.
+        RunnerError: the compiler refused one; the message holds the end of its output.
     """
     running = _Processes()
 
@@ -217,10 +221,12 @@ def _run(words: Sequence[str], running: _Processes | None = None) -> str:
         with (running or _Processes()).start(words) as process:
             stdout, stderr = process.communicate(timeout=_COMPILE_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise RunnerError(f"The compiler {words[0]} can't be run: {error}.") from error
+        raise RunnerError(
+            f"The compiler {words[0]} can't be run: {error}. Check CXX, or install another one."
+        ) from error
     if process.returncode != 0:
         tail = stderr.strip()[-2000:]
         raise RunnerError(
-            f"{words[0]} failed with exit code {process.returncode}: {tail or 'it said nothing'}"
+            f"{words[0]} failed with exit code {process.returncode}: {tail or 'no output'}"
         )
     return stdout

@@ -1,4 +1,4 @@
-"""What an ELF file says of itself: its machine, and how its segments are aligned. Pure."""
+"""What the header of an ELF file holds: its machine, and how its segments are aligned. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def load_alignments(path: Path) -> tuple[int, ...]:
             if kind == _PT_LOAD:
                 found.append(struct.unpack_from("<Q", content, at + 48)[0])
     except struct.error as error:
-        raise RunnerError(f"{path.name} is cut: {error}") from error
+        raise RunnerError(f"{path.name} is cut: {error}; build or copy it again") from error
     return tuple(found)
 
 

@@ -317,7 +317,7 @@ def _hash_file(path: Path) -> str:
 
 
 def _tick(name: str, abi: str, progress: Progress | None) -> Callable[[], None]:
-    """Say what is built; the listener may end the build by raising."""
+    """Report what is built; the callback may end the build by raising."""
 
     def tick() -> None:
         if progress is not None:
@@ -339,7 +339,7 @@ def _cached(
     if found is not None:
         return found
     final.parent.mkdir(parents=True, exist_ok=True)
-    # One builder per key; whoever waited finds the result of the other.
+    # One builder per key: a process that waited finds the build of the other.
     with _locked(final.with_suffix(".lock")):
         found = _load(final)
         if found is not None:
@@ -355,7 +355,9 @@ def _cached(
             raise
     found = _load(final)
     if found is None:
-        raise FarmError(f"The build of {name} for {abi} in {final} can't be read back.")
+        raise FarmError(
+            f"The build of {name} for {abi} in {final} can't be read back; delete that folder."
+        )
     return found
 
 

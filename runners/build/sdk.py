@@ -119,10 +119,12 @@ def sdk_version(sdk: Path) -> str:
     try:
         text = (sdk / "version.py").read_text()
     except OSError as error:
-        raise RunnerError(f"{sdk} is no executorch package: {error}.") from error
+        raise RunnerError(
+            f"{sdk} is no executorch package: {error}. Install it anew, or name another toolchain."
+        ) from error
     found = re.search(r"__version__\s*=\s*[\"']([^\"'+]+)", text)
     if found is None:
-        raise RunnerError(f"{sdk / 'version.py'} names no version.")
+        raise RunnerError(f"{sdk / 'version.py'} names no version. Install that ExecuTorch anew.")
     return found.group(1)
 
 
@@ -168,7 +170,7 @@ def _downloaded(version: str, machine: str, cache: Path, progress: Callable[[str
     if (home / "executorch" / "version.py").is_file():
         return home / "executorch"
     home.parent.mkdir(parents=True, exist_ok=True)
-    # One download per version and machine; whoever waited finds it unpacked.
+    # One download per version and machine: a process that waited finds it unpacked.
     with home.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / "executorch" / "version.py").is_file():

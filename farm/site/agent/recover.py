@@ -28,7 +28,7 @@ from farm.state.json_file import changed_state
 
 log = logging.getLogger(__name__)
 
-#: A device that needs more than this is broken, and a cable cycled all night breaks more.
+#: A device that needs more steps is broken, and more power cycles only wear it.
 STEPS_PER_DAY = 12
 #: How long a device is looked for after each kind of step, seconds.
 BACK_AFTER_S = {"reconnect": 5.0, "reboot": 180.0, "command": 60.0}
@@ -51,7 +51,7 @@ def recover(
     Args:
         entry: The device; one without steps is only looked for again.
         context: Folders and factories of this host.
-        emit: Told of every step and what came of it.
+        emit: Called with every step and its result.
         ended: Set to give up.
 
     Returns:
@@ -60,9 +60,9 @@ def recover(
     for step in entry.recover or ("reconnect",):
         if ended.is_set():
             return None
-        # Looking again costs the device nothing; what the inventory asks for is counted.
+        # Only the steps that the inventory names are counted: a look alone does no harm.
         if entry.recover and not _allowed(entry, context.home):
-            text = f"{STEPS_PER_DAY} recovery steps within a day were not enough: somebody has to"
+            text = f"{STEPS_PER_DAY} recovery steps within a day didn't bring it back: go and"
             emit(DeviceRecovery(entry.name, step, utc_now(), False, f"{text} look at it"))
             return None
         detail = _perform(step, entry, context)
@@ -160,7 +160,7 @@ def _allowed(entry: DeviceEntry, home: Path) -> bool:
             allowed = len(kept) < STEPS_PER_DAY
             data[entry.name] = [*kept, now.isoformat()] if allowed else kept
     except StoreError as error:
-        # What can't be counted isn't done: the bound protects the device.
+        # Without the count the bound isn't kept, so the step isn't done.
         log.warning("%s: no recovery: %s", entry.name, error)
         return False
     return allowed

@@ -42,7 +42,7 @@ class DeviceSession:
         self.entry = entry
         self._context = context
         self._emit = emit
-        # Protects everything below: submit and cancel come from the agent's loop. Told of jobs.
+        # Protects everything below: submit and cancel come from the agent's loop. Notified of jobs.
         self._lock = threading.Condition()
         self._closing = False
         self._queue: deque[DeviceJob] = deque()

@@ -71,7 +71,7 @@ class Connection:
         self._helper: DeviceHelper | None = None
         self._getprop: str | None = None
         self._loaders: frozenset[str] | None = None
-        #: True while a helper is compiled, and when that ended: time that isn't the device's.
+        #: True while a helper is compiled, and when that ended: not counted as the device's time.
         self.building = False
         self.built_at: float | None = None
 
@@ -102,10 +102,10 @@ class Connection:
         self.transport.close()
 
     def answers(self) -> bool:
-        """Tell whether the device still answers on a connection that was kept; else close it.
+        """Tell whether the device still answers on a kept connection; close it otherwise.
 
         Raises:
-            TransportTimeout: It holds the connection and says nothing: it is frozen.
+            TransportTimeout: The connection stands, but nothing arrives: the device is frozen.
         """
         try:
             self.helper.version()

@@ -30,7 +30,7 @@ from farm.site.parsers.text import clean_text
 
 #: Slowest hashing expected of a device, bytes a second: sets the deadline of verbs that hash.
 HASH_BYTES_S = 20e6
-#: Answers a verb may need where nothing is hashed, seconds.
+#: Limit of a verb that hashes nothing, seconds.
 SHORT_S = 8.0
 #: Largest file of a job that is hashed: sets that deadline.
 MAX_FILE_BYTES = 4 << 30
@@ -69,7 +69,7 @@ class LeaseOwner:
 
     @property
     def fence(self) -> tuple[str, ...]:
-        """Words that make a verb refuse to work once the lease is somebody else's."""
+        """Arguments with which a verb fails once another owner has the lease."""
         return ("--run", self.run_id, "--epoch", str(self.epoch))
 
 
@@ -98,7 +98,7 @@ class DeviceHelper:
         self.root = root
 
     def version(self) -> dict[str, Any]:
-        """Ask the helper who it is."""
+        """Ask for the helper's version and ABI."""
         return self._ask("version")
 
     def probe(self) -> bytes:
@@ -127,7 +127,7 @@ class DeviceHelper:
             )
         missing = [sha for sha in shas if sha not in found]
         if missing:
-            raise self._bad(text, f"said nothing of object {missing[0][:12]}")
+            raise self._bad(text, f"didn't report object {missing[0][:12]}")
         return found
 
     def hash_file(self, path: str) -> ObjectRef:
@@ -191,7 +191,7 @@ class DeviceHelper:
         lease: LeaseOwner,
         telemetry_s: float = 0.0,
     ) -> None:
-        """Start a program in a work folder, detached, ended when nobody polls it any more.
+        """Start a program in a work folder, detached; without polls it is ended.
 
         With `telemetry_s`, its supervisor writes `telemetry.jsonl` there: a sample every so
         many seconds, and fixed work before and after.
@@ -208,7 +208,7 @@ class DeviceHelper:
         self._ask(*words, "--", *argv)
 
     def poll(self, work: str, *, offset: int, wait_s: float, max_bytes: int) -> Polled:
-        """Beat the heart of a job and wait for news of it.
+        """Send a job's heartbeat and wait for news of the job.
 
         Raises:
             DeviceLost: The device knows no such job any more.
@@ -244,7 +244,7 @@ class DeviceHelper:
         self._ask("clean", self.root, "--work", name)
 
     def clean_stale(self, lease: LeaseOwner) -> list[str]:
-        """Remove work folders that nobody looks after; return their names."""
+        """Remove work folders without a living supervisor; return their names."""
         return [
             str(name) for name in self._ask("clean", self.root, "--stale", *lease.fence)["cleaned"]
         ]

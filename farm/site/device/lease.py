@@ -76,7 +76,7 @@ class LeaseKeeper:
         try:
             self.renew_if_due(helper)
         except TransportError:
-            # Not at every piece of the push: the next try is in a while.
+            # The next try comes half a period later, not with the next piece of the push.
             self._renewed_at = time.monotonic() - RENEW_AFTER_S / 2
         finally:
             helper.transport.close()

@@ -63,7 +63,7 @@ class Ended:
 
     status: Polled
     stdout: bytes
-    #: It was ended by us because its time was up.
+    #: Whether farm ended it because its time was up.
     timed_out: bool = False
 
 
@@ -135,7 +135,9 @@ def follow(link: Link, work: str, limit_s: float, on_line: Callable[[bytes], Non
         stdout += polled.output
         *lines, rest = (rest + polled.output).split(b"\n")
         for line in lines:
-            if line.startswith(b"{"):  # what isn't an object is no news, and may be endless
+            if line.startswith(
+                b"{"
+            ):  # progress and samples are JSON objects; other lines may have no end
                 on_line(line)
         if polled.state != "running" and len(stdout) >= polled.stdout_size:
             return Ended(polled, bytes(stdout), timed_out)

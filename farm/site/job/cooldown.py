@@ -40,7 +40,7 @@ def too_warm(
 def paced(
     say: Callable[..., None], beat: Callable[[], None], deadline: Deadline
 ) -> Callable[[str, float], None]:
-    """Return a `wait` for cool_down: it shows its text and beats while it sleeps.
+    """Return a `wait` for cool_down: it shows its text and renews the lease while it sleeps.
 
     Args:
         say: Takes the text as `detail`.

@@ -129,7 +129,7 @@ class JobRun:
             self._cancelled = error
             connection = self._connection
         if connection is not None:
-            # Closing takes a moment on a frozen device; over many of them that would add up.
+            # Closing takes a while on a frozen device, so many devices are closed in parallel.
             threading.Thread(target=connection.close, name="farm-cancel", daemon=True).start()
 
     # -- supervised.Link
@@ -283,7 +283,7 @@ class JobRun:
         total = max(index + 1, least_launches(self.job))
         self._say(stage, index, total, "launches", force=True)
         work = files.work
-        # Each launch overwrites the last one's files: they were fetched and verified by then.
+        # A launch overwrites the files of the one before, which were fetched and verified.
         words, small = runner.arguments(request, files.named(self.job.tokenizer))
         push_files(self.helper, work, small, self._context.store)
         self.helper.supervise(
@@ -317,7 +317,7 @@ class JobRun:
         return cool_down(index, self._kind, self._entry.thermal, look, wait)
 
     def _after_failure(self, error: BaseException) -> BaseException:
-        """Clean up, and say what the attempt failed of."""
+        """Clean up, and return the error that ended the attempt."""
         with self._lock:
             cancelled = self._cancelled
         found: BaseException = cancelled or error
@@ -340,7 +340,7 @@ class JobRun:
         try:
             self._clean(fresh.helper)
         except FarmError as trouble:
-            # The device ends the job by itself once nobody polls it.
+            # Without polls the device ends the job by itself.
             log.warning("%s: not cleaned: %s", self._entry.name, trouble)
         finally:
             timer.cancel()

@@ -126,7 +126,7 @@ def diagnose(text: str, signal: int | None = None) -> Trouble | None:
 
 
 def unfit(trouble: Trouble, build: RunnerBuild, device: str) -> DeviceUnfit:
-    """The error of a device on which nothing we have starts."""
+    """The error of a device on which no build of the runner starts."""
     return DeviceUnfit(
         f"{device}: the runner {build.name} ({build.libc or 'unknown C library'}) doesn't start:"
         f" {trouble.output}. Remedy: {trouble.remedy}",
@@ -177,7 +177,7 @@ def start_once(
         None when it did; else why not.
 
     Raises:
-        RunnerCrashed: It failed in a way that nobody has a remedy for.
+        RunnerCrashed: It failed for a reason without a known remedy.
         RunnerTimeout: It didn't end.
         DeviceLost: The device is gone.
     """

@@ -66,7 +66,7 @@ class Rounds:
         """
         requests = self._job.launches
         if self._fresh and requests and requests[0].cold:
-            # The first start after a push is what it is; the cold one comes after it.
+            # The first start after a push is neither cold nor warm; a cold one comes after it.
             self._one(replace(requests[0], cold=False))
         for request in requests:
             if request.arm == "candidate" or self._job.baseline is not None:

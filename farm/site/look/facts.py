@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from farm.core.abi import BUILT, abi_of_machine
+from farm.core.abi import ABIS, BUILT, abi_of_machine
 from farm.core.device import DeviceFacts
 from farm.core.errors import RAW_BYTES, BadOutput
 from farm.site.parsers import android, cpu, emulation, system
@@ -36,7 +36,7 @@ class RawFacts:
 
     #: Output of `farm-helper probe`.
     probe: bytes
-    #: Identity when the device tells none: the transport's own name for it.
+    #: Identity where the device reports none: the transport's own name for it.
     fallback_identity: str
     #: farm's folder on the device, as `probe` was asked about it.
     root: str
@@ -77,7 +77,7 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
     """Make facts of raw text.
 
     Raises:
-        BadOutput: `probe` isn't the helper's JSON, or names an ABI nobody has seen.
+        BadOutput: `probe` isn't the helper's JSON, or names an unknown ABI.
     """
     probe = _document(raw.probe)
     files = {str(k): str(v) for k, v in _mapping(probe, "files").items()}
@@ -86,7 +86,10 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
     abi = _text(properties.get("ro.product.cpu.abi", ""))
     abi = abi or abi_of_machine(uname.get("machine", ""))
     if abi is None:
-        raise BadOutput(f"unknown machine type {uname.get('machine', '')[:40]!r}", raw=str(uname))
+        raise BadOutput(
+            f"unknown machine type {uname.get('machine', '')[:40]!r}; known: {', '.join(ABIS)}",
+            raw=str(uname),
+        )
     info = cpu.parse_cpuinfo(files.get("/proc/cpuinfo", ""))
     total, available = system.parse_meminfo(files.get("/proc/meminfo", ""))
     emulated = emulation.emulated(abi, info)
@@ -200,7 +203,7 @@ def _model(info: cpu.CpuInfo, files: Mapping[str, str]) -> str | None:
     for path in ("/proc/device-tree/model", "/sys/class/dmi/id/product_name"):
         if name := _text(files.get(path, "")):
             return name
-    # Of Arm cores the kernel tells the architecture as a model.
+    # For Arm cores the kernel gives the architecture as the model.
     names = (core.model for core in info.cores)
     return next((name for name in names if name and not name.startswith("ARMv")), None)
 
@@ -289,11 +292,11 @@ def _unread(values: Mapping[str, Any], thermal: android.Thermal | None) -> tuple
     reasons = {
         "governor": "no cpufreq",
         "libc": "no known loader at its usual place",
-        "battery_c": "no battery, or it tells no temperature",
-        "battery_level": "no battery, or it tells no level",
+        "battery_c": "no battery, or it reports no temperature",
+        "battery_level": "no battery, or it reports no level",
         "thermal_status": "no thermal service",
     }
-    lines = [f"{k}: {reasons.get(k, 'not told')}" for k, v in values.items() if v is None]
+    lines = [f"{k}: {reasons.get(k, 'not reported')}" for k, v in values.items() if v is None]
     if thermal is not None and not thermal.temperatures:
         lines.append("temperatures: the thermal service lists none now")
     return tuple(lines)

@@ -23,7 +23,7 @@ DISCOVERY_S = 3.0
 
 
 class Probe:
-    """Probing of one device in a thread of its own, with a limit that holds whatever it does.
+    """Probing of one device in a thread of its own, with a limit that no device can exceed.
 
     Args:
         entry: The device.
@@ -146,7 +146,7 @@ def expected(device: Device) -> Device:
 def probe_all(
     entries: Sequence[DeviceEntry], context: SiteContext, limit_s: float = PROBE_LIMIT_S
 ) -> list[Device]:
-    """Probe devices in parallel. Blocks for at most the limit of one, whatever they do."""
+    """Probe devices in parallel. Blocks for at most the limit of one."""
     probes = [Probe(entry, context, limit_s) for entry in entries]
     for probe in probes:
         probe.start()
@@ -233,7 +233,7 @@ def _spelled(device: Device) -> str:
 
 
 def _same_boot(one: DeviceFacts | None, other: DeviceFacts | None) -> bool:
-    """Whether two connections lead to one machine; one that tells no boot id is believed."""
+    """Whether two connections lead to one machine; a connection without a boot id is taken to."""
     if one is None or other is None or one.identity != other.identity:
         return False
     return one.boot_id == other.boot_id or None in (one.boot_id, other.boot_id)

@@ -1,4 +1,4 @@
-"""Energy of timed windows, from whatever gauge a device has. Pure.
+"""Energy of timed windows, from the best gauge that a device has. Pure.
 
 A gauge gives either power at moments, which is integrated, or a counter of energy. Windows that
 are short against the rhythm of sampling have no energy: two values a second say nothing of them.
