@@ -17,7 +17,7 @@ class Abi:
     name: str
     #: Instruction-set family, as /proc/cpuinfo shows it: `x86`, `arm` or `riscv`.
     family: str
-    #: What `uname -m` prints; the first one is also the compilers' name of the machine.
+    #: What `uname -m` prints, in lower case; the first is also the compilers' name of the machine.
     machines: tuple[str, ...]
     #: `e_machine` of an ELF file.
     elf_machine: int
@@ -25,8 +25,8 @@ class Abi:
     baseline: str = ""
     #: Path of the loader that a glibc program names.
     glibc_loader: str = ""
-    #: Some devices have pages of 16 KiB: segments must be aligned to that.
-    large_pages: bool = False
+    #: Pages of some of these devices, KiB, where they are large: segments must be aligned to them.
+    large_page_kib: int = 0
 
     @property
     def machine(self) -> str:
@@ -39,26 +39,11 @@ class Abi:
         return f"{self.machine}-linux-gnu"
 
 
+# A machine that emulates another instruction set behind the scenes runs arm64 programs on x86-64,
+# rarely the other way round: where a device's ABI is unknown, x86-64 is tried first.
 _TABLE = (
-    # A machine that emulates another instruction set behind the scenes runs arm64 programs on
-    # x86-64, rarely the other way round: where a device's ABI is unknown, x86-64 is tried first.
-    Abi(
-        name="x86_64",
-        family="x86",
-        machines=("x86_64", "amd64", "AMD64"),
-        elf_machine=62,
-        baseline="x86-64-v2",
-        glibc_loader="/lib64/ld-linux-x86-64.so.2",
-    ),
-    Abi(
-        name="arm64-v8a",
-        family="arm",
-        machines=("aarch64", "arm64"),
-        elf_machine=183,
-        baseline="armv8-a",
-        glibc_loader="/lib/ld-linux-aarch64.so.1",
-        large_pages=True,
-    ),
+    Abi("x86_64", "x86", ("x86_64", "amd64"), 62, "x86-64-v2", "/lib64/ld-linux-x86-64.so.2"),
+    Abi("arm64-v8a", "arm", ("aarch64", "arm64"), 183, "armv8-a", "/lib/ld-linux-aarch64.so.1", 16),
     Abi("armeabi-v7a", "arm", ("armv7l", "armv8l"), 40),
     Abi("x86", "x86", ("i686", "i586"), 3),
     Abi("riscv64", "riscv", ("riscv64",), 243),
@@ -72,7 +57,7 @@ BUILT: Mapping[str, Abi] = {abi.name: abi for abi in _TABLE if abi.baseline}
 
 def abi_of_machine(machine: str) -> str | None:
     """Android's name of the ABI for `uname -m`; None for an unknown machine."""
-    return next((abi.name for abi in _TABLE if machine.strip() in abi.machines), None)
+    return next((abi.name for abi in _TABLE if machine.strip().lower() in abi.machines), None)
 
 
 def abi_of_elf(machine: int) -> Abi | None:

@@ -51,17 +51,9 @@ class TaskProgress:
     @classmethod
     def of(cls, kind: str, name: str, event: StageEvent, elapsed_s: float) -> TaskProgress:
         """Show a pool's event of the task that was started `elapsed_s` ago."""
-        return cls(
-            kind=kind,
-            name=name,
-            stage=event.name,
-            index=event.index,
-            count=event.count,
-            elapsed_s=elapsed_s,
-            detail=event.detail,
-            done_bytes=event.done_bytes,
-            total_bytes=event.total_bytes,
-        )
+        stage = (event.name, event.index, event.count)
+        copied = (event.done_bytes, event.total_bytes)
+        return cls(kind, name, *stage, elapsed_s, event.detail, *copied)
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,7 +265,7 @@ class AdbTransport:
         parent = posixpath.dirname(remote) or "."
         found = sync.stat(parent, self._answering())
         if found is None or not stat_bits.S_ISDIR(found[1]):
-            raise self._error(f"{remote}: there is no folder {parent}")
+            raise TransferError(f"{remote}: there is no folder {parent}", device=self._device)
 
     @contextmanager
     def _sync(self) -> Iterator[SyncSession]:
@@ -373,9 +373,6 @@ class AdbTransport:
 
     def _answering(self) -> Patience:
         return Patience(self._device, "a question", deadline=Deadline(ANSWER_S))
-
-    def _error(self, text: str) -> TransferError:
-        return TransferError(text, device=self._device)
 
     def _unreachable(self, text: str, **context: str) -> ConnectError:
         return ConnectError(f"{self._device}: {text}", device=self._device, **context)

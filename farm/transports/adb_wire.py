@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from farm.core.errors import ConfigError, DeviceLost
-from farm.transports.limits import CallLimits
+from farm.transports.limits import Wait
 
 #: Longest request that the server's four hexadecimal digits of length can announce.
 _REQUEST_BYTES = 0xFFFF
@@ -25,7 +25,7 @@ class ServerRefused(Exception):
 
 
 @dataclass
-class Patience(CallLimits):
+class Patience(Wait):
     """Limits of a wait for a stream, and a probe of the device while the stream is quiet.
 
     A frozen device keeps its place in the server's list and its streams just stop, so a
@@ -53,9 +53,7 @@ class Patience(CallLimits):
             self._ask_if_quiet(stream)
 
     def _next_s(self) -> float:
-        limits = [3600.0]
-        if self.deadline is not None:
-            limits.append(self.deadline.remaining_s)
+        limits = [self.left_s(3600.0)]
         if self.stall_s is not None:
             limits.append(self._last_byte + self.stall_s - time.monotonic())
         if self.probe is not None:

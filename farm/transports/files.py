@@ -100,7 +100,7 @@ def require_regular(found: tuple[FileStat, int] | None, remote: str, device: str
     """Refuse to pull what isn't a regular file: a pipe or a device would have no end.
 
     Args:
-        found: What `remote` is and its full mode; None when there is nothing.
+        found: Values and full mode of `remote`; None when there is nothing.
         remote: The path, for messages.
         device: Name of the device, for errors.
 

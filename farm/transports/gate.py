@@ -78,11 +78,7 @@ class Gate:
 
     @contextlib.contextmanager
     def explaining(self) -> Iterator[None]:
-        """Name `close` as the reason of a lost connection that it caused.
-
-        Raises:
-            DeviceLost: `close` was called, and the connection was lost or not made.
-        """
+        """Raise `lost` in place of the error of a connection that `close` ended."""
         try:
             yield
         except (ConnectError, DeviceLost) as error:

@@ -15,8 +15,8 @@ KILL_CLOSING_S = 0.5
 
 
 @dataclass
-class CallLimits:
-    """How long a call may take, in total and without a byte."""
+class Wait:
+    """How long one call may take, in total and without a byte."""
 
     device: str
     #: What is waited for, for messages.
@@ -43,3 +43,7 @@ class CallLimits:
             raise TransportTimeout(
                 f"{self.what} on {self.device} stalled for {self.stall_s:g} s", device=self.device
             )
+
+    def left_s(self, longest_s: float) -> float:
+        """Time until the deadline, at most so much."""
+        return longest_s if self.deadline is None else min(longest_s, self.deadline.remaining_s)

@@ -24,9 +24,9 @@ from farm.protocols import ByteProgress
 from farm.transports import command_line, ssh_keys, ssh_login
 from farm.transports.files import LocalSink, check_offset, reading, require_regular, require_written
 from farm.transports.gate import Gate
-from farm.transports.limits import ANSWER_S, KILL_CLOSING_S
+from farm.transports.limits import ANSWER_S, KILL_CLOSING_S, Wait
 from farm.transports.output import Meter, Output, ignore
-from farm.transports.ssh_channel import Source, Wait, execute, no_input, open_sftp, sftp_stat
+from farm.transports.ssh_channel import Source, execute, no_input, open_sftp, sftp_stat
 from farm.transports.ssh_config import Target, resolve
 from farm.transports.ssh_link import Link, Pulse
 
@@ -331,9 +331,10 @@ class SshTransport:
             return None
         found = _STAT_OUTPUT.match(done.text)
         if found is None:
-            raise self._error(
-                f"can't look at {remote}: {done.error_text}. The device needs SFTP "
-                f"(openssh-sftp-server) or the program stat"
+            raise TransferError(
+                f"{self._device}: can't look at {remote}: {done.error_text}. The device needs SFTP "
+                f"(openssh-sftp-server) or the program stat",
+                device=self._device,
             )
         mode = int(found[2], 16)
         return FileStat(int(found[1]), stat_bits.S_IMODE(mode), int(found[3])), mode
@@ -344,6 +345,3 @@ class SshTransport:
             self._sftp = open_sftp(login, self._device)
             self._has_sftp = self._sftp is not None
         return self._sftp
-
-    def _error(self, text: str) -> TransferError:
-        return TransferError(f"{self._device}: {text}", device=self._device)

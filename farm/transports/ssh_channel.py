@@ -16,7 +16,7 @@ import paramiko
 from farm.core.command import FileStat
 from farm.core.errors import DeviceLost, TransferError, TransportTimeout
 from farm.transports import ssh_burst
-from farm.transports.limits import ANSWER_S, CallLimits
+from farm.transports.limits import ANSWER_S, Wait
 from farm.transports.ssh_link import BROKEN, Link
 from farm.transports.ssh_login import Login
 
@@ -34,14 +34,6 @@ Source = Callable[[int], bytes]
 def no_input(_: int) -> bytes:
     """Standard input that is empty."""
     return b""
-
-
-class Wait(CallLimits):
-    """Limits of a call over an SSH connection."""
-
-    def left_s(self, longest_s: float) -> float:
-        """Time until the deadline, at most so much."""
-        return longest_s if self.deadline is None else min(longest_s, self.deadline.remaining_s)
 
 
 def execute(

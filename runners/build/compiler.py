@@ -25,6 +25,7 @@ from farm.core.errors import RunnerError, UnknownName
 _COMPILE_TIMEOUT_S = 600
 #: How often a build looks whether it was cancelled, seconds.
 _TICK_S = 0.3
+_KNOWN = ", ".join(sorted(BUILT))
 _WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
 
 
@@ -55,9 +56,8 @@ def host_abi() -> str:
     for abi in BUILT.values():
         if abi.machine == machine:
             return abi.name
-    known = ", ".join(sorted(BUILT))
     raise UnknownName(
-        f"farm has no native build for {machine}, only for {known}: use another host.",
+        f"farm has no native build for {machine}, only for {_KNOWN}: use another host.",
         known=sorted(BUILT),
     )
 
@@ -80,8 +80,7 @@ def find_compiler(abi: str) -> Compiler:
         RunnerError: no such compiler is installed.
     """
     if abi not in BUILT:
-        known = ", ".join(sorted(BUILT))
-        raise UnknownName(f"Unknown ABI {abi!r}; farm builds for {known}.", known=sorted(BUILT))
+        raise UnknownName(f"Unknown ABI {abi!r}; farm builds for {_KNOWN}.", known=sorted(BUILT))
     target = BUILT[abi]
     native = target.machine == platform.machine()
     variable = "CXX" if native else cross_variable(target)
@@ -106,13 +105,14 @@ def describe(command: tuple[str, ...], abi: str) -> Compiler:
         RunnerError: It can't be run.
     """
     target = BUILT[abi]
+    pages = target.large_page_kib << 10
     version = _run([*command, "--version"]).splitlines()[0]
     machine = _run([*command, "-dumpmachine"]).strip()
     return Compiler(
         command=command,
         flags=(*_WARNINGS, f"-march={target.baseline}"),
         # Android 15 refuses segments aligned to less than 16 KiB.
-        link_flags=("-Wl,-z,max-page-size=16384",) if target.large_pages else (),
+        link_flags=(f"-Wl,-z,max-page-size={pages}",) if pages else (),
         baseline=target.baseline,
         identity=" ".join((version, machine, *command[1:])),
     )

@@ -247,7 +247,7 @@ def _build_against(
 
 def _check_pages(abi: str, files: Sequence[NativeFile]) -> None:
     """Refuse files that devices with pages of 16 KiB can't load, where such devices exist."""
-    if BUILT[abi].large_pages:
+    if BUILT[abi].large_page_kib:
         for file in files:
             check_alignment(file.path)
 

@@ -255,7 +255,7 @@ class DeviceHelper:
         Raises:
             LeaseError: Somebody else has it, or our epoch was overtaken.
         """
-        self._lease("take", lease, ttl_s)
+        self._lease("take", lease, *_ttl(ttl_s))
 
     def take_hold(self, hold: Hold) -> None:
         """Take the device for a person; one that this person holds already is held anew.
@@ -264,7 +264,7 @@ class DeviceHelper:
             LeaseError: Somebody else has it.
         """
         reason = ("--reason", hold.reason) if hold.reason else ()
-        self._lease("take", _held_by(hold.owner), hold.left_s, *reason)
+        self._lease("take", _held_by(hold.owner), *_ttl(hold.left_s), *reason)
 
     def renew_lease(self, lease: LeaseOwner, ttl_s: float) -> None:
         """Extend our lease.
@@ -272,11 +272,11 @@ class DeviceHelper:
         Raises:
             LeaseError: It isn't ours any more.
         """
-        self._lease("renew", lease, ttl_s)
+        self._lease("renew", lease, *_ttl(ttl_s))
 
     def release_lease(self, lease: LeaseOwner) -> None:
         """Give the device back; nothing happens when it wasn't ours."""
-        self._ask("lease", self.root, "release", "--owner", lease.owner, *lease.fence)
+        self._lease("release", lease)
 
     def release_hold(self, person: str) -> None:
         """End a person's hold; nothing happens when there is none."""
@@ -288,18 +288,15 @@ class DeviceHelper:
         Raises:
             LeaseError: A third one has the device.
         """
-        by = _held_by(person)
-        words = ("lease", self.root, "release", "--owner", by.owner, *by.fence)
-        self._ask(*words, "--from", owner)
+        self._lease("release", _held_by(person), "--from", owner)
 
     def show_lease(self) -> Lease | Hold | None:
         """Look at the lease or hold; None when the device is free or it has expired."""
         value = self._ask("lease", self.root, "show")
         return _read_lease(value) if value["state"] == "held" else None
 
-    def _lease(self, action: str, lease: LeaseOwner, ttl_s: float, *more: str) -> None:
-        words = ("lease", self.root, action, "--owner", lease.owner, *lease.fence)
-        self._ask(*words, "--ttl-s", f"{ttl_s:.3f}", *more)
+    def _lease(self, action: str, lease: LeaseOwner, *more: str) -> None:
+        self._ask("lease", self.root, action, "--owner", lease.owner, *lease.fence, *more)
 
     def _ask(self, *words: str, stdin: bytes = b"", timeout_s: float = SHORT_S) -> dict[str, Any]:
         return self._object(self._run(words, stdin=stdin, timeout_s=timeout_s))
@@ -353,6 +350,10 @@ class DeviceHelper:
             device=self.device,
             raw=raw[:RAW_BYTES].decode("utf-8", "replace"),
         )
+
+
+def _ttl(seconds: float) -> tuple[str, str]:
+    return "--ttl-s", f"{seconds:.3f}"
 
 
 def _held_by(person: str) -> LeaseOwner:

@@ -25,11 +25,6 @@ def user_and_host() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def lease_owner(run_id: str, epoch: int) -> LeaseOwner:
-    """Return this process as the owner of a run's lease."""
-    return LeaseOwner(user_and_host(), run_id, epoch)
-
-
 class LeaseKeeper:
     """Takes, renews and releases one lease.
 

@@ -35,8 +35,8 @@ from farm.protocols import Runner
 from farm.site.context import Limits, SiteContext
 from farm.site.device import deploy
 from farm.site.device.connection import Connection, Snapshot
-from farm.site.device.helper import DeviceHelper
-from farm.site.device.lease import LeaseKeeper, lease_owner
+from farm.site.device.helper import DeviceHelper, LeaseOwner
+from farm.site.device.lease import LeaseKeeper, user_and_host
 from farm.site.device.sending import provide_runner, send
 from farm.site.device.supervised import MAX_OUTPUT_BYTES, follow, persevere
 from farm.site.job import fit
@@ -81,7 +81,7 @@ class JobRun:
         self._lock = threading.Lock()
         self._connection = kept
         self._cancelled: FarmError | None = None
-        self._lease = LeaseKeeper(lease_owner(job.run_id, job.epoch))
+        self._lease = LeaseKeeper(LeaseOwner(user_and_host(), job.run_id, job.epoch))
         self._deadline = Deadline(job.timeout_s)
         self._work_name = deploy.work_name(job)
         #: Names of work folders on the device: the candidate's, and the baseline's after it.
@@ -132,8 +132,6 @@ class JobRun:
             # Closing takes a while on a frozen device, so many devices are closed in parallel.
             threading.Thread(target=connection.close, name="farm-cancel", daemon=True).start()
 
-    # -- supervised.Link
-
     @property
     def limits(self) -> Limits:
         """Times that decide about lost devices."""
@@ -156,8 +154,6 @@ class JobRun:
     def beat(self) -> None:
         """Renew the lease when it is time."""
         persevere(self, self._lease.renew_if_due)
-
-    # -- the attempt
 
     def _attempt(self) -> DeviceRunResult:
         job, entry = self.job, self._entry
@@ -351,8 +347,6 @@ class JobRun:
             helper.clean(self._works[-1])
             self._works.pop()
         self._lease.release(helper)
-
-    # -- connection and progress
 
     def _connected(self) -> Connection:
         """Return the connection that was kept, if the device still answers on it, or a new one.
