@@ -296,7 +296,7 @@ def shared_memory(_home: Path) -> Check:
 
 
 def clock(_home: Path) -> Check:
-    """The system clock: not before our own files, and synchronised where that can be told."""
+    """The system clock: not before our own files, and synchronised where that can be read."""
     written = max(path.stat().st_mtime for path in Path(__file__).parents[1].glob("*.py"))
     behind_s = written - time.time()
     remedy = "timedatectl set-ntp true, or set the clock"

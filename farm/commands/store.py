@@ -1,6 +1,6 @@
-"""The content store of this host as people see it: what is in it, is it intact, what can go.
+"""The content store of this host for people: what is in it, is it intact, what can be removed.
 
-Deciding is farm.core.rules.retention's; what may not be touched is farm.store.fence's.
+farm.core.rules.retention decides what to keep; farm.store.fence knows what is in use.
 """
 
 from __future__ import annotations

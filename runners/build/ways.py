@@ -1,6 +1,6 @@
 """Which of the ways to build farm-runner serves a device, tried in a fixed order.
 
-It decides by facts and by what the user has; compiling is runners.build.native's.
+It decides by facts of the device and by what the user has; runners.build.native compiles.
 """
 
 from __future__ import annotations

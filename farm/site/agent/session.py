@@ -1,7 +1,7 @@
 """The session of one device: its jobs one after another, in a thread of its own.
 
-Jobs that follow each other share one connection; the thread lingers a while for the next one.
-Whatever happens to a job, exactly one JobFinished leaves.
+Jobs that follow each other share one connection; the thread waits a while for the next one.
+Every job ends in exactly one JobFinished, however it ends.
 """
 
 from __future__ import annotations

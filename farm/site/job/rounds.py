@@ -1,7 +1,7 @@
 """The launches of one job in order: once each, then round by round until they are enough.
 
-Brings each launch into its regime and says which one it had. What is enough is decided by
-farm.core.rules.stopping.
+Brings each launch into its regime (cold or warm) and records which one it had.
+farm.core.rules.stopping decides when there are enough launches.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Energy of timed windows, from the best gauge that a device has. Pure.
 
 A gauge gives either power at moments, which is integrated, or a counter of energy. Windows that
-are short against the rhythm of sampling have no energy: two values a second say nothing of them.
+are short compared with the time between two samples (half a second) have no energy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How fast fixed work usually is on a device: what its earlier jobs saw, kept in FARM_HOME.
+"""How fast fixed work usually is on a device: what its earlier jobs measured, kept in FARM_HOME.
 
-Who shares a core with somebody unseen may be slow for longer than a job takes; then only what the
-device did at other times tells.
+A virtual machine may share its cores with others for longer than a job takes. Then only a
+comparison with earlier jobs shows that it is slow.
 """
 
 from __future__ import annotations
