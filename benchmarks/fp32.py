@@ -160,8 +160,8 @@ def native_run(folder: Path) -> tuple[float, Any, Path]:
         if (stage["to"], stage["path"]) == ("host_pte", "decode")
     ]
     store = ContentStore(store_root(farm_home()))
-    (told,) = (folder / "latest" / "attempts").glob("*/1/launch-0.stdout")
-    lines = [json.loads(line) for line in told.read_text().splitlines()]
+    (own,) = (folder / "latest" / "attempts").glob("*/1/launch-0.stdout")
+    lines = [json.loads(line) for line in own.read_text().splitlines()]
     (decoded,) = (x for x in lines if (x["type"], x.get("name")) == ("logits", "decode"))
     values = numpy.fromfile(store.path(decoded["sha256"]), "<f4")
     native = torch.from_numpy(values).view(decoded["rows"], decoded["cols"]).double()
@@ -172,7 +172,7 @@ def run(folder: Path) -> bool:
     """Measure and print."""
     import torch
 
-    told, native, artifact = native_run(folder)
+    own, native, artifact = native_run(folder)
     given = inputs()
     with torch.no_grad():
         exact = logits(given, torch.float64, blas)
@@ -183,7 +183,7 @@ def run(folder: Path) -> bool:
             "artifact, stock runtime": stock_runtime(artifact, given),
             "artifact, farm-runner": native,
         }
-    figures: dict[str, float] = {"farm_max_abs_error": told}
+    figures: dict[str, float] = {"farm_max_abs_error": own}
     print(f"{'':26}{'to fp64: rms':>14}{'max':>10}{'to eager: max':>16}{'rows > 1e-4':>14}")
     for name, found in rows.items():
         off, apart = (found - exact).abs(), (found - eager).abs().amax(1)
@@ -196,9 +196,9 @@ def run(folder: Path) -> bool:
         print(f"{name:26}{values['fp64_rms']:>14.2e}{values['fp64_max']:>10.2e}", end="")
         print(f"{values['eager_max']:>16.2e}{values['eager_rows_above']:>14.0f}")
         figures |= {f"{name}: {key}": value for key, value in values.items()}
-    print(f"farm's own word, to its own eager: {told:.2e}")
+    print(f"as farm reports it, to its own eager: {own:.2e}")
     ours, peer = (figures[f"artifact, {name}: eager_max"] for name in RUNTIMES)
-    ratios = {"farm": told, "farm-runner": ours, "stock runtime": peer, "over_peer": ours / peer}
+    ratios = {"farm": own, "farm-runner": ours, "stock runtime": peer, "over_peer": ours / peer}
     met = all(ratios[name] <= bound for name, bound in TARGETS.items())
     document = {"benchmark": "fp32", "figures": figures, "ratios": ratios, "targets": TARGETS}
     print(json.dumps({**document, "met": met}))

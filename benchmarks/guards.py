@@ -63,7 +63,7 @@ class Run:
     """One run's flags, and what was recorded beside them."""
 
     flags: tuple[str, ...]
-    told: dict[str, str]
+    conditions: dict[str, str]
 
     @property
     def clean(self) -> bool:
@@ -108,8 +108,9 @@ def run_once(pte: Path, number: int) -> Run:
     )
     print(
         f"{number:>4} {rates[f'pp{PREFILL}'].median or 0:>8.1f}"
-        f" {rates[f'tg{DECODE}'].median or 0:>8.1f} {run.told.get('steal', '?'):>7}"
-        f" {run.told.get('other_programs', '?'):>11} {run.told.get('memory_reads_us', '?'):>9}"
+        f" {rates[f'tg{DECODE}'].median or 0:>8.1f} {run.conditions.get('steal', '?'):>7}"
+        f" {run.conditions.get('other_programs', '?'):>11}"
+        f" {run.conditions.get('memory_reads_us', '?'):>9}"
         f"  {', '.join(run.flags) or '-'}",
         flush=True,
     )
@@ -248,7 +249,7 @@ def main() -> None:
         "runs": len(runs),
         "clean_runs": len(clean),
         "false_flags": false,
-        "explained": [{"flags": run.flags, **run.told} for run in runs if not run.clean],
+        "explained": [{"flags": run.flags, **run.conditions} for run in runs if not run.clean],
         "intervals": {name: [ratio.low, ratio.high] for name, ratio in ratios.items()},
     }
     document = {

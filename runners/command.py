@@ -23,7 +23,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from farm.core.artifact import LogitsRef, ObjectRef
-from farm.core.errors import BadOutput, ConfigError
+from farm.core.errors import RAW_BYTES, BadOutput, ConfigError
 from farm.core.figures import Figures
 from farm.core.runtime import (
     LaunchRequest,
@@ -93,7 +93,7 @@ class CommandRunner(GivenRunner):
         tokens = _forced(request)
         if self.spec.logits is None or not tokens:
             return result
-        # Its size and hash are the device's to say: this program reports neither.
+        # The program reports neither size nor hash of it: the device is asked for them.
         ref = LogitsRef(ObjectRef(UNKNOWN_SHA256, 0, self.spec.logits), len(tokens), 0)
         return _with_logits(result, ref)
 
@@ -159,7 +159,7 @@ def _figure(name: str, value: Any) -> Any:
         number = float(str(value).replace(",", ""))
     except ValueError:
         raise BadOutput(
-            f"{name} is {str(value)[:80]!r}, no number", raw=str(value)[:4096]
+            f"{name} is {str(value)[:80]!r}, no number", raw=str(value)[:RAW_BYTES]
         ) from None
     if not math.isfinite(number) or number < 0:
         return None

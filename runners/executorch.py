@@ -15,7 +15,7 @@ from typing import Any
 
 from farm.core.artifact import LogitsRef, ObjectRef, Sdk
 from farm.core.device import DeviceFacts
-from farm.core.errors import BadOutput, RunnerCrashed, RunnerError
+from farm.core.errors import RAW_BYTES, BadOutput, RunnerCrashed, RunnerError
 from farm.core.runtime import (
     OWN,
     PLAIN,
@@ -34,7 +34,7 @@ from farm.paths import native_cache, toolchain_root
 from runners.build.native import NativeBuild
 from runners.build.ways import Places, native_build
 from runners.given import refuse
-from runners.output.printed import RAW_BYTES, json_objects, json_value
+from runners.output.printed import json_objects, json_value
 
 PROTOCOL = 1
 REQUEST = "request.json"
@@ -255,7 +255,7 @@ def _profile(line: Mapping[str, Any]) -> ProfileRef:
 
 
 def _word(value: object) -> str:
-    """A name out of a device's mouth, fit for reports and terminals."""
+    """A name that a device printed, made fit for reports and terminals."""
     text = str(value)
     if not text.isprintable() or len(text) > 200:
         raise ValueError(f"a name that can't be printed: {text[:40]!r}")

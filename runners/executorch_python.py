@@ -59,7 +59,7 @@ class ExecutorchPythonRunner(ExecutorchRunner):
             abi=abi,
             sha256=ref.sha256,
             files=(DeployFile(ref, _SCRIPT.name),),
-            # Bytecode of libraries is the device's business; ours must leave nothing behind.
+            # Python may keep bytecode of libraries; of our script nothing may stay on the device.
             argv=(self._python, "-B", _SCRIPT.name),
             env=self._env,
         )

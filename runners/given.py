@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from farm.core.abi import abi_of_elf
 from farm.core.artifact import ObjectRef, Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import ConfigError, DeviceUnfit, RunnerError
 from farm.core.runtime import PLAIN, BuildVariant, DeployFile, Hello, RunnerBuild, RunnerSpec
 
-#: ELF e_machine to ABI, in Android's terms.
-_MACHINES = {3: "x86", 40: "armeabi-v7a", 62: "x86_64", 183: "arm64-v8a", 243: "riscv64"}
 #: More files than any runner has: a folder was named by mistake.
 _MAX_FILES = 500
 
@@ -61,8 +60,10 @@ class GivenRunner:
         )
 
     def files(self, build: RunnerBuild) -> Mapping[str, Path]:
-        """Refuse: who plans the run puts these files into the content store."""
-        raise RunnerError(f"the files of runner {build.name} aren't in the content store")
+        """Refuse: planning puts these files into the content store, no build does."""
+        raise RunnerError(
+            f"the files of runner {build.name} aren't in the content store; run it anew"
+        )
 
     def progress(self, line: bytes) -> tuple[str, int, int] | None:
         """These programs report no progress."""
@@ -114,7 +115,8 @@ def elf_abi(head: bytes) -> str | None:
     if head[:4] != b"\x7fELF" or len(head) < 20:
         return None
     machine = int.from_bytes(head[18:20], "little")
-    return _MACHINES.get(machine, f"ELF machine {machine}")
+    found = abi_of_elf(machine)
+    return found.name if found is not None else f"ELF machine {machine}"
 
 
 def program_of(spec: RunnerSpec, *names: str) -> str | None:

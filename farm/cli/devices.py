@@ -138,7 +138,7 @@ def release(
 
     with hold_command.connected(name, inventory, farm_home()) as connection:
         before = hold_command.release(connection.helper, from_)
-    was = f"it was {before.text}" if before.state == "held" else "nobody had it"
+    was = f"it was {before.text}" if before is not None else "nobody had it"
     show.print_text(f"{name} is free; {was}")
     return 0
 

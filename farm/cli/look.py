@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,15 +9,13 @@ import typer
 from farm.cli import options as o
 from farm.cli import show
 
-_RUNS = Path("runs")
-
 
 def report(
     run: Annotated[str, typer.Argument(help="Run id, `latest` or folder.")] = "latest",
     format_: Annotated[
         str, typer.Option("--format", help="table, json, junit, markdown, html or pytorch.")
     ] = "table",
-    out: o.Out = _RUNS,
+    out: o.Out = o.RUNS,
 ) -> int:
     """Print the report of a run.
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from farm.cli import options as o
 from farm.cli import show
-
-_RUNS = Path("runs")
 
 baseline_app = typer.Typer(
     no_args_is_help=True, help="Named baselines that later runs are compared with."
@@ -24,7 +21,7 @@ def nightly(
     select: o.Select = "",
     set_: o.Set = None,
     cluster: o.Cluster = "local",
-    out: o.Out = _RUNS,
+    out: o.Out = o.RUNS,
     baseline: Annotated[
         str | None, typer.Option(help="Baseline to compare with; default: the config's name.")
     ] = None,
@@ -39,11 +36,10 @@ def nightly(
     First night: `farm nightly CONFIG --allow-no-baseline`, then
     `farm baseline set latest NAME`.
     """
-    from farm.cli.running import print_finished
+    from farm.cli.running import watch
     from farm.commands.nightly import nightly_options
     from farm.paths import farm_home
     from farm.planning.planning import RunOptions
-    from farm.run.run import run_config
 
     options = RunOptions(
         config=config,
@@ -55,17 +51,14 @@ def nightly(
         baseline=baseline,
     )
     options = nightly_options(options, farm_home(), allow_no_baseline=allow_no_baseline)
-    with show.watching(live, as_json=as_json) as emit:
-        finished = run_config(options, farm_home(), emit)
-    print_finished(finished, as_json=as_json)
-    return finished.report.exit_code
+    return watch(options, live, as_json=as_json)
 
 
 @baseline_app.command("set")
 def baseline_set(
     run: Annotated[str, typer.Argument(help="Run id, `latest` or folder.")],
     name: Annotated[str, typer.Argument(help="Name, usually the config's.")],
-    out: o.Out = _RUNS,
+    out: o.Out = o.RUNS,
 ) -> int:
     """Make a run the baseline of that name: its passed cells, without untrusted numbers."""
     from farm import paths
@@ -140,7 +133,7 @@ def history(
 
 @history_app.command("import")
 def history_import(
-    runs: Annotated[list[str], typer.Argument(help="Run ids or folders.")], out: o.Out = _RUNS
+    runs: Annotated[list[str], typer.Argument(help="Run ids or folders.")], out: o.Out = o.RUNS
 ) -> int:
     """Add runs to the index, for example after it was lost."""
     from farm import paths

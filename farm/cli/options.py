@@ -34,6 +34,8 @@ Cluster = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder that run folders are made in.")]
+#: Where run folders are made unless `--out` names another place.
+RUNS = Path("runs")
 Live = Annotated[
     str, typer.Option(help="Live view: `auto` (on a terminal), `on` or `off` (plain lines).")
 ]

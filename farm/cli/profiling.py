@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from farm.cli import options as o
 from farm.cli import show
-
-_RUNS = Path("runs")
 
 
 def profile(
@@ -15,7 +11,7 @@ def profile(
     inventory: o.InventoryFile = None,
     select: o.Select = "",
     set_: o.Set = None,
-    out: o.Out = _RUNS,
+    out: o.Out = o.RUNS,
     live: o.Live = "auto",
     as_json: o.Json = False,
 ) -> int:

@@ -50,10 +50,10 @@ def add(
     Example: `farm quarantine add pixel8 --reason "swollen battery"`
     """
     from farm.paths import farm_home, quarantine_file
-    from farm.site.device.lease import lease_owner
+    from farm.site.device.lease import user_and_host
     from farm.state.health_book import HealthBook
 
-    by = lease_owner("", 1).owner
+    by = user_and_host()
     HealthBook(quarantine_file(farm_home())).add(name, reason, by)
     show.print_text(f"{name} gets no work; release it with: farm quarantine release {name}")
     return 0

@@ -11,9 +11,7 @@ from farm.cli import options as o
 from farm.cli import show
 
 if TYPE_CHECKING:  # keeps `farm --help` quick
-    from farm.run.run import Finished
-
-_RUNS = Path("runs")
+    from farm.planning.planning import RunOptions
 
 
 def run(
@@ -22,7 +20,7 @@ def run(
     select: o.Select = "",
     set_: o.Set = None,
     cluster: o.Cluster = "local",
-    out: o.Out = _RUNS,
+    out: o.Out = o.RUNS,
     resume: Annotated[
         str | None, typer.Option(help="Go on with a run: only cells without a verdict run again.")
     ] = None,
@@ -37,10 +35,8 @@ def run(
 
     Example: `farm run configs/tiny.yaml --inventory lab.yaml --select 'transport=adb'`
     """
-    from farm.paths import farm_home
     from farm.planning.planning import RunOptions
     from farm.run import run_folder
-    from farm.run.run import run_config
 
     options = RunOptions(
         config=config,
@@ -53,23 +49,29 @@ def run(
         baseline=baseline,
         quick=quick,
     )
-    with show.watching(live, as_json=as_json) as emit:
-        finished = run_config(options, farm_home(), emit)
-    print_finished(finished, as_json=as_json)
-    return finished.report.exit_code
+    return watch(options, live, as_json=as_json)
 
 
-def print_finished(finished: Finished, *, as_json: bool) -> None:
-    """Write what a run found: its report as JSON, or the table, the files and the last line."""
+def watch(options: RunOptions, live: str, *, as_json: bool) -> int:
+    """Run a config, show how it goes and what it found; return the exit code.
+
+    With `as_json` the report is printed as JSON, else the table, the files and the last line.
+    """
+    from farm.paths import farm_home
     from farm.reports import renderers
+    from farm.run.run import run_config
     from farm.ui import tables
 
+    with show.watching(live, as_json=as_json) as emit:
+        finished = run_config(options, farm_home(), emit)
+    report = finished.report
     if as_json:
-        show.print_text(renderers.render(finished.report, "json"))
-        return
-    show.print_table(tables.report(finished.report))
+        show.print_text(renderers.render(report, "json"))
+        return report.exit_code
+    show.print_table(tables.report(report))
     show.print_text(f"Reports: {finished.folder}/report.html, report.json, report.md, junit.xml")
-    show.print_text(finished.report.verdict_line)
+    show.print_text(report.verdict_line)
+    return report.exit_code
 
 
 def plan(

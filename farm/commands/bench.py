@@ -116,7 +116,7 @@ async def _bench(request: BenchRequest, home: Path, emit: Emit) -> BenchResult:
     several = EnergyReport(None, reason="several numbers of threads: measure one for its energy")
     return BenchResult(
         device=device,
-        performance=tuple(row for rows, _said in judged for row in rows),
+        performance=tuple(row for rows, _conditions in judged for row in rows),
         peak_rss_bytes=max(peaks, default=None),
         energy=energy_report(results[0]) if len(results) == 1 else several,
         # Of several numbers of threads the last one's, as with a device looked at afterwards.

@@ -26,13 +26,14 @@ from typing import Literal
 import psutil
 
 from farm.clock import Deadline
+from farm.core.abi import BUILT
 from farm.core.errors import ConnectError, FarmError
 from farm.host.limits import Limits, read_limits
 from farm.host.ssh_agent import agent_keys
 from farm.paths import model_cache, native_cache, store_root
 from farm.run.journal import NETWORK_FILE_SYSTEMS, file_system_type
 from farm.store.objects import ContentStore
-from runners.build.compiler import TARGETS, find_compiler, host_abi
+from runners.build.compiler import cross_package, cross_variable, find_compiler, host_abi
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def compiler(_home: Path) -> Check:
         words = [*found.command, "-std=c++17", str(source), "-o", str(source.with_suffix(""))]
         done = _ask(words)
     if done.returncode != 0:
-        why = (done.stderr.strip() or "it said nothing").splitlines()[0]
+        why = (done.stderr.strip() or "no output").splitlines()[0]
         detail = f"{found.identity} can't build a C++17 program: {why}"
         return Check("compiler", "error", detail, remedy)
     return Check("compiler", "ok", f"{found.identity} builds C++17")
@@ -147,7 +148,7 @@ def cross_compiler(_home: Path) -> Check:
     """Compilers for devices of another instruction set."""
     name = "cross compiler"
     mine = platform.machine()
-    others = [abi for abi, target in TARGETS.items() if target.machine != mine]
+    others = [abi for abi, target in BUILT.items() if target.machine != mine]
     found, missing = [], []
     for abi in others:
         try:
@@ -155,9 +156,11 @@ def cross_compiler(_home: Path) -> Check:
         except FarmError:
             missing.append(abi)
     if missing:
-        commands = ", ".join(f"apt-get install {TARGETS[abi].package}" for abi in missing)
+        commands = ", ".join(f"apt-get install {cross_package(BUILT[abi])}" for abi in missing)
         detail = f"none for {', '.join(missing)}: such devices can't be served from here"
-        return Check(name, "warn", detail, f"{commands}, or set {TARGETS[missing[0]].variable}")
+        return Check(
+            name, "warn", detail, f"{commands}, or set {cross_variable(BUILT[missing[0]])}"
+        )
     return Check(name, "ok", "; ".join(found))
 
 
@@ -293,7 +296,7 @@ def shared_memory(_home: Path) -> Check:
 
 
 def clock(_home: Path) -> Check:
-    """The system clock: not before our own files, and synchronised where that can be told."""
+    """The system clock: not before our own files, and synchronised where that can be read."""
     written = max(path.stat().st_mtime for path in Path(__file__).parents[1].glob("*.py"))
     behind_s = written - time.time()
     remedy = "timedatectl set-ntp true, or set the clock"

@@ -73,20 +73,7 @@ async def _export(
         emit(TaskStarted("export", name, estimates.get(task.task_id)))
 
         def on_stage(event: StageEvent) -> None:
-            elapsed = time.monotonic() - started
-            emit(
-                TaskProgress(
-                    "export",
-                    name,
-                    event.name,
-                    event.index,
-                    event.count,
-                    elapsed,
-                    event.detail,
-                    event.done_bytes,
-                    event.total_bytes,
-                )
-            )
+            emit(TaskProgress.of("export", name, event, time.monotonic() - started))
 
         try:
             result = await runtime.pool.run(task, on_stage)

@@ -1,7 +1,7 @@
-"""People and runs share one lease: hold a device, give it back, or work on it in a shell.
+"""A person's hold of a device: take it, give it back, or work on the device in a shell.
 
-The truth is the lease on the device, so every host that runs farm sees a hold, and it lasts
-when this process has ended.
+The hold is a file on the device. So every host that runs farm sees it, no run gets the device
+meanwhile, and it lasts when this process has ended.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 
 from farm.config.load import load_inventory
 from farm.core.errors import DeviceError, LeaseError, TransportError
-from farm.core.lease_text import HOLD_RUN
+from farm.core.lease import Hold, Lease
 from farm.core.printable import one_line
 from farm.planning.devices import find_entry
 from farm.site.device.connection import Connection
-from farm.site.device.helper import DeviceHelper, LeaseOwner, LeaseState
-from farm.site.device.lease import RENEW_AFTER_S, TTL_S, lease_owner
+from farm.site.device.helper import DeviceHelper
+from farm.site.device.lease import RENEW_AFTER_S, TTL_S, user_and_host
 from farm.transports.interactive import shell_argv
 
 log = logging.getLogger(__name__)
@@ -43,23 +43,19 @@ def connected(name: str, inventory: Path | None, home: Path) -> Iterator[Connect
         connection.close()
 
 
-def us() -> LeaseOwner:
-    """Return who we are, as a holder."""
-    return lease_owner(HOLD_RUN, 1)
-
-
-def hold(helper: DeviceHelper, for_s: float, reason: str) -> LeaseState:
+def hold(helper: DeviceHelper, for_s: float, reason: str) -> Hold:
     """Take a device for a person; one that we hold already is held from now on for `for_s`.
 
     Raises:
         LeaseError: Somebody else has it; the message says who, why and how long.
         TransportError: It can't be reached.
     """
-    helper.take_lease(us(), for_s, reason=one_line(reason, REASON_LENGTH))
-    return helper.show_lease()
+    taken = Hold(user_and_host(), one_line(reason, REASON_LENGTH), for_s)
+    helper.take_hold(taken)
+    return taken
 
 
-def release(helper: DeviceHelper, owner: str | None) -> LeaseState:
+def release(helper: DeviceHelper, owner: str | None) -> Lease | Hold | None:
     """Give a device back; with `owner`, whatever that owner has. Returns what was before.
 
     Raises:
@@ -67,13 +63,13 @@ def release(helper: DeviceHelper, owner: str | None) -> LeaseState:
         TransportError: It can't be reached.
     """
     before = helper.show_lease()
-    if before.state != "held":
-        return before
+    if before is None:
+        return None
     if owner is not None and before.owner != owner:
         raise LeaseError(
             f"{helper.device} isn't {owner}'s: {before.text}", device=helper.device, code="held"
         )
-    if owner is None and (before.owner, before.run_id) != (us().owner, HOLD_RUN):
+    if owner is None and not _is_ours(before):
         raise LeaseError(
             f"{helper.device} is {before.text}; `farm devices release {helper.device} --from"
             f" {before.owner}` ends that, and with it what runs there",
@@ -81,10 +77,15 @@ def release(helper: DeviceHelper, owner: str | None) -> LeaseState:
             code="held",
         )
     if owner is None:
-        helper.release_lease(us())
+        helper.release_hold(user_and_host())
     else:
-        helper.release_from(owner, us())
+        helper.release_from(owner, user_and_host())
     return before
+
+
+def _is_ours(lease: Lease | Hold | None) -> bool:
+    """Whether it is a hold of this person; a run of the same user is another matter."""
+    return isinstance(lease, Hold) and lease.owner == user_and_host()
 
 
 @contextlib.contextmanager
@@ -94,15 +95,14 @@ def borrowed(helper: DeviceHelper, reason: str) -> Iterator[None]:
     Raises:
         LeaseError: Somebody else has it.
     """
-    before = helper.show_lease()
-    if before.state == "held" and (before.owner, before.run_id) == (us().owner, HOLD_RUN):
+    if _is_ours(helper.show_lease()):
         yield
         return
-    helper.take_lease(us(), TTL_S, reason=reason)
+    hold(helper, TTL_S, reason)
     try:
         yield
     finally:
-        helper.release_lease(us())
+        helper.release_hold(user_and_host())
 
 
 def open_shell(connection: Connection) -> int:
@@ -117,10 +117,9 @@ def open_shell(connection: Connection) -> int:
     """
     argv = shell_argv(connection.entry)
     helper = connection.helper
-    before = helper.show_lease()
-    if before.state == "held" and (before.owner, before.run_id) == (us().owner, HOLD_RUN):
+    if _is_ours(helper.show_lease()):
         return _attended(argv)
-    helper.take_lease(us(), TTL_S, reason="shell")
+    hold(helper, TTL_S, "shell")
     ended = threading.Event()
     keeper = threading.Thread(target=_keep, args=(connection, ended), daemon=True)
     keeper.start()
@@ -131,7 +130,7 @@ def open_shell(connection: Connection) -> int:
         keeper.join(timeout=RENEW_AFTER_S)
         fresh = connection.reopen()
         try:
-            fresh.helper.release_lease(us())
+            fresh.helper.release_hold(user_and_host())
         except DeviceError as error:
             log.warning("not released, it expires within %.0f s: %s", TTL_S, error)
         finally:
@@ -154,7 +153,7 @@ def _keep(connection: Connection, ended: threading.Event) -> None:
     while not ended.wait(RENEW_AFTER_S):
         fresh = connection.reopen()
         try:
-            fresh.helper.take_lease(us(), TTL_S, reason="shell")
+            hold(fresh.helper, TTL_S, "shell")
         except LeaseError as error:
             log.warning("%s is no longer yours: %s", connection.entry.name, error)
             return

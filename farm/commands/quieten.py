@@ -1,7 +1,7 @@
 """Make a device quiet for measurements and put everything back later.
 
 The old values are kept in FARM_HOME before the first one is changed, by the device's identity;
-preparing again never takes a prepared value for an old one.
+a second preparation keeps them and doesn't store the prepared values as old ones.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def prepare(connection: Connection, home: Path) -> list[Change]:
     settings = settings_of(facts, raw.probe)
     if not settings:
         raise ConfigError(
-            f"{connection.entry.name} has nothing to prepare: its kernel tells no CPU governor"
+            f"{connection.entry.name} has nothing to prepare: its kernel shows no CPU governor"
         )
     transport = connection.transport
     found: dict[str, str] = {}

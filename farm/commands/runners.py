@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import runners
+from farm.core.abi import BUILT, abi_of_machine
 from farm.core.artifact import Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import DeviceUnfit, RunnerError, UnknownName
@@ -17,13 +18,11 @@ from runners.build.android import android_way
 from runners.build.compiler import find_compiler
 from runners.build.native import cached_builds
 
-#: What this machine calls itself, in Android's terms.
-_ABIS = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64-v8a", "arm64": "arm64-v8a"}
 _ANDROID = "android-"
 _NATIVE = "executorch"
 #: Where the other kinds come from.
 _GIVEN = "yours: described under `runners` of a config"
-_KNOWN = ("x86_64", "arm64-v8a", f"{_ANDROID}arm64-v8a", f"{_ANDROID}x86_64")
+_KNOWN = (*BUILT, *(f"{_ANDROID}{abi}" for abi in sorted(BUILT)))
 
 
 def build(target: str, home: Path, say: Callable[[str], None]) -> RunnerBuild:
@@ -38,7 +37,7 @@ def build(target: str, home: Path, say: Callable[[str], None]) -> RunnerBuild:
         UnknownName: Nobody builds for that ABI.
         RunnerError: It failed; says what is missing and how to get it.
     """
-    wanted = target or _ABIS.get(platform.machine(), platform.machine())
+    wanted = target or abi_of_machine(platform.machine()) or platform.machine()
     if wanted not in _KNOWN:
         raise UnknownName(
             f"no runner for ABI {wanted!r}; there are {', '.join(_KNOWN)}", known=_KNOWN
@@ -59,14 +58,14 @@ def build(target: str, home: Path, say: Callable[[str], None]) -> RunnerBuild:
 
 def _news(say: Callable[[str], None]) -> Callable[[str], None]:
     """Pass on a line only when it is another one than before."""
-    said = [""]
+    last = [""]
 
-    def tell(line: str) -> None:
-        if line != said[0]:
-            said[0] = line
+    def report(line: str) -> None:
+        if line != last[0]:
+            last[0] = line
             say(line)
 
-    return tell
+    return report
 
 
 def listing(home: Path) -> list[tuple[str, str, str, str]]:

@@ -1,6 +1,6 @@
-"""The content store of this host as people see it: what is in it, is it intact, what can go.
+"""The content store of this host for people: what is in it, is it intact, what can be removed.
 
-Deciding is farm.core.rules.retention's; what may not be touched is farm.store.fence's.
+farm.core.rules.retention decides what to keep; farm.store.fence knows what is in use.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def verify(home: Path, *, remove: bool) -> Verified:
     damaged: list[Damage] = []
     with _translated(store):
         for item in found.objects:
-            if store.intact(item.sha256) is not False:  # None: removed by somebody meanwhile
+            if store.intact(item.sha256) is not False:  # None: removed meanwhile
                 continue
             if remove:
                 store.remove(item.sha256)
@@ -146,7 +146,7 @@ def collect(home: Path, policy: Policy, *, apply: bool) -> Collected:
         abandoned = store.abandoned()
         temporary_bytes = sum(_size(path) for path in abandoned)
         if apply:
-            # Entries first: one that names a missing object would be a surprise, not a loss.
+            # Entries first: an entry must not outlive its objects.
             for entry in removal.entries:
                 ActionCache(store).forget(entry.key)
             for item in removal.objects:
@@ -187,7 +187,7 @@ def _objects(
 
 
 def _users_of(users: Iterable[StoreUser], used_s: float) -> tuple[str, ...]:
-    """Uses that began before the last touch: each may be the one that touched."""
+    """Uses that began before the last touch of an object: each may have caused it."""
     return tuple(
         f"pid {user.pid} ({user.purpose})" for user in users if user.since_s <= used_s + 0.1
     )

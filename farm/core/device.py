@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
-
-TransportName = Literal["local", "adb", "ssh", "sim"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ class DeviceFacts:
 
     #: ro.serialno, machine-id, or the transport's own name where neither can be read.
     identity: str
-    #: Android's names: x86_64, arm64-v8a, armeabi-v7a, x86, riscv64.
+    #: Android's name; see `farm.core.abi`.
     abi: str
     model: str | None = None
     soc: str | None = None
@@ -110,7 +107,7 @@ USABLE_STATES = ("ready", "leased", "held")
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who has a device now: a person (run id `hold`) or a run."""
+    """A lease or hold as `farm devices --json` shows it; a hold has the run id `hold`."""
 
     owner: str
     run_id: str

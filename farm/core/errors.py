@@ -15,6 +15,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+#: Bytes of unexpected output that an error carries.
+RAW_BYTES = 4096
+
 
 class FarmError(Exception):
     """Root of the tree: a message for people and context for programs.

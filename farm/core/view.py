@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from farm.core.artifact import StageEvent
 from farm.core.events import JobFinished, JobProgress, JobStarted
 from farm.core.result import CellResult
 
@@ -46,6 +47,13 @@ class TaskProgress:
     detail: str = ""
     done_bytes: int | None = None
     total_bytes: int | None = None
+
+    @classmethod
+    def of(cls, kind: str, name: str, event: StageEvent, elapsed_s: float) -> TaskProgress:
+        """Show a pool's event of the task that was started `elapsed_s` ago."""
+        stage = (event.name, event.index, event.count)
+        copied = (event.done_bytes, event.total_bytes)
+        return cls(kind, name, *stage, elapsed_s, event.detail, *copied)
 
 
 @dataclass(frozen=True, slots=True)

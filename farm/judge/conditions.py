@@ -13,7 +13,7 @@ from farm.judge.statistics import most_of
 
 
 def conditions(run: DeviceRunResult, device: Device, guards: Sequence[Guard]) -> dict[str, str]:
-    """Name to text. What wasn't told is left out; why a guard isn't `ok` is at `guard_NAME`."""
+    """Name to text. What wasn't reported is left out; why a guard isn't `ok` is at `guard_NAME`."""
     found = dict(run.conditions)
     if device.facts is not None:
         found.setdefault("device_class", device_class(device.facts, device.entry.labels))
@@ -25,31 +25,31 @@ def conditions(run: DeviceRunResult, device: Device, guards: Sequence[Guard]) ->
         found["launches"] = run.stop.detail
     if run.unpaired:
         found["unpaired"] = run.unpaired
-    found |= _told(run.telemetry) | _waited(run.starts)
+    found |= _worst(run.telemetry) | _waited(run.starts)
     for guard in guards:
         if guard.state != "ok" and guard.detail:
             found[f"guard_{guard.name}"] = guard.detail
     return found
 
 
-def _told(said: Sequence[LaunchTelemetry]) -> dict[str, str]:
-    """The worst that any launch told."""
+def _worst(launches: Sequence[LaunchTelemetry]) -> dict[str, str]:
+    """The worst that any launch reported."""
     found: dict[str, str] = {}
     shares = {
-        "steal": [x.steal for x in said if x.steal is not None],
-        "telemetry_cost": [x.cost for x in said if x.seconds],
+        "steal": [x.steal for x in launches if x.steal is not None],
+        "telemetry_cost": [x.cost for x in launches if x.seconds],
     }
     found |= {name: f"{max(values):.2%}" for name, values in shares.items() if values}
-    idle = [x.idle for x in said if x.idle is not None]
+    idle = [x.idle for x in launches if x.idle is not None]
     if idle:
         found["cpu_idle_least"] = f"{min(idle):.0%}"
-    others = [x.others for x in said if x.others is not None]
+    others = [x.others for x in launches if x.others is not None]
     if others:
         found["other_programs"] = f"{max(others):.2f} cores"
-    loads = [x.load1 for x in said if x.load1 is not None]
+    loads = [x.load1 for x in launches if x.load1 is not None]
     if loads:
         found["load1"] = f"{max(loads):.2f}"
-    points = [point for x in said for point in x.points]
+    points = [point for x in launches for point in x.points]
     kinds = {
         "fixed_work": [min(c.unit_mean_ns or c.unit_ns for c in p.cores) for p in points],
         "wide_work": [
@@ -60,24 +60,24 @@ def _told(said: Sequence[LaunchTelemetry]) -> dict[str, str]:
         "memory_reads": [p.memory_ns for p in points if p.memory_ns is not None],
     }
     found |= {f"{name}_us": _mostly(times) for name, times in kinds.items() if times}
-    throttled = [x.throttled for x in said if x.throttled is not None]
+    throttled = [x.throttled for x in launches if x.throttled is not None]
     if throttled:
         found["cgroup_throttled"] = str(sum(throttled))
-    warm = max((x.hottest for x in said if x.hottest), default=None, key=lambda item: item[1])
+    warm = max((x.hottest for x in launches if x.hottest), default=None, key=lambda item: item[1])
     if warm is not None:
         found["hottest_during"] = f"{warm[0]} {warm[1]:.1f} C"
-    battery = [x.battery_c for x in said if x.battery_c is not None]
+    battery = [x.battery_c for x in launches if x.battery_c is not None]
     if battery:
         found["battery_c_during"] = f"{max(battery):.1f}"
-    states = list(dict.fromkeys(x.battery_status for x in said if x.battery_status))
+    states = list(dict.fromkeys(x.battery_status for x in launches if x.battery_status))
     if states:
         found["battery_status"] = ", ".join(states)
-    for name in sorted({clock.name for x in said for clock in x.clocks}):
-        ceilings = [c for x in said for c in x.clocks if c.name == name]
+    for name in sorted({clock.name for x in launches for clock in x.clocks}):
+        ceilings = [c for x in launches for c in x.clocks if c.name == name]
         low = min(c.lowest_khz for c in ceilings) / 1000
         high = max(c.highest_khz for c in ceilings) / 1000
         found[f"clock_{name}_mhz"] = f"{high:.0f}" if low == high else f"{low:.0f}-{high:.0f}"
-    modes = list(dict.fromkeys(mode for x in said for mode in x.power_modes))
+    modes = list(dict.fromkeys(mode for x in launches for mode in x.power_modes))
     if modes:
         found["power_mode"] = ", ".join(modes)
     return found

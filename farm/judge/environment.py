@@ -44,30 +44,30 @@ def environment_guards(
     facts: DeviceFacts, entry: DeviceEntry, kind: DeviceClass, run: DeviceRunResult
 ) -> list[Guard]:
     """Every guard that a device of this class needs, and others that fired."""
-    said = run.telemetry
+    launches = run.telemetry
     guards = [
         Guard("emulated", "flagged" if facts.emulated else "ok"),
-        hidden_cap(facts, said, run.usual),
-        load(facts, said, run.usual),
+        hidden_cap(facts, launches, run.usual),
+        load(facts, launches, run.usual),
     ]
-    clock = clock_cap(said)
+    clock = clock_cap(launches)
     if kind in ("phone", "board") or clock.state != "unavailable":
         guards.append(clock)
     if kind in ("phone", "board"):
         guards.append(hot_start(run))
     name = f"{facts.model or ''} {facts.soc or ''}".lower()
     if "raspberry" in name:
-        guards.append(under_voltage(said))
+        guards.append(under_voltage(launches))
     if "jetson" in name:
-        guards.append(power_mode(said, dict(entry.labels).get("power_mode")))
+        guards.append(power_mode(launches, dict(entry.labels).get("power_mode")))
     return guards
 
 
-def clock_cap(said: Sequence[LaunchTelemetry]) -> Guard:
+def clock_cap(launches: Sequence[LaunchTelemetry]) -> Guard:
     """The kernel lowered the ceiling of a cluster's clock, or a firmware capped it unseen."""
     highest: dict[str, int] = {}
     lowest: dict[str, int] = {}
-    for launch in said:
+    for launch in launches:
         for clock in launch.clocks:
             highest[clock.name] = max(highest.get(clock.name, 0), clock.highest_khz)
             lowest[clock.name] = min(lowest.get(clock.name, clock.lowest_khz), clock.lowest_khz)
@@ -76,43 +76,43 @@ def clock_cap(said: Sequence[LaunchTelemetry]) -> Guard:
         for name, low in lowest.items()
         if low < (1 - MAX_SLOWDOWN) * highest[name]
     ]
-    if any(_new_bits(launch, _FIRMWARE_CAPS) for launch in said):
+    if any(_new_bits(launch, _FIRMWARE_CAPS) for launch in launches):
         fired.append("capped by the firmware")
-    # Each launch must have told of each cluster: of one that didn't nobody knows.
-    blind = sorted({name for launch in said for name in launch.blind_clocks})
-    known = bool(said) and not blind and all(launch.clocks for launch in said)
+    # Each launch must have reported each cluster, else nothing is known of it.
+    blind = sorted({name for launch in launches for name in launch.blind_clocks})
+    known = bool(launches) and not blind and all(launch.clocks for launch in launches)
     where = f" of {', '.join(blind)}" if blind else ""
     return _decided("clock_cap", fired, known, f"no scaling_max_freq{where}")
 
 
-def hidden_cap(facts: DeviceFacts, said: Sequence[LaunchTelemetry], usual: Usual) -> Guard:
+def hidden_cap(facts: DeviceFacts, launches: Sequence[LaunchTelemetry], usual: Usual) -> Guard:
     """The device gave less than its clocks say: fixed work slowed, a quota, a hypervisor.
 
     Fixed work is compared with its best in this job, and with what was `usual` in earlier ones.
     """
-    points = _points(said)
+    points = _points(launches)
     fired = _slowed(facts, points, usual.cores)
     fired += _kept_from_work(points)
-    for launch in said:
+    for launch in launches:
         count, seconds = launch.throttled or 0, launch.throttled_s
         if count and (seconds is None or seconds > MAX_THROTTLED * launch.seconds):
             fired.append(f"a control group was out of CPU time {count} times")
         if launch.steal is not None and launch.steal > MAX_STEAL:
             fired.append(f"the hypervisor kept {launch.steal:.0%} of the CPU time")
-    known = bool(said) and all(launch.before and launch.after for launch in said)
+    known = bool(launches) and all(launch.before and launch.after for launch in launches)
     return _decided("hidden_cap", fired, known, "no fixed work before and after the launches")
 
 
-def load(facts: DeviceFacts, said: Sequence[LaunchTelemetry], usual: Usual) -> Guard:
+def load(facts: DeviceFacts, launches: Sequence[LaunchTelemetry], usual: Usual) -> Guard:
     """Other programs used the device, or somebody unseen the memory behind its cores."""
-    found = [_others(launch) for launch in said]
+    found = [_others(launch) for launch in launches]
     allowed = max(OTHER_CORES, OTHER_SHARE * (facts.cores or 1))
     fired = [
         f"other programs used {cores:.1f} cores"
         for cores in found
         if cores is not None and cores > allowed
     ]
-    fired += _memory_shared(_points(said), usual)
+    fired += _memory_shared(_points(launches), usual)
     return _decided("load", fired, bool(found) and None not in found, "no CPU times of others")
 
 
@@ -127,19 +127,19 @@ def hot_start(run: DeviceRunResult) -> Guard:
     return _decided("hot_start", fired, known, "no thermal status, zone, or battery with a limit")
 
 
-def under_voltage(said: Sequence[LaunchTelemetry]) -> Guard:
+def under_voltage(launches: Sequence[LaunchTelemetry]) -> Guard:
     """A Raspberry Pi's supply was too weak."""
-    fired = any(_new_bits(launch, _UNDER_VOLTAGE) or launch.voltage_alarm for launch in said)
-    known = bool(said) and all(
-        launch.firmware_bits is not None or launch.voltage_alarm is not None for launch in said
+    fired = any(_new_bits(launch, _UNDER_VOLTAGE) or launch.voltage_alarm for launch in launches)
+    known = bool(launches) and all(
+        launch.firmware_bits is not None or launch.voltage_alarm is not None for launch in launches
     )
     reasons = ["the supply's voltage was too low"] if fired else []
     return _decided("under_voltage", reasons, known, "no get_throttled and no voltage alarm")
 
 
-def power_mode(said: Sequence[LaunchTelemetry], wanted: str | None) -> Guard:
+def power_mode(launches: Sequence[LaunchTelemetry], wanted: str | None) -> Guard:
     """A Jetson's nvpmodel changed, or isn't the mode that the inventory's label asks for."""
-    modes = list(dict.fromkeys(mode for launch in said for mode in launch.power_modes))
+    modes = list(dict.fromkeys(mode for launch in launches for mode in launch.power_modes))
     fired = []
     if len(modes) > 1:
         fired.append(f"nvpmodel changed: {', '.join(modes)}")
@@ -197,8 +197,8 @@ def _memory_shared(points: Sequence[Calibration], usual: Usual) -> list[str]:
     return found
 
 
-def _points(said: Sequence[LaunchTelemetry]) -> list[Calibration]:
-    return [point for launch in said for point in launch.points]
+def _points(launches: Sequence[LaunchTelemetry]) -> list[Calibration]:
+    return [point for launch in launches for point in launch.points]
 
 
 def _kept_from_work(points: Sequence[Calibration]) -> list[str]:
@@ -215,8 +215,8 @@ def _others(launch: LaunchTelemetry) -> float | None:
     """During the launch; of one too short to tell, around it."""
     if launch.others is not None:
         return launch.others
-    told = [point.others for point in launch.points if point.others is not None]
-    return sum(told) / len(told) if told else None
+    shares = [point.others for point in launch.points if point.others is not None]
+    return sum(shares) / len(shares) if shares else None
 
 
 def _new_bits(launch: LaunchTelemetry, bits: int) -> bool:

@@ -125,12 +125,12 @@ def energy_report(run: DeviceRunResult) -> EnergyReport:
     used = decode or parts
     tokens = sum(part.tokens for part in used)
     sources = list(dict.fromkeys(launch.energy_source for launch in run.telemetry))
-    said = "; ".join(source for source in sources if source)
+    text = "; ".join(source for source in sources if source)
     if not tokens:
-        return EnergyReport(None, reason=said or "nothing was timed")
+        return EnergyReport(None, reason=text or "nothing was timed")
     joules = sum(part.joules for part in used)
     seconds = sum(part.seconds for part in used)
-    return EnergyReport(joules / tokens, source=said, mean_w=joules / seconds)
+    return EnergyReport(joules / tokens, source=text, mean_w=joules / seconds)
 
 
 def by_launch(samples: Iterable[SampleReport], arm: Arm = "candidate") -> dict[int, list[float]]:

@@ -157,19 +157,7 @@ class Controller:
         def on_stage(event: StageEvent) -> None:
             if not begun and event.name != "waiting":
                 begun.append(time.monotonic())
-            self._emit(
-                TaskProgress(
-                    kind=kind,
-                    name=name,
-                    stage=event.name,
-                    index=event.index,
-                    count=event.count,
-                    elapsed_s=time.monotonic() - started,
-                    detail=event.detail,
-                    done_bytes=event.done_bytes,
-                    total_bytes=event.total_bytes,
-                )
-            )
+            self._emit(TaskProgress.of(kind, name, event, time.monotonic() - started))
 
         running = asyncio.ensure_future(self._pool.run(task, on_stage))
         self._tasks[task.task_id] = running

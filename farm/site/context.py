@@ -20,7 +20,7 @@ class Limits:
     stale_s: float = 45.0
     #: One long poll; its connection has to answer soon after.
     poll_s: float = 5.0
-    #: How long a lost device is looked for. Less than `stale_s`, or nothing would be left there.
+    #: How long a lost device is looked for. Less than `stale_s`: its job is ended after that.
     reconnect_s: float = 30.0
     #: All of the clean-up after a failure, and after a cancellation.
     clean_s: float = 12.0

@@ -105,10 +105,10 @@ def in_quarantine(device: Device, quarantine: Quarantine) -> Device:
     """Return the device as one that gets no work."""
     later = " (a probe after its cooldown releases it)" if quarantine.until_probe else ""
     remedy = f"farm quarantine release {device.name}"
-    who = "" if quarantine.by == "farm" else f" by {quarantine.by}"
+    by = "" if quarantine.by == "farm" else f" by {quarantine.by}"
     trouble = "" if device.facts is not None else f"; now {device.problem or device.state}"
     since = f"{quarantine.since[:16].replace('T', ' ')} UTC"
-    reason = f"in quarantine{who} since {since}{later}: {quarantine.reason}{trouble}"
+    reason = f"in quarantine{by} since {since}{later}: {quarantine.reason}{trouble}"
     return device.marked("quarantined", f"{reason}: {remedy}", remedy)
 
 

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 #: How often a waiting process looks whether the key is free, seconds.
 LOCK_POLL_S = 0.05
-#: Length of what the holder of a key tells; written at once, so that it is read whole.
+#: Most bytes of progress that the holder of a key writes: one write, so that readers see all.
 NOTE_BYTES = 160
 
 
@@ -91,7 +91,7 @@ class ActionCache:
         self.path(key).unlink(missing_ok=True)
 
     def drop_locks(self) -> None:
-        """Remove every lock file; only while the fence is held alone and nobody is in use."""
+        """Remove every lock file; only while the fence is held alone and no use is alive."""
         for path in (self.store.root / "locks").glob("*"):
             path.unlink(missing_ok=True)
 
@@ -164,15 +164,15 @@ class ActionCache:
         finally:
             os.close(handle)
 
-    def tell(self, key: str, text: str) -> None:
-        """Let those who wait for a key that we hold know how far we are."""
+    def write_progress(self, key: str, text: str) -> None:
+        """Show processes that wait for a key of ours how far its work is."""
         line = text.encode("utf-8", "replace")[:NOTE_BYTES].ljust(NOTE_BYTES)
         # Only for people to read: a full disk is for the work itself to find.
         with contextlib.suppress(OSError), self._lock_path(key).open("r+b", buffering=0) as file:
             file.write(line)
 
-    def told(self, key: str) -> str:
-        """Return what the holder of a key said last; empty when it said nothing."""
+    def read_progress(self, key: str) -> str:
+        """Return what the holder of a key wrote last; empty when it wrote nothing."""
         with contextlib.suppress(OSError):
             return self._lock_path(key).read_bytes().decode("utf-8", "ignore").strip()
         return ""
@@ -188,14 +188,14 @@ def runner_key(sha256: str) -> str:
 
 def _acquire(handle: int, on_wait: Callable[[float], None] | None) -> None:
     started = time.monotonic()
-    told = -1.0
+    reported_s = -1.0
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             waited = time.monotonic() - started
-            if on_wait is not None and waited - told >= 1.0:
-                told = waited
+            if on_wait is not None and waited - reported_s >= 1.0:
+                reported_s = waited
                 on_wait(waited)
             time.sleep(LOCK_POLL_S)
         else:

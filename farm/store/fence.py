@@ -113,7 +113,7 @@ class Fence:
 
 
 def lock_is_free(handle: int) -> bool:
-    """Take the lock of an open file if nobody has it, until the file is closed."""
+    """Take the lock of an open file if it is free, until the file is closed."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -88,7 +88,7 @@ def compare(task: CompareTask, home: Path, emit: Emit, stop: threading.Event) ->
 
     Raises:
         StoreError: Logits are missing or damaged.
-        BadOutput: Logits have another shape than the runner said.
+        BadOutput: Logits have another shape than the runner reported.
         FarmError: The eager logits of an answer couldn't be computed.
     """
     store = ContentStore(paths.store_root(home))

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 Emit = Callable[[StageEvent], None]
 A = TypeVar("A", orders.ExportAnswer, orders.ReferenceAnswer, orders.InstallAnswer)
 
-#: A worker that is told to end gets this long before it is killed, seconds.
+#: Time between the request to end and the kill of a worker, seconds.
 _TERMINATE_S = 0.5
 #: Lines of a worker's standard error that an error message quotes.
 _TAIL_LINES = 15
@@ -79,7 +79,7 @@ def export(task: ExportTask, home: Path, emit: Emit, stop: threading.Event) -> E
     actions, action = ActionCache(store), f"export-{key}"
 
     def telling(event: StageEvent) -> None:
-        actions.tell(action, _told(event))
+        actions.write_progress(action, _progress_text(event))
         emit(event)
 
     def work() -> ExportResult:
@@ -92,7 +92,7 @@ def export(task: ExportTask, home: Path, emit: Emit, stop: threading.Event) -> E
             _adopt(store, staging, answer.files)
             return answer.result
 
-    on_wait = waiting(emit, stop, told=lambda: actions.told(action))
+    on_wait = waiting(emit, stop, progress=lambda: actions.read_progress(action))
     result, hit = actions.cached(action, ExportResult, work, on_wait)
     # One artifact may serve several names: the one that was asked for is what is reported.
     bundle = replace(
@@ -311,7 +311,7 @@ def _ended_early(process: subprocess.Popen[str], tail: list[str], order: orders.
     killed = " (was this machine out of memory?)" if code == -signal.SIGKILL else ""
     return ExportError(
         f"{_name(order)}: the worker ended with {why}{killed}."
-        f" It said: {''.join(tail).strip() or 'nothing'}",
+        f" Its last output: {''.join(tail).strip() or 'nothing'}",
         code=code,
     )
 
@@ -349,7 +349,7 @@ def _bytes_stage(emit: Emit, stop: threading.Event, started: float) -> Callable[
     return on_bytes
 
 
-def _told(event: StageEvent) -> str:
+def _progress_text(event: StageEvent) -> str:
     """How far an export is, for those who wait for it."""
     done = f" {event.index}/{event.count}" if event.count else ""
     return f"pid {os.getpid()}: {event.name}{done}{f' ({event.detail})' if event.detail else ''}"
@@ -359,7 +359,7 @@ def waiting(
     emit: Emit,
     stop: threading.Event,
     detail: str = "another process works on it",
-    told: Callable[[], str] = lambda: "",
+    progress: Callable[[], str] = lambda: "",
 ) -> Callable[[float], None]:
     """Show the wait for another process that works on the same key, and allow to end it.
 
@@ -367,15 +367,15 @@ def waiting(
         emit: Takes progress.
         stop: Set to end the wait.
         detail: What is waited for.
-        told: How far the other process is, as it says.
+        progress: How far the other process is, in its own words.
     """
 
     def on_wait(seconds: float) -> None:
         if stop.is_set():
             raise Interrupted("cancelled while another process works on the same thing")
-        progress = told()
-        text = f"{detail}: {progress}" if progress else detail
-        emit(StageEvent("waiting", 0, 0, seconds, text))
+        text = progress()
+        shown = f"{detail}: {text}" if text else detail
+        emit(StageEvent("waiting", 0, 0, seconds, shown))
 
     return on_wait
 

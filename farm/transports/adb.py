@@ -13,7 +13,7 @@ import re
 import stat as stat_bits
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,9 +42,10 @@ from farm.transports.adb_devices import state_of as listed_state
 from farm.transports.adb_shell import STDIN_BYTES, ShellSession, Source, bytes_source
 from farm.transports.adb_sync import SyncSession
 from farm.transports.adb_wire import Patience, ServerRefused, Stream
-from farm.transports.files import LocalSink, check_offset, reading, require_written
+from farm.transports.files import LocalSink, check_offset, reading, require_regular, require_written
 from farm.transports.gate import Gate
-from farm.transports.output import Meter, Output
+from farm.transports.limits import ANSWER_S, KILL_CLOSING_S
+from farm.transports.output import Meter, Output, ignore
 
 _log = logging.getLogger(__name__)
 
@@ -52,11 +53,9 @@ DEFAULT_ROOT = "/data/local/tmp/farm"
 _CONNECT_S = 10.0
 #: Files of this size and more leave what arrived when their push breaks.
 _GUARDED_BYTES = 4 << 20
-#: Limit of one question to a device that should answer at once.
-_ANSWER_S = 7.0
 _REMOVAL_POLL_S = 0.02
-#: What ending a remote program may take: after a timeout, and when the user closes.
-_KILL_S, _KILL_CLOSING_S = 3.0, 0.5
+#: What ending a remote program may take, seconds.
+_KILL_S = 3.0
 #: After waiting in vain for so long, the server's connection to a TCP device is given up.
 _FORGET_S = 5.0
 _TCP_SERIAL = re.compile(r"(\[[0-9A-Fa-f:]+\]|[\w.-]+):\d+\Z")
@@ -144,12 +143,8 @@ class AdbTransport:
             self._sync() as sync,
             LocalSink(local, remote, max_bytes=max_bytes, device=self._device) as sink,
         ):
-            found = sync.stat(remote, self._answering())
-            if found is None:
-                raise self._error(f"{remote}: No such file or directory")
-            if not stat_bits.S_ISREG(found[1]):
-                raise self._error(f"{remote} isn't a regular file")
-            sink.check_size(found[0].size_bytes)
+            found = require_regular(sync.stat(remote, self._answering()), remote, self._device)
+            sink.check_size(found.size_bytes)
             sync.receive(remote, sink, meter, patience)
         meter.finish()
 
@@ -180,7 +175,7 @@ class AdbTransport:
                     patience,
                 )
         except BaseException as error:
-            # A silent device takes no order to end a program either.
+            # A silent device wouldn't answer the request to end a program either.
             silent = isinstance(error, DeviceLost) and error.context.get("silent")
             if pids.pid is not None and not silent:
                 self._end_remote(pids.pid)
@@ -202,7 +197,7 @@ class AdbTransport:
                 self._send_guarded(source, remote, mode, meter, patience)
         except StorageFull:
             # adbd removes it after its stream was closed, and would remove the next push's too.
-            removed = Deadline(_ANSWER_S)
+            removed = Deadline(ANSWER_S)
             while self.stat(remote) is not None and not removed.passed:
                 time.sleep(_REMOVAL_POLL_S)
             raise
@@ -221,7 +216,7 @@ class AdbTransport:
 
             def end(word: bytes) -> int:
                 limit = self._answering()
-                return guard.communicate(bytes_source(word), _ignore, output.add_stderr, limit)
+                return guard.communicate(bytes_source(word), ignore, output.add_stderr, limit)
 
             try:
                 with self._sync() as sync:
@@ -231,7 +226,7 @@ class AdbTransport:
                         remote,
                         meter,
                         patience,
-                        on_begun=lambda: guard.tell(b"hold\n", self._answering()),
+                        on_begun=lambda: guard.send_input(b"hold\n", self._answering()),
                     )
             except (TransferError, StorageFull):
                 end(b"drop\n")
@@ -270,7 +265,7 @@ class AdbTransport:
         parent = posixpath.dirname(remote) or "."
         found = sync.stat(parent, self._answering())
         if found is None or not stat_bits.S_ISDIR(found[1]):
-            raise self._error(f"{remote}: there is no folder {parent}")
+            raise TransferError(f"{remote}: there is no folder {parent}", device=self._device)
 
     @contextmanager
     def _sync(self) -> Iterator[SyncSession]:
@@ -299,11 +294,8 @@ class AdbTransport:
             except ServerRefused as again:
                 raise self._unreachable(f"adb device {self._serial}: {again}") from again
         try:
-            yield stream
-        except DeviceLost as error:
-            if self._gate.closed and not closing:
-                raise self._gate.lost() from error
-            raise
+            with nullcontext() if closing else self._gate.explaining():
+                yield stream
         finally:
             self._gate.release(stream.interrupt, stream.close)
 
@@ -355,9 +347,8 @@ class AdbTransport:
     def _probe(self) -> None:
         """Ask the device anything; it answers from adbd itself, without starting a program."""
         try:
-            with self._stream(b"sync:", Deadline(_ANSWER_S)) as stream:
-                patience = Patience(self._device, "a question", deadline=Deadline(_ANSWER_S))
-                SyncSession(stream, self._device).stat("/", patience)
+            with self._stream(b"sync:", Deadline(ANSWER_S)) as stream:
+                SyncSession(stream, self._device).stat("/", self._answering())
         except TransportError as error:
             raise DeviceLost(
                 f"{self._device} doesn't answer any more: {error}",
@@ -367,13 +358,13 @@ class AdbTransport:
 
     def _end_remote(self, pid: int) -> None:
         """End a program that we no longer wait for; a lost device keeps it."""
-        limit = Deadline(_KILL_CLOSING_S if self._gate.closed else _KILL_S)
+        limit = Deadline(KILL_CLOSING_S if self._gate.closed else _KILL_S)
         patience = Patience(self._device, "ending a program", deadline=limit)
         service = b"shell,v2,raw:" + command_line.kill_line(pid)
         try:
             with self._stream(service, limit, closing=True) as stream:
                 session = ShellSession(stream, self._device)
-                session.communicate(bytes_source(b""), _ignore, _ignore, patience)
+                session.communicate(bytes_source(b""), ignore, ignore, patience)
         except TransportError as error:
             _log.warning("%s: process %d may still run there: %s", self._device, pid, error)
 
@@ -381,14 +372,7 @@ class AdbTransport:
         return Patience(self._device, what, stall_s=stall_s, probe=self._probe)
 
     def _answering(self) -> Patience:
-        return Patience(self._device, "a question", deadline=Deadline(_ANSWER_S))
-
-    def _error(self, text: str) -> TransferError:
-        return TransferError(text, device=self._device)
+        return Patience(self._device, "a question", deadline=Deadline(ANSWER_S))
 
     def _unreachable(self, text: str, **context: str) -> ConnectError:
         return ConnectError(f"{self._device}: {text}", device=self._device, **context)
-
-
-def _ignore(_: bytes) -> None:
-    """Drop output that says nothing."""

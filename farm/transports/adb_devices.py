@@ -1,4 +1,4 @@
-"""What an adb server says of its devices: the list, each state's remedy, connecting.
+"""What an adb server reports of its devices: the list, each state's remedy, connecting.
 
 Parsing is pure. adbutils carries an `adb` program for machines that have none.
 """
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _DEFAULT_PORT = 5037
 _START_S = 20.0
 _LIST_S = 5.0
-#: How long a device that was just connected may take to say who it is.
+#: How long a device that was just connected may take to identify itself.
 _SETTLE_S = 1.5
 #: States whose name is one word; `no permissions` goes on with a free text.
 _REMEDIES = {
@@ -46,7 +46,7 @@ _REMEDIES = {
 }
 
 
-#: How a question to a server fails: nobody listens, it refuses, or it speaks another protocol.
+#: How a question to a server fails: none listens, it refuses, or it speaks another protocol.
 _FAILURES = (OSError, ServerRefused, TransportError, ValueError)
 #: States that a TCP device may leave by being connected, or by itself in a moment.
 CONNECTABLE = ("absent", "offline", "connecting", "authorizing")
@@ -118,7 +118,7 @@ def server_address(setting: str | None) -> tuple[str, int]:
 
 
 def attached(server: str | None = None, *, start: bool = True) -> tuple[AttachedDevice, ...]:
-    """List what hangs on an adb server, usable or not.
+    """List the devices of an adb server, usable or not.
 
     Args:
         server: `host:port`; None is the default server.
@@ -166,22 +166,22 @@ def ensure_server(address: tuple[str, int]) -> None:
         )
     program = adb_program()
     _log.info("starting an adb server at %s with %s", _spell(address), program)
-    # The server lives on and would keep a pipe open: a file takes what it says.
-    with tempfile.TemporaryFile() as said:
+    # The server keeps running and would keep a pipe open, so its output goes to a file.
+    with tempfile.TemporaryFile() as output:
         try:
             done = subprocess.run(
                 [program, "-P", str(address[1]), "start-server"],
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 timeout=_START_S,
                 check=False,
                 start_new_session=True,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ConnectError(f"{program} start-server: {error}") from error
-        said.seek(0)
-        text = said.read().decode("utf-8", "replace").strip()
+        output.seek(0)
+        text = output.read().decode("utf-8", "replace").strip()
     if done.returncode != 0 or not listens(address):
         raise ConnectError(f"{program} start-server failed: {text}")
 
@@ -228,7 +228,9 @@ def bring_online(address: tuple[str, int], serial: str, timeout_s: float) -> str
     deadline = Deadline(timeout_s)
     lock = _connecting[address, serial]
     if not lock.acquire(timeout=max(0.1, deadline.remaining_s)):
-        raise ConnectError(f"adb connect {serial}: no answer to somebody else who connects it")
+        raise ConnectError(
+            f"adb connect {serial}: another process is connecting it and gets no answer; try again"
+        )
     try:
         state = state_of(address, serial)
         if state in CONNECTABLE:
@@ -262,12 +264,14 @@ def _connect(address: tuple[str, int], serial: str, *, again: bool, deadline: De
             if again:
                 with contextlib.suppress(ServerRefused):  # it is gone already
                     _ask(address, f"host:disconnect:{serial}", deadline)
-            said = _ask(address, f"host:connect:{serial}", deadline)
+            answer = _ask(address, f"host:connect:{serial}", deadline)
         except _FAILURES as error:
-            raise ConnectError(f"adb connect {serial}: no answer ({error})") from error
-        # It calls a failure a success: only the text tells.
-        if not said.startswith(("connected to", "already connected to")):
-            raise ConnectError(f"adb connect {serial}: {said.strip()}")
+            raise ConnectError(
+                f"adb connect {serial}: no answer ({error}); is it on and reachable?"
+            ) from error
+        # The server reports success for failures too: only the text shows them.
+        if not answer.startswith(("connected to", "already connected to")):
+            raise ConnectError(f"adb connect {serial}: {answer.strip()}")
         state = _settled(address, serial, Deadline(min(_SETTLE_S, max(0.0, deadline.remaining_s))))
         if state == "device":
             return

@@ -48,7 +48,7 @@ class ShellSession:
         self._device = device
         self._incoming = bytearray()
 
-    def tell(self, data: bytes, patience: Patience) -> None:
+    def send_input(self, data: bytes, patience: Patience) -> None:
         """Send a piece of standard input that more will follow.
 
         Raises:

@@ -92,7 +92,7 @@ class SyncSession:
             mtime = int(os.fstat(source.fileno()).st_mtime) & 0xFFFFFFFF
             self.stream.send_all(struct.pack("<4sI", b"DONE", mtime), patience)
         except DeviceLost:
-            # adbd closes the stream after it said why.
+            # adbd sends the reason, then closes the stream.
             self._raise_pending(remote, patience)
             raise
         self._expect_okay(remote, patience)

@@ -1,4 +1,4 @@
-"""One stream through an adb server: a socket with patience instead of blocking calls.
+"""One stream through an adb server: a socket that is polled with limits instead of blocking.
 
 Knows the framing of the adb server's requests; not what a device does with a service.
 """
@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from farm.clock import Deadline
-from farm.core.errors import ConfigError, DeviceLost, TransportTimeout
+from farm.core.errors import ConfigError, DeviceLost
+from farm.transports.limits import Wait
 
 #: Longest request that the server's four hexadecimal digits of length can announce.
 _REQUEST_BYTES = 0xFFFF
@@ -25,19 +25,13 @@ class ServerRefused(Exception):
 
 
 @dataclass
-class Patience:
-    """How long to wait for a stream, and what to do when it is quiet.
+class Patience(Wait):
+    """Limits of a wait for a stream, and a probe of the device while the stream is quiet.
 
     A frozen device keeps its place in the server's list and its streams just stop, so a
     quiet stream alone says nothing: `probe` asks the device something else.
     """
 
-    device: str
-    #: What is waited for, for messages.
-    what: str
-    deadline: Deadline | None = None
-    #: Longest time without a byte; None where silence is normal.
-    stall_s: float | None = None
     #: Raises DeviceLost when the device doesn't answer.
     probe: Callable[[], None] | None = None
     _last_byte: float = field(default_factory=time.monotonic)
@@ -48,41 +42,30 @@ class Patience:
 
         Raises:
             TransportTimeout: The deadline passed, or nothing moved for `stall_s`.
-            DeviceLost: The probe found that nobody answers, or the stream was closed.
+            DeviceLost: The probe got no answer, or the stream was closed.
         """
         self._last_byte = self._asked = time.monotonic()
         while True:
             ready = stream.poll(read=read, write=write, timeout_s=self._next_s())
             if any(ready):
                 return ready
-            self._check(stream)
+            self.check(self._last_byte)
+            self._ask_if_quiet(stream)
 
     def _next_s(self) -> float:
-        limits = [3600.0]
-        if self.deadline is not None:
-            limits.append(self.deadline.remaining_s)
+        limits = [self.left_s(3600.0)]
         if self.stall_s is not None:
             limits.append(self._last_byte + self.stall_s - time.monotonic())
         if self.probe is not None:
             limits.append(self._asked + QUIET_S - time.monotonic())
         return max(0.0, min(limits))
 
-    def _check(self, stream: Stream) -> None:
-        now = time.monotonic()
-        if self.deadline is not None and self.deadline.passed:
-            raise TransportTimeout(
-                f"{self.what} on {self.device} didn't end within {self.deadline.seconds:g} s",
-                device=self.device,
-            )
-        if self.stall_s is not None and now - self._last_byte >= self.stall_s:
-            raise TransportTimeout(
-                f"{self.what} on {self.device} stalled for {self.stall_s:g} s", device=self.device
-            )
-        if self.probe is not None and now - self._asked >= QUIET_S:
+    def _ask_if_quiet(self, stream: Stream) -> None:
+        if self.probe is not None and time.monotonic() - self._asked >= QUIET_S:
             try:
                 self.probe()
             except DeviceLost:
-                # What it sent while we asked is proof of life too.
+                # Bytes that arrived during the probe show that the device is alive too.
                 if not stream.poll(read=True, write=False, timeout_s=0)[0]:
                     raise
             self._asked = time.monotonic()
@@ -201,7 +184,7 @@ class Stream:
         raise ServerRefused(self.read_exactly(size, patience).decode("utf-8", "replace"))
 
     def interrupt(self) -> None:
-        """Wake whoever waits, from any thread; the owner still has to close."""
+        """End every wait on the stream, from any thread; the owner still has to close it."""
         try:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat as stat_bits
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +94,24 @@ class LocalSink:
 
     def _host_error(self, error: OSError) -> StoreError:
         return StoreError(f"can't write {self._local}: {error.strerror or error}")
+
+
+def require_regular(found: tuple[FileStat, int] | None, remote: str, device: str) -> FileStat:
+    """Refuse to pull what isn't a regular file: a pipe or a device would have no end.
+
+    Args:
+        found: Values and full mode of `remote`; None when there is nothing.
+        remote: The path, for messages.
+        device: Name of the device, for errors.
+
+    Raises:
+        TransferError: There is no such file, or it is something else.
+    """
+    if found is None:
+        raise TransferError(f"{device}: {remote}: No such file or directory", device=device)
+    if not stat_bits.S_ISREG(found[1]):
+        raise TransferError(f"{device}: {remote} isn't a regular file", device=device)
+    return found[0]
 
 
 def check_offset(found: FileStat | None, offset: int, remote: str, device: str) -> None:

@@ -5,10 +5,11 @@ Knows neither what is ended nor how.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from farm.core.errors import DeviceLost
+from farm.core.errors import ConnectError, DeviceLost
 
 
 class Gate:
@@ -74,6 +75,16 @@ class Gate:
         with self._lock:
             for end in self._ends:
                 end()
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Raise `lost` in place of the error of a connection that `close` ended."""
+        try:
+            yield
+        except (ConnectError, DeviceLost) as error:
+            if self._closed:
+                raise self.lost() from error
+            raise
 
     def lost(self) -> DeviceLost:
         """The error of every call that `close` ended."""

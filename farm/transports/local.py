@@ -27,6 +27,8 @@ from farm.transports.output import Meter, Output
 _PIECE_BYTES = 1 << 16
 #: How long a program may be open for writing somewhere before that is an error, seconds.
 _BUSY_S = 5.0
+#: What a look at a file may take, seconds.
+_STAT_S = 10.0
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 #: What a shell answers where the program doesn't exist, and where it can't be started.
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
@@ -58,9 +60,9 @@ class LocalTransport:
     def run(self, command: Command, on_stdout: Callable[[bytes], None] | None = None) -> Completed:
         """Run a program to its end; see `farm.protocols.Transport.run`."""
         check_command(command)
+        self._arrive(command.timeout_s)
         deadline = Deadline(command.timeout_s)
         output = Output(command, self._device, on_stdout)
-        self._gate.check()
         wake_read, wake_write = os.pipe()
 
         def wake() -> None:
@@ -90,7 +92,7 @@ class LocalTransport:
         stall_s: float = 15.0,
     ) -> None:
         """Copy a file to its place; see `farm.protocols.Transport.push`."""
-        del stall_s  # A local disk has no stall that this process could interrupt.
+        self._arrive(stall_s)
         meter = Meter(progress, offset)
         flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if offset else os.O_TRUNC)
         with reading(local, offset) as source:
@@ -120,7 +122,7 @@ class LocalTransport:
         stall_s: float = 15.0,
     ) -> None:
         """Copy a file from its place; see `farm.protocols.Transport.pull`."""
-        del stall_s
+        self._arrive(stall_s)
         meter = Meter(progress)
         with (
             self._source(remote) as source,
@@ -138,7 +140,7 @@ class LocalTransport:
 
     def stat(self, remote: str) -> FileStat | None:
         """Look at a file; see `farm.protocols.Transport.stat`."""
-        self._gate.check()
+        self._arrive(_STAT_S)
         try:
             found = os.stat(remote)
         except (FileNotFoundError, NotADirectoryError):
@@ -223,6 +225,16 @@ class LocalTransport:
             os.close(source)
             raise TransferError(f"{remote} isn't a regular file", device=self._device)
         return os.fdopen(source, "rb")
+
+    def _arrive(self, limit_s: float) -> None:
+        """Called when a call begins that may take `limit_s` without an answer.
+
+        Raises:
+            DeviceLost: `close` was called.
+        """
+        # A local disk has no stall that this process could interrupt.
+        del limit_s
+        self._gate.check()
 
     def _moving(self, count: int) -> None:
         """Called before so many bytes of a file are copied.

@@ -9,11 +9,9 @@ import time
 from collections.abc import Callable
 
 from farm.core.command import Command, Completed
-from farm.core.errors import BadOutput
+from farm.core.errors import RAW_BYTES, BadOutput
 from farm.protocols import ByteProgress
 
-#: Bytes of output that a BadOutput error carries.
-RAW_BYTES = 4096
 #: Least time between two reports of progress.
 PROGRESS_PERIOD_S = 0.2
 
@@ -52,7 +50,7 @@ class Output:
         self._check(self._stderr, "standard error")
 
     def completed(self, exit_code: int) -> Completed:
-        """Close the books: the program ended with this code."""
+        """Return the result of the program, which ended with this code."""
         return Completed(
             exit_code=exit_code,
             stdout=bytes(self._stdout),
@@ -69,6 +67,10 @@ class Output:
                 device=self._device,
                 raw=bytes(buffer[:RAW_BYTES]).decode("utf-8", "replace"),
             )
+
+
+def ignore(_: bytes) -> None:
+    """Drop output that nobody reads."""
 
 
 class Meter:

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from farm.core.command import Command, Completed, FileStat
+from farm.core.command import Command, Completed
 from farm.core.device import DeviceEntry
 from farm.core.errors import ConfigError, ConnectError, DeviceLost, StorageFull, TransportTimeout
 from farm.paths import farm_home
-from farm.protocols import ByteProgress
 from farm.transports.local import LocalTransport
 
 
@@ -103,59 +102,27 @@ class SimTransport(LocalTransport):
 
     def run(self, command: Command, on_stdout: Callable[[bytes], None] | None = None) -> Completed:
         """Run a program, unless the script says that it hangs."""
-        self._arrive(command.timeout_s)
         word = self._script.hang_word
         if word is not None and word in command.argv:
+            self._arrive(command.timeout_s)
             raise self._frozen(command.timeout_s)
         return super().run(command, on_stdout)
-
-    def push(
-        self,
-        local: Path,
-        remote: str,
-        *,
-        mode: int = 0o600,
-        offset: int = 0,
-        progress: ByteProgress | None = None,
-        stall_s: float = 15.0,
-    ) -> None:
-        """Copy a file to its place over the scripted link."""
-        self._arrive(stall_s)
-        super().push(local, remote, mode=mode, offset=offset, progress=progress, stall_s=stall_s)
-
-    def pull(
-        self,
-        remote: str,
-        local: Path,
-        *,
-        max_bytes: int,
-        progress: ByteProgress | None = None,
-        stall_s: float = 15.0,
-    ) -> None:
-        """Copy a file from its place over the scripted link."""
-        self._arrive(stall_s)
-        super().pull(remote, local, max_bytes=max_bytes, progress=progress, stall_s=stall_s)
-
-    def stat(self, remote: str) -> FileStat | None:
-        """Look at a file over the scripted link."""
-        self._arrive(10.0)
-        return super().stat(remote)
 
     def close(self) -> None:
         """End what waits or runs and refuse further calls."""
         self._closing.set()
         super().close()
 
-    def _arrive(self, patience_s: float) -> None:
+    def _arrive(self, limit_s: float) -> None:
         """Cross the link: latency, refusal, silence."""
-        self._gate.check()
+        super()._arrive(limit_s)
         self._calls += 1
         self._pause(self._script.latency_s)
         if self._script.refuse:
             raise ConnectError(f"{self._device}: refuses the connection", device=self._device)
         freeze = self._script.freeze_at_call
         if freeze is not None and self._calls >= freeze:
-            raise self._frozen(patience_s)
+            raise self._frozen(limit_s)
 
     def _moving(self, count: int) -> None:
         super()._moving(count)

@@ -22,10 +22,11 @@ from farm.core.device import DeviceEntry
 from farm.core.errors import ConnectError, DeviceLost, TransferError, TransportError
 from farm.protocols import ByteProgress
 from farm.transports import command_line, ssh_keys, ssh_login
-from farm.transports.files import LocalSink, check_offset, reading, require_written
+from farm.transports.files import LocalSink, check_offset, reading, require_regular, require_written
 from farm.transports.gate import Gate
-from farm.transports.output import Meter, Output
-from farm.transports.ssh_channel import Source, Wait, execute, no_input, open_sftp, sftp_stat
+from farm.transports.limits import ANSWER_S, KILL_CLOSING_S, Wait
+from farm.transports.output import Meter, Output, ignore
+from farm.transports.ssh_channel import Source, execute, no_input, open_sftp, sftp_stat
 from farm.transports.ssh_config import Target, resolve
 from farm.transports.ssh_link import Link, Pulse
 
@@ -33,8 +34,8 @@ _log = logging.getLogger(__name__)
 
 _DEFAULT_ROOT = ".cache/farm"
 _KEEPALIVE_S = 30
-_ANSWER_S = 7.0
-_KILL_S, _KILL_CLOSING_S = 2.0, 0.5
+#: What ending a remote program may take, seconds.
+_KILL_S = 2.0
 _ABSENT = 44
 _STAT_OUTPUT = re.compile(r"(\d+) ([0-9a-fA-F]+) (\d+)\s*\Z")
 
@@ -151,15 +152,11 @@ class SshTransport:
     ) -> None:
         """Read a file of the device; see `farm.protocols.Transport.pull`."""
         meter = Meter(progress)
-        found = self._look(remote)
-        if found is None:
-            raise self._error(f"{remote}: No such file or directory")
-        if not stat_bits.S_ISREG(found[1]):
-            raise self._error(f"{remote} isn't a regular file")
+        found = require_regular(self._look(remote), remote, self._device)
         output = Output(Command(("cat",)), self._device)
         wait = Wait(self._device, f"the pull of {remote}", stall_s=stall_s)
         with LocalSink(local, remote, max_bytes=max_bytes, device=self._device) as sink:
-            sink.check_size(found[0].size_bytes)
+            sink.check_size(found.size_bytes)
 
             def keep(piece: bytes) -> None:
                 sink.write(piece)
@@ -181,10 +178,12 @@ class SshTransport:
         if root != "~" and not root.startswith("~/"):
             return root
         if self._home is None:
-            done = self.run(Command(("sh", "-c", 'echo "$HOME"'), timeout_s=_ANSWER_S))
+            done = self.run(Command(("sh", "-c", 'echo "$HOME"'), timeout_s=ANSWER_S))
             self._home = done.text.rstrip("\n")
             if not done.ok or not self._home.startswith("/"):
-                raise ConnectError(f"{self._device}: its home folder can't be told: set `root`")
+                raise ConnectError(
+                    f"{self._device}: its home folder is unknown: set `root` in the inventory"
+                )
         return self._home + root[1:]
 
     def close(self) -> None:
@@ -196,10 +195,10 @@ class SshTransport:
             if login is not None and pid is not None:
                 # A frozen device never answers, so this must not be waited for.
                 ending = threading.Thread(
-                    target=self._end_remote, args=(login, pid, _KILL_CLOSING_S), daemon=True
+                    target=self._end_remote, args=(login, pid, KILL_CLOSING_S), daemon=True
                 )
                 ending.start()
-                ending.join(_KILL_CLOSING_S)
+                ending.join(KILL_CLOSING_S)
 
         self._gate.close(end_program)
         if login is not None:
@@ -245,11 +244,10 @@ class SshTransport:
         if pulse is not None:
             pulse.calls += 1
         try:
-            yield
-        except DeviceLost as error:
+            with self._gate.explaining():
+                yield
+        except DeviceLost:
             self._drop(login)
-            if self._gate.closed:
-                raise self._gate.lost() from error
             raise
         finally:
             if pulse is not None:
@@ -269,11 +267,10 @@ class SshTransport:
         if login is not None:
             self._drop(login)
         try:
-            login = ssh_login.log_in(self._entry, self._target, self._admit)
-        except ConnectError as error:
+            with self._gate.explaining():
+                login = ssh_login.log_in(self._entry, self._target, self._admit)
+        except TransportError:
             self._forget_links()
-            if self._gate.closed:
-                raise self._gate.lost() from error
             raise
         login.transport.set_keepalive(_KEEPALIVE_S)
         with self._lock:
@@ -315,7 +312,7 @@ class SshTransport:
         wait = Wait(self._device, "ending a program", Deadline(limit_s))
         line = command_line.kill_line(pid)
         try:
-            execute(login, line, no_input, _ignore, _ignore, wait)
+            execute(login, line, no_input, ignore, ignore, wait)
         except TransportError as error:
             _log.warning("%s: process %d may still run there: %s", self._device, pid, error)
 
@@ -327,16 +324,17 @@ class SshTransport:
             if sftp is not None:
                 return sftp_stat(sftp, command_line.file_path(remote), self._device)
         output = Output(Command(("stat",)), self._device)
-        wait = Wait(self._device, "a question", Deadline(_ANSWER_S))
+        wait = Wait(self._device, "a question", Deadline(ANSWER_S))
         line = command_line.stat_line(remote, _ABSENT)
         done = output.completed(self._execute(line, no_input, output, wait))
         if done.exit_code == _ABSENT:
             return None
         found = _STAT_OUTPUT.match(done.text)
         if found is None:
-            raise self._error(
-                f"can't look at {remote}: {done.error_text}. The device needs SFTP "
-                f"(openssh-sftp-server) or the program stat"
+            raise TransferError(
+                f"{self._device}: can't look at {remote}: {done.error_text}. The device needs SFTP "
+                f"(openssh-sftp-server) or the program stat",
+                device=self._device,
             )
         mode = int(found[2], 16)
         return FileStat(int(found[1]), stat_bits.S_IMODE(mode), int(found[3])), mode
@@ -347,10 +345,3 @@ class SshTransport:
             self._sftp = open_sftp(login, self._device)
             self._has_sftp = self._sftp is not None
         return self._sftp
-
-    def _error(self, text: str) -> TransferError:
-        return TransferError(f"{self._device}: {text}", device=self._device)
-
-
-def _ignore(_: bytes) -> None:
-    """Drop output that says nothing."""

@@ -10,19 +10,17 @@ import select
 import stat as stat_bits
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import paramiko
 
-from farm.clock import Deadline
 from farm.core.command import FileStat
 from farm.core.errors import DeviceLost, TransferError, TransportTimeout
 from farm.transports import ssh_burst
+from farm.transports.limits import ANSWER_S, Wait
 from farm.transports.ssh_link import BROKEN, Link
 from farm.transports.ssh_login import Login
 
 _READ_BYTES = 1 << 16
-_ANSWER_S = 7.0
 _OPEN_S = 10.0
 #: How long a full window is waited for before looking round.
 _TICK_S = 0.02
@@ -36,37 +34,6 @@ Source = Callable[[int], bytes]
 def no_input(_: int) -> bytes:
     """Standard input that is empty."""
     return b""
-
-
-@dataclass
-class Wait:
-    """How long a call may take, in total and without a byte."""
-
-    device: str
-    #: What is waited for, for messages.
-    what: str
-    deadline: Deadline | None = None
-    stall_s: float | None = None
-
-    def check(self, moved_at: float) -> None:
-        """Raise when it took too long.
-
-        Raises:
-            TransportTimeout: The deadline passed, or nothing moved for `stall_s`.
-        """
-        if self.deadline is not None and self.deadline.passed:
-            raise TransportTimeout(
-                f"{self.what} on {self.device} didn't end within {self.deadline.seconds:g} s",
-                device=self.device,
-            )
-        if self.stall_s is not None and time.monotonic() - moved_at >= self.stall_s:
-            raise TransportTimeout(
-                f"{self.what} on {self.device} stalled for {self.stall_s:g} s", device=self.device
-            )
-
-    def left_s(self, longest_s: float) -> float:
-        """Time until the deadline, at most so much."""
-        return longest_s if self.deadline is None else min(longest_s, self.deadline.remaining_s)
 
 
 def execute(
@@ -95,7 +62,7 @@ def execute(
                 channel.exec_command(line)
             return _Pump(login, channel, wait).run(source, on_stdout, on_stderr)
         finally:
-            # Of a link that breaks at this moment it can't say goodbye any more.
+            # Closing writes to the link, which may break at this moment.
             with contextlib.suppress(*BROKEN):
                 channel.close()
     except DeviceLost:
@@ -210,7 +177,7 @@ def open_sftp(login: Login, device: str) -> paramiko.SFTPClient | None:
         raise _lost(login.link, device, str(error)) from error
     channel = None if sftp is None else sftp.get_channel()
     if channel is not None:
-        channel.settimeout(_ANSWER_S)
+        channel.settimeout(ANSWER_S)
     return sftp
 
 

@@ -98,7 +98,7 @@ class KnownHosts:
 
 
 def check(entry: DeviceEntry, host: str, key: paramiko.PKey) -> None:
-    """Refuse a host key that nobody vouched for.
+    """Refuse a host key that no person has confirmed.
 
     Raises:
         ConnectError: It is unknown, or another one is recorded.

@@ -16,11 +16,12 @@ from typing import Any, Protocol
 import paramiko
 
 from farm.clock import Deadline
+from farm.transports.limits import ANSWER_S
 
 #: How paramiko says that a link broke.
 BROKEN = (paramiko.SSHException, EOFError, OSError)
-#: While a call runs: how often the far side is asked, and how long it may take to answer.
-_ASK_EVERY_S, _ANSWER_S = 3.0, 7.0
+#: How often the far side is asked while a call runs, seconds.
+_ASK_EVERY_S = 3.0
 #: What a jump host's channel takes at once.
 _CHANNEL_BYTES = 1 << 15
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -60,7 +61,7 @@ class Link:
     def expect(self) -> None:
         """Start the limit on silence: a question was asked."""
         if self._due is None:
-            self._due = time.monotonic() + _ANSWER_S
+            self._due = time.monotonic() + ANSWER_S
 
     def limit_writes(self, stall_s: float | None, deadline: Deadline | None) -> None:
         """Limit what is written from now on: time without a byte, and in total."""
@@ -107,10 +108,10 @@ class Link:
         if isinstance(self._sock, socket.socket):
             with contextlib.suppress(OSError):
                 # What the kernel still holds must not reach the device after we gave up:
-                # it would grow a file that somebody is about to resume.
+                # it would grow a file that is about to be resumed.
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
                 self._sock.shutdown(socket.SHUT_RDWR)
-        # A channel says goodbye through its jump host, which may be closed already.
+        # Closing a channel writes to its jump host, which may be closed already.
         with contextlib.suppress(*BROKEN):
             self._sock.close()
 
@@ -121,7 +122,7 @@ class Link:
     def _overdue(self) -> bool:
         if self._due is None or time.monotonic() < self._due:
             return False
-        self.silence = f"no answer for {_ANSWER_S:g} s"
+        self.silence = f"no answer for {ANSWER_S:g} s"
         return True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import paramiko
@@ -98,7 +98,7 @@ def shown_key(entry: DeviceEntry, target: Target) -> ssh_keys.HostKey:
     login: Login | None = None
     if target.hops:
         last = target.hops[-1]
-        login = log_in(entry, _with_hops(last, target.hops[:-1]), lambda _: None)
+        login = log_in(entry, replace(last, hops=target.hops[:-1]), lambda _: None)
     carrier = None if login is None else login.transport
     try:
         transport, _ = _greet(entry, target, carrier, deadline, lambda _: None)
@@ -110,10 +110,6 @@ def shown_key(entry: DeviceEntry, target: Target) -> ssh_keys.HostKey:
     finally:
         if login is not None:
             login.close()
-
-
-def _with_hops(place: Target, hops: tuple[Target, ...]) -> Target:
-    return Target(place.host, place.port, place.user, place.identities, place.key_alias, hops)
 
 
 def _greet(

@@ -10,7 +10,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -81,12 +80,7 @@ class LiveView:
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def emit(self, event: ViewEvent) -> None:
@@ -193,12 +187,12 @@ def _device_row(device: DeviceView, view: RunView, now: float) -> tuple[Renderab
     label = Text(one_line(device.name), "bold" if device.cell else "dim")
     if device.cell:
         label.append(f"  {one_line(device.cell).split(':')[0]}", "dim not bold")
-    told = _transfer(device, now) or _rates(device) or one_line(device.error or device.detail, 200)
+    text = _transfer(device, now) or _rates(device) or one_line(device.error or device.detail, 200)
     return (
         label,
         Text(stage, style),
         _bar(device.share) if device.cell else Text(),
-        Text(told, "red" if device.error else "cyan"),
+        Text(text, "red" if device.error else "cyan"),
         Text(clock(now - device.since) if device.cell else "", "dim"),
     )
 
@@ -208,8 +202,8 @@ def _stage(device: DeviceView, view: RunView) -> tuple[str, str]:
         if device.error:
             return "attempt failed", "red"
         counts = Counter(c.outcome for c in view.done.values() if c.device == device.name)
-        told = " ".join(f"{MARKS[outcome]}{n}" for outcome, n in sorted(counts.items()))
-        return f"idle {told}".strip(), "dim"
+        counted = " ".join(f"{MARKS[outcome]}{n}" for outcome, n in sorted(counts.items()))
+        return f"idle {counted}".strip(), "dim"
     stage = _STAGES.get(device.stage, one_line(device.stage, 20))
     if device.unit == "bytes" and device.total:
         stage += f" {size(device.done)} of {size(device.total)}"
@@ -239,5 +233,5 @@ def _rest_of_devices(devices: Sequence[DeviceView]) -> list[RenderableType]:
     if not devices:
         return []
     stages = Counter(d.stage if d.cell else "idle" for d in devices)
-    told = ", ".join(f"{count} {stage}" for stage, count in stages.most_common())
-    return [Text(f"+ {len(devices)} more devices: {told}", "dim")]
+    counted = ", ".join(f"{count} {stage}" for stage, count in stages.most_common())
+    return [Text(f"+ {len(devices)} more devices: {counted}", "dim")]

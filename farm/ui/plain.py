@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from types import TracebackType
 from typing import TextIO
 
 from farm.core.events import JobFinished, JobProgress, JobStarted
@@ -48,7 +47,7 @@ class PlainView:
         self._view = RunView()
         self._last = monotonic()
         #: Job, attempt and stage of progress lines.
-        self._told: set[tuple[str, int, str]] = set()
+        self._shown: set[tuple[str, int, str]] = set()
         # Protects the view and the stream: `tick` runs in a thread of its own, since a long
         # stage of an export sends no event for minutes.
         self._lock = threading.Lock()
@@ -59,12 +58,7 @@ class PlainView:
         self._ticker.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._ticker.join()
 
@@ -74,17 +68,17 @@ class PlainView:
             before = self._view
             self._view = update(before, event, self._monotonic())
             line = describe(before, self._view, event)
-            if line is not None and not self._told_before(event):
+            if line is not None and not self._shown_before(event):
                 self._say(line)
         self.tick()
 
-    def _told_before(self, event: ViewEvent) -> bool:
-        """A job goes back and forth between stages with every launch; each is told once."""
+    def _shown_before(self, event: ViewEvent) -> bool:
+        """A job goes back and forth between stages with every launch; each is shown once."""
         if not isinstance(event, JobProgress):
             return False
         key = (event.job_id, event.attempt, event.stage)
-        known = key in self._told
-        self._told.add(key)
+        known = key in self._shown
+        self._shown.add(key)
         return known
 
     def tick(self) -> None:
@@ -168,9 +162,9 @@ def standing(view: RunView, now: float) -> str:
 def _stage(device: DeviceView, now: float) -> str:
     if device.unit != "bytes":
         return f"{device.stage} {device.done}/{device.total}" if device.total else device.stage
-    told = f"{device.stage} {size(device.done)} of {size(device.total)}"
+    text = f"{device.stage} {size(device.done)} of {size(device.total)}"
     found = device.transfer(now)
-    return told if found is None else f"{told}, {transfer(*found)}"
+    return text if found is None else f"{text}, {transfer(*found)}"
 
 
 def _task_line(task: TaskView) -> str:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from farm.core.abi import BUILT
 from farm.core.errors import RunnerError
-from runners.build.compiler import TARGETS, Compiler, describe
+from runners.build.compiler import Compiler, describe
 
 PREFIX = "FARM_ANDROID_PREFIX"
 NDK = "ANDROID_NDK_HOME"
@@ -123,7 +124,7 @@ def ndk_compiler(abi: str, ndk: Path) -> Compiler:
     Raises:
         RunnerError: There is none where NDKs have it.
     """
-    machine = TARGETS[abi].machine
+    machine = BUILT[abi].machine
     name = f"{machine}-linux-android{API}-clang++"
     found = sorted(ndk.glob(f"toolchains/llvm/prebuilt/*/bin/{name}"))
     if not found:

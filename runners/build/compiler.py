@@ -19,52 +19,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from farm.core.abi import BUILT, Abi
 from farm.core.errors import RunnerError, UnknownName
 
 _COMPILE_TIMEOUT_S = 600
 #: How often a build looks whether it was cancelled, seconds.
 _TICK_S = 0.3
+_KNOWN = ", ".join(sorted(BUILT))
 _WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is known about an ABI before any compiler is looked for."""
-
-    machine: str
-    """As `uname -m` prints it."""
-    baseline: str
-    march: str
-    cross: str
-    """Name of the cross compiler where the host is another machine."""
-    variable: str
-    """Environment variable that names another cross compiler."""
-    package: str
-    """Debian package of the cross compiler."""
-    link_flags: tuple[str, ...]
-
-
-TARGETS = {
-    "x86_64": Target(
-        machine="x86_64",
-        baseline="x86-64-v2",
-        march="x86-64-v2",
-        cross="x86_64-linux-gnu-g++",
-        variable="CXX_X86_64",
-        package="g++-x86-64-linux-gnu",
-        link_flags=(),
-    ),
-    "arm64-v8a": Target(
-        machine="aarch64",
-        baseline="armv8-a",
-        march="armv8-a",
-        cross="aarch64-linux-gnu-g++",
-        variable="CXX_AARCH64",
-        package="g++-aarch64-linux-gnu",
-        # Android 15 refuses segments aligned to less than 16 KiB.
-        link_flags=("-Wl,-z,max-page-size=16384",),
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +53,23 @@ def host_abi() -> str:
         UnknownName: farm builds nothing for this machine.
     """
     machine = platform.machine()
-    for abi, target in TARGETS.items():
-        if target.machine == machine:
-            return abi
-    raise UnknownName(f"farm has no native build for {machine}.", known=sorted(TARGETS))
+    for abi in BUILT.values():
+        if abi.machine == machine:
+            return abi.name
+    raise UnknownName(
+        f"farm has no native build for {machine}, only for {_KNOWN}: use another host.",
+        known=sorted(BUILT),
+    )
+
+
+def cross_package(abi: Abi) -> str:
+    """Debian package of the cross compiler for an ABI."""
+    return f"g++-{abi.triple.replace('_', '-')}"
+
+
+def cross_variable(abi: Abi) -> str:
+    """Environment variable that names another cross compiler for an ABI."""
+    return f"CXX_{abi.machine.upper()}"
 
 
 def find_compiler(abi: str) -> Compiler:
@@ -104,14 +79,13 @@ def find_compiler(abi: str) -> Compiler:
         UnknownName: no such ABI.
         RunnerError: no such compiler is installed.
     """
-    if abi not in TARGETS:
-        known = ", ".join(sorted(TARGETS))
-        raise UnknownName(f"Unknown ABI {abi!r}; farm builds for {known}.", known=sorted(TARGETS))
-    target = TARGETS[abi]
+    if abi not in BUILT:
+        raise UnknownName(f"Unknown ABI {abi!r}; farm builds for {_KNOWN}.", known=sorted(BUILT))
+    target = BUILT[abi]
     native = target.machine == platform.machine()
-    variable = "CXX" if native else target.variable
-    wanted = os.environ.get(variable) or ("g++" if native else target.cross)
-    package = "g++" if native else target.package
+    variable = "CXX" if native else cross_variable(target)
+    wanted = os.environ.get(variable) or ("g++" if native else f"{target.triple}-g++")
+    package = "g++" if native else cross_package(target)
     command = tuple(shlex.split(wanted))
     if not command or shutil.which(command[0]) is None:
         raise RunnerError(
@@ -125,18 +99,20 @@ def find_compiler(abi: str) -> Compiler:
 
 @lru_cache(maxsize=8)
 def describe(command: tuple[str, ...], abi: str) -> Compiler:
-    """Ask a compiler who it is, and give it the flags of an ABI.
+    """Ask a compiler for its version and target, and add the flags of an ABI.
 
     Raises:
         RunnerError: It can't be run.
     """
-    target = TARGETS[abi]
+    target = BUILT[abi]
+    pages = target.large_page_kib << 10
     version = _run([*command, "--version"]).splitlines()[0]
     machine = _run([*command, "-dumpmachine"]).strip()
     return Compiler(
         command=command,
-        flags=(*_WARNINGS, f"-march={target.march}"),
-        link_flags=target.link_flags,
+        flags=(*_WARNINGS, f"-march={target.baseline}"),
+        # Android 15 refuses segments aligned to less than 16 KiB.
+        link_flags=(f"-Wl,-z,max-page-size={pages}",) if pages else (),
         baseline=target.baseline,
         identity=" ".join((version, machine, *command[1:])),
     )
@@ -159,7 +135,7 @@ def compile_objects(
         tick: Called a few times a second; an exception from it ends every compiler at once.
 
     Raises:
-        RunnerError: the compiler refused one; the message holds the end of what it said.
+        RunnerError: the compiler refused one; the message holds the end of its output.
     """
     running = _Processes()
 
@@ -245,10 +221,12 @@ def _run(words: Sequence[str], running: _Processes | None = None) -> str:
         with (running or _Processes()).start(words) as process:
             stdout, stderr = process.communicate(timeout=_COMPILE_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise RunnerError(f"The compiler {words[0]} can't be run: {error}.") from error
+        raise RunnerError(
+            f"The compiler {words[0]} can't be run: {error}. Check CXX, or install another one."
+        ) from error
     if process.returncode != 0:
         tail = stderr.strip()[-2000:]
         raise RunnerError(
-            f"{words[0]} failed with exit code {process.returncode}: {tail or 'it said nothing'}"
+            f"{words[0]} failed with exit code {process.returncode}: {tail or 'no output'}"
         )
     return stdout

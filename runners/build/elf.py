@@ -1,27 +1,28 @@
-"""What an ELF file says of itself: its machine, and how its segments are aligned. Pure."""
+"""What the header of an ELF file holds: its machine, and how its segments are aligned. Pure."""
 
 from __future__ import annotations
 
 import struct
 from pathlib import Path
 
+from farm.core.abi import abi_of_elf
 from farm.core.errors import RunnerError
 
 #: Android 15 and later load nothing whose segments are aligned to less, bytes.
 LARGE_PAGE_BYTES = 16384
 
-_MACHINES = {62: "x86_64", 183: "aarch64"}
 _HEADER = 64
 _PT_LOAD = 1
 
 
 def elf_machine(path: Path) -> str:
-    """`x86_64`, `aarch64`, or `unknown`."""
+    """Machine of a 64-bit ELF file, as `uname -m` names it, or `unknown`."""
     with path.open("rb") as stream:
         head = stream.read(_HEADER)
     if len(head) < _HEADER or head[:5] != b"\x7fELF\x02":
         return "unknown"
-    return _MACHINES.get(int.from_bytes(head[18:20], "little"), "unknown")
+    found = abi_of_elf(int.from_bytes(head[18:20], "little"))
+    return found.machine if found is not None else "unknown"
 
 
 def load_alignments(path: Path) -> tuple[int, ...]:
@@ -43,7 +44,7 @@ def load_alignments(path: Path) -> tuple[int, ...]:
             if kind == _PT_LOAD:
                 found.append(struct.unpack_from("<Q", content, at + 48)[0])
     except struct.error as error:
-        raise RunnerError(f"{path.name} is cut: {error}") from error
+        raise RunnerError(f"{path.name} is cut: {error}; build or copy it again") from error
     return tuple(found)
 
 

@@ -15,8 +15,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from farm.core.abi import BUILT
 from farm.core.errors import FarmError
 from runners.build.android import AndroidSdk
 from runners.build.compiler import Compiler, compile_objects, find_compiler, link
@@ -30,7 +31,6 @@ Progress = Callable[[str], None]
 
 _HELPER_DIRS = ("common", "helper")
 _RUNNER_DIRS = ("common", "kernels", "runner")
-_LOADERS = {"x86_64": "ld-linux-x86-64.so.2", "arm64-v8a": "ld-linux-aarch64.so.1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,16 +154,17 @@ def build_runner(
     libraries = shipped_libraries(sdk, profile=profile)
     names = [f"-l{path.name[3:-3]}" for path in libraries]
     search = [f"-L{sdk / 'lib'}", "-Wl,-rpath-link," + str(sdk / "lib")]
-    loader = (f"./lib/{_LOADERS[abi]}", "--library-path", "./lib") if bundle_libc else ()
+    loader = PurePosixPath(BUILT[abi].glibc_loader).name
+    start = (f"./lib/{loader}", "--library-path", "./lib") if bundle_libc else ()
     against = _Against(
         compiler=compiler,
         root=sdk,
         hashed=tuple(libraries),
-        shipped=(*libraries, *(bundle_libraries(compiler) if bundle_libc else ())),
+        shipped=(*libraries, *(bundle_libraries(compiler, loader) if bundle_libc else ())),
         link_flags=(*search, "-Wl,--no-as-needed", *names, "-pthread", "-ldl"),
         libc="glibc-bundle" if bundle_libc else "glibc",
         version=sdk_version(sdk),
-        argv=(*loader, "./farm-runner"),
+        argv=(*start, "./farm-runner"),
         env=() if bundle_libc else (("LD_LIBRARY_PATH", "./lib"),),
         flags=("-DET_EVENT_TRACER_ENABLED",) if profile else (),
     )
@@ -245,8 +246,8 @@ def _build_against(
 
 
 def _check_pages(abi: str, files: Sequence[NativeFile]) -> None:
-    """Devices with pages of 16 KiB exist among arm64 ones only."""
-    if abi == "arm64-v8a":
+    """Refuse files that devices with pages of 16 KiB can't load, where such devices exist."""
+    if BUILT[abi].large_page_kib:
         for file in files:
             check_alignment(file.path)
 
@@ -301,7 +302,7 @@ def _adopt(path: Path, folder: Path, target: Path) -> NativeFile:
     (folder / "lib").mkdir(exist_ok=True)
     copy = folder / "lib" / path.name
     shutil.copyfile(path, copy)
-    loader = path.name in _LOADERS.values()
+    loader = any(target.glibc_loader.endswith(f"/{path.name}") for target in BUILT.values())
     return _entry(f"lib/{path.name}", copy, 0o700 if loader else 0o600)
 
 
@@ -316,7 +317,7 @@ def _hash_file(path: Path) -> str:
 
 
 def _tick(name: str, abi: str, progress: Progress | None) -> Callable[[], None]:
-    """Say what is built; the listener may end the build by raising."""
+    """Report what is built; the callback may end the build by raising."""
 
     def tick() -> None:
         if progress is not None:
@@ -338,7 +339,7 @@ def _cached(
     if found is not None:
         return found
     final.parent.mkdir(parents=True, exist_ok=True)
-    # One builder per key; whoever waited finds the result of the other.
+    # One builder per key: a process that waited finds the build of the other.
     with _locked(final.with_suffix(".lock")):
         found = _load(final)
         if found is not None:
@@ -354,7 +355,9 @@ def _cached(
             raise
     found = _load(final)
     if found is None:
-        raise FarmError(f"The build of {name} for {abi} in {final} can't be read back.")
+        raise FarmError(
+            f"The build of {name} for {abi} in {final} can't be read back; delete that folder."
+        )
     return found
 
 

@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from farm.core.abi import BUILT
 from farm.core.artifact import Sdk
 from farm.core.errors import RunnerError
-from runners.build.compiler import TARGETS, Compiler
+from runners.build.compiler import Compiler
 from runners.build.elf import elf_machine
 
-_WHEEL_PLATFORMS = {"x86_64": "manylinux_2_28_x86_64", "aarch64": "manylinux_2_28_aarch64"}
 _LIBRARIES = (
     "libexecutorch.so",
     "libexecutorch_backend_xnnpack.so",
@@ -99,7 +99,7 @@ def choose_sdk(
     numbers = re.match(r"(\d+)\.(\d+)", wanted.version)
     if numbers is not None and (int(numbers[1]), int(numbers[2])) < _FIRST_WITH_SDK:
         return _stand_in(own, wanted.version)
-    return Chosen(_downloaded(wanted.version, TARGETS[abi].machine, cache, progress))
+    return Chosen(_downloaded(wanted.version, BUILT[abi].machine, cache, progress))
 
 
 def _stand_in(own: Path, version: str) -> Chosen:
@@ -119,10 +119,12 @@ def sdk_version(sdk: Path) -> str:
     try:
         text = (sdk / "version.py").read_text()
     except OSError as error:
-        raise RunnerError(f"{sdk} is no executorch package: {error}.") from error
+        raise RunnerError(
+            f"{sdk} is no executorch package: {error}. Install it anew, or name another toolchain."
+        ) from error
     found = re.search(r"__version__\s*=\s*[\"']([^\"'+]+)", text)
     if found is None:
-        raise RunnerError(f"{sdk / 'version.py'} names no version.")
+        raise RunnerError(f"{sdk / 'version.py'} names no version. Install that ExecuTorch anew.")
     return found.group(1)
 
 
@@ -156,7 +158,7 @@ def sdk_for(abi: str, sdk_root: Path, cache: Path, progress: Callable[[str], Non
     Raises:
         RunnerError: no SDK in the given one, or the wheel can't be downloaded.
     """
-    machine = TARGETS[abi].machine
+    machine = BUILT[abi].machine
     if elf_machine(shipped_libraries(sdk_root)[0]) == machine:
         return sdk_root
     return _downloaded(sdk_version(sdk_root), machine, cache, progress)
@@ -168,7 +170,7 @@ def _downloaded(version: str, machine: str, cache: Path, progress: Callable[[str
     if (home / "executorch" / "version.py").is_file():
         return home / "executorch"
     home.parent.mkdir(parents=True, exist_ok=True)
-    # One download per version and machine; whoever waited finds it unpacked.
+    # One download per version and machine: a process that waited finds it unpacked.
     with home.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / "executorch" / "version.py").is_file():
@@ -177,13 +179,12 @@ def _downloaded(version: str, machine: str, cache: Path, progress: Callable[[str
     return home / "executorch"
 
 
-def bundle_libraries(compiler: Compiler) -> list[Path]:
+def bundle_libraries(compiler: Compiler, loader: str) -> list[Path]:
     """Loader and C library of the compiler's own system, for devices that have none.
 
     Raises:
         RunnerError: the compiler doesn't know where one of them is.
     """
-    loader = "ld-linux-aarch64.so.1" if "aarch64" in compiler.identity else "ld-linux-x86-64.so.2"
     found = []
     for name in (loader, *_LIBC_BUNDLE):
         path = Path(compiler.ask(f"-print-file-name={name}"))
@@ -196,7 +197,7 @@ def bundle_libraries(compiler: Compiler) -> list[Path]:
 def _unpack_wheel(version: str, machine: str, home: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=".wheel-", dir=home.parent))
     words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    words += ["--only-binary=:all:", "--platform", _WHEEL_PLATFORMS[machine], "--dest"]
+    words += ["--only-binary=:all:", "--platform", f"manylinux_2_28_{machine}", "--dest"]
     try:
         done = subprocess.run(
             [*words, str(scratch), f"executorch=={version}"],

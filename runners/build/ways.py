@@ -1,6 +1,6 @@
 """Which of the ways to build farm-runner serves a device, tried in a fixed order.
 
-It decides by facts and by what the user has; compiling is runners.build.native's.
+It decides by facts of the device and by what the user has; runners.build.native compiles.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from farm.core.abi import BUILT
 from farm.core.artifact import Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import DeviceUnfit, RunnerError
 from farm.core.runtime import PLAIN, BuildVariant
 from runners.build.android import NDK, PREFIX, AndroidSdk, find_android
-from runners.build.compiler import TARGETS, find_compiler
+from runners.build.compiler import cross_package, find_compiler
 from runners.build.native import NativeBuild, build_for_android, build_runner
 from runners.build.sdk import choose_sdk
 
@@ -51,9 +52,9 @@ def native_build(
         RunnerError: A way that the user named is broken, or this machine's own compiler is.
     """
     system = "android" if facts.libc == "bionic" or facts.sdk is not None else "linux"
-    if abi not in TARGETS:
+    if abi not in BUILT:
         raise DeviceUnfit(
-            f"no runner for {system}-{abi}: farm builds for {', '.join(sorted(TARGETS))}", abi=abi
+            f"no runner for {system}-{abi}: farm builds for {', '.join(sorted(BUILT))}", abi=abi
         )
     say = progress or (lambda _line: None)
     how = _reason_for_bundle(facts, own_libc=variant.own_libc)
@@ -64,7 +65,7 @@ def native_build(
         if isinstance(android, AndroidSdk):
             return build_for_android(abi, android, places.native, progress=progress), ""
         how = f"glibc bundle: {android}"
-    if TARGETS[abi].machine != platform.machine():
+    if BUILT[abi].machine != platform.machine():
         _check_cross_compiler(abi, system)
     chosen = choose_sdk(abi, sdk, places.toolchains, places.native, say)
     build = build_runner(
@@ -95,13 +96,12 @@ def _check_cross_compiler(abi: str, system: str) -> None:
     try:
         find_compiler(abi)
     except RunnerError as error:
-        target = TARGETS[abi]
-        name = f"{system}-{'arm64' if target.machine == 'aarch64' else target.machine}"
-        remedy = f"run `apt install {target.package}`"
+        target = BUILT[abi]
+        remedy = f"run `apt install {cross_package(target)}`"
         if system == "android":
             remedy += f", or set {NDK} and {PREFIX} to an ExecuTorch built with it"
         raise DeviceUnfit(
-            f"no runner for {name}: {target.cross} isn't installed here. Next: {remedy}, then"
-            f" `farm runners build {abi}`",
+            f"no runner for {system}-{abi}: {target.triple}-g++ isn't installed here."
+            f" Next: {remedy}, then `farm runners build {abi}`",
             abi=abi,
         ) from error

@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-#: Bytes of output that an error carries.
-RAW_BYTES = 4096
+from farm.core.errors import RAW_BYTES
 
 
 def json_value(line: bytes) -> object:

@@ -17,7 +17,7 @@ PROMPT_FILE = "prompt.txt"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one launch says and how much it wants to hear."""
+    """Prompt of one launch, and the length of its reply."""
 
     prompt: str
     max_new_tokens: int
@@ -47,7 +47,7 @@ def turn_of(request: LaunchRequest) -> Turn:
 def result_of(
     figures: Figures, request: LaunchRequest, launch: int, hello: Hello, definition: str
 ) -> LaunchResult:
-    """Make a launch's result of what the program said.
+    """Make a launch's result of what the program printed.
 
     A rate without a count of tokens is one over as many as were asked for.
     """

@@ -12,6 +12,7 @@ from farm.core.errors import (
     LeaseError,
 )
 from farm.core.events import JobFinished
+from farm.core.lease import Lease
 from farm.site.device.connection import Connection
 from farm.site.device.helper import LeaseOwner
 from tests.contract.site_bench import SiteBench, sim_bench
@@ -29,7 +30,9 @@ def test_device_of_somebody_else_is_left_alone(bench: SiteBench) -> None:
         assert isinstance(finished.error, LeaseError)
         assert finished.error.retryable
         assert "ann@desk" in finished.error.message
-        assert connection.helper.show_lease().owner == "ann@desk"
+        kept = connection.helper.show_lease()
+        assert isinstance(kept, Lease)
+        assert (kept.owner, kept.run_id) == ("ann@desk", "run-9")
         connection.helper.release_lease(theirs)
         assert (await bench.run(bench.job(GOOD))).error is None
         await bench.agent.close()

@@ -101,7 +101,7 @@ def test_steps_are_bounded_per_day(
     performed(entry_of(bench, "command: true", "command: true"), context)
     _, said = performed(entry_of(bench, "command: true", "command: true"), context)
     assert "it still doesn't answer" in said[0]
-    assert "somebody has to look at it" in said[1]
+    assert "didn't bring it back: go and look at it" in said[1]
     other = replace(entry_of(bench, "command: true"), name="other")
     assert "it still doesn't answer" in performed(other, context)[1][0]
 

@@ -11,9 +11,8 @@ import pytest
 from farm.commands.hold import borrowed
 from farm.commands.quieten import prepare, undo
 from farm.core.errors import ConfigError, LeaseError
-from farm.core.lease_text import HOLD_RUN
+from farm.core.lease import Hold
 from farm.site.device.connection import Connection
-from farm.site.device.helper import LeaseOwner
 from tests.contract.site_bench import make_home
 from tests.lab.machine import Machine
 
@@ -112,17 +111,18 @@ def test_old_values_are_kept_before_the_first_change(
 
 def test_a_device_of_somebody_else_is_not_prepared(phone: Machine, home: Path) -> None:
     connection = Connection(phone.entry, home)
-    ann = LeaseOwner("ann@desk", HOLD_RUN, 1)
-    connection.helper.take_lease(ann, 60.0, reason="mine")
+    connection.helper.take_hold(Hold("ann@desk", "mine", 60.0))
     with (
         pytest.raises(LeaseError, match=r"held by ann@desk: mine"),
         borrowed(connection.helper, "prepare"),
     ):
         raise AssertionError("borrowed what somebody holds")
-    connection.helper.release_lease(ann)
+    connection.helper.release_hold("ann@desk")
     with borrowed(connection.helper, "prepare"):
-        assert connection.helper.show_lease().reason == "prepare"
-    assert connection.helper.show_lease().state == "free"
+        ours = connection.helper.show_lease()
+        assert isinstance(ours, Hold)
+        assert ours.reason == "prepare"
+    assert connection.helper.show_lease() is None
     connection.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from farm.core.abi import family_of_abi
 from farm.core.device import DeviceFacts
 
 DeviceClass = Literal["phone", "board", "server", "vm"]
@@ -25,5 +26,5 @@ def device_class(facts: DeviceFacts, labels: tuple[tuple[str, str], ...] = ()) -
         return "board"
     if facts.virtualised:
         return "vm"
-    small = facts.abi in ("arm64-v8a", "armeabi-v7a", "riscv64") and (facts.cores or 0) <= 16
+    small = family_of_abi(facts.abi) in ("arm", "riscv") and (facts.cores or 0) <= 16
     return "board" if small else "server"

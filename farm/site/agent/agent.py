@@ -1,7 +1,7 @@
 """The site agent: everything the controller asks of one host with devices.
 
 A plain async class; nothing here knows Ray. Sessions work in threads of their own, so a frozen
-device stops nobody else, and the event loop never blocks.
+device stops no other one, and the event loop never blocks.
 """
 
 from __future__ import annotations
@@ -181,8 +181,8 @@ class SiteAgent:
 
     def _emit(self, event: SiteEvent) -> None:
         """Take an event of a session, from its thread."""
-        # A damaged transfer comes from a device that answers. Said before the job's end, so that
-        # no other job is sent to it in between.
+        # A damaged transfer comes from a device that answers. It is reported before the job's end,
+        # so that no other job is sent to the device in between.
         if isinstance(event, JobFinished) and isinstance(event.error, _LOST):
             self._revisitor.lost(self._devices[event.device], event.error.message)
         self._outbox.append(event)

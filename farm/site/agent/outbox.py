@@ -22,7 +22,7 @@ class Outbox:
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     def append(self, event: SiteEvent) -> None:
-        """Number an event and wake whoever waits. Any thread may call this."""
+        """Number an event and wake all waiting polls. Any thread may call this."""
         with self._lock:
             self._last += 1
             self._events.append(Numbered(self._last, event))

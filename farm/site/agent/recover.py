@@ -28,7 +28,7 @@ from farm.state.json_file import changed_state
 
 log = logging.getLogger(__name__)
 
-#: A device that needs more than this is broken, and a cable cycled all night breaks more.
+#: A device that needs more steps is broken, and more power cycles only wear it.
 STEPS_PER_DAY = 12
 #: How long a device is looked for after each kind of step, seconds.
 BACK_AFTER_S = {"reconnect": 5.0, "reboot": 180.0, "command": 60.0}
@@ -51,7 +51,7 @@ def recover(
     Args:
         entry: The device; one without steps is only looked for again.
         context: Folders and factories of this host.
-        emit: Told of every step and what came of it.
+        emit: Called with every step and its result.
         ended: Set to give up.
 
     Returns:
@@ -60,18 +60,18 @@ def recover(
     for step in entry.recover or ("reconnect",):
         if ended.is_set():
             return None
-        # Looking again costs the device nothing; what the inventory asks for is counted.
+        # Only the steps that the inventory names are counted: a look alone does no harm.
         if entry.recover and not _allowed(entry, context.home):
-            text = f"{STEPS_PER_DAY} recovery steps within a day were not enough: somebody has to"
+            text = f"{STEPS_PER_DAY} recovery steps within a day didn't bring it back: go and"
             emit(DeviceRecovery(entry.name, step, utc_now(), False, f"{text} look at it"))
             return None
         detail = _perform(step, entry, context)
         device = _look(entry, context, _patience_s(step), ended)
         if entry.recover:
             back = "it answers again" if device is not None else "it still doesn't answer"
-            said = f"{detail}; {back}" if detail else back
-            log.warning("%s: recovery step %s: %s", entry.name, step, said)
-            emit(DeviceRecovery(entry.name, step, utc_now(), device is not None, said))
+            note = f"{detail}; {back}" if detail else back
+            log.warning("%s: recovery step %s: %s", entry.name, step, note)
+            emit(DeviceRecovery(entry.name, step, utc_now(), device is not None, note))
         if device is not None:
             return device
     return None
@@ -113,21 +113,21 @@ def run_command(command: str, entry: DeviceEntry) -> str:
 def _reboot(entry: DeviceEntry, context: SiteContext) -> str:
     if entry.transport not in ("adb", "ssh"):
         return f"a device with transport {entry.transport} is not rebooted"
-    said = ""
+    answer = ""
     try:
         with contextlib.closing(context.open_transport(entry)) as transport:
             for argv in (("reboot",), ("sudo", "-n", "reboot")):
                 done = transport.run(Command(argv, timeout_s=REBOOT_S))
                 if done.ok:
                     return ""
-                said = done.error_text or f"exit {done.exit_code}"
+                answer = done.error_text or f"exit {done.exit_code}"
     except ConnectError as error:
         return f"the order didn't reach it: {error.message}"
     except TransportError:
         return ""  # a device that goes down takes the connection along
     except FarmError as error:
         return error.message
-    return f"it refuses to reboot: {clean_text(said)[:200]}"
+    return f"it refuses to reboot: {clean_text(answer)[:200]}"
 
 
 def _look(
@@ -160,7 +160,7 @@ def _allowed(entry: DeviceEntry, home: Path) -> bool:
             allowed = len(kept) < STEPS_PER_DAY
             data[entry.name] = [*kept, now.isoformat()] if allowed else kept
     except StoreError as error:
-        # What can't be counted isn't done: the bound protects the device.
+        # Without the count the bound isn't kept, so the step isn't done.
         log.warning("%s: no recovery: %s", entry.name, error)
         return False
     return allowed

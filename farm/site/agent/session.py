@@ -1,7 +1,7 @@
 """The session of one device: its jobs one after another, in a thread of its own.
 
-Jobs that follow each other share one connection; the thread lingers a while for the next one.
-Whatever happens to a job, exactly one JobFinished leaves.
+Jobs that follow each other share one connection; the thread waits a while for the next one.
+Every job ends in exactly one JobFinished, however it ends.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class DeviceSession:
         self.entry = entry
         self._context = context
         self._emit = emit
-        # Protects everything below: submit and cancel come from the agent's loop. Told of jobs.
+        # Protects everything below: submit and cancel come from the agent's loop. Notified of jobs.
         self._lock = threading.Condition()
         self._closing = False
         self._queue: deque[DeviceJob] = deque()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farm import transports
+from farm.core.abi import BUILT, abi_of_machine
 from farm.core.command import Command
 from farm.core.device import DeviceEntry, DeviceFacts
 from farm.core.errors import (
@@ -30,7 +31,6 @@ from farm.protocols import Transport
 from farm.site.device.helper import DeviceHelper
 from farm.site.look.facts import CXX_RUNTIMES, LOADERS, RawFacts, parse_facts, temperatures
 from farm.site.parsers.android import parse_getprop
-from farm.site.parsers.system import abi_of_machine
 from runners.build.native import NativeFile, build_helper
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,6 @@ OpenTransport = Callable[[DeviceEntry], Transport]
 SHELL_S = 10.0
 #: Limit of a system service that is asked for facts; two of them fit into a probe.
 DUMPSYS_S = 4.0
-#: ABIs that a helper exists for. A machine that emulates another instruction set behind the
-#: scenes runs arm64 programs on x86-64, rarely the other way round: its own comes first.
-KNOWN_ABIS = ("x86_64", "arm64-v8a")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +71,7 @@ class Connection:
         self._helper: DeviceHelper | None = None
         self._getprop: str | None = None
         self._loaders: frozenset[str] | None = None
-        #: True while a helper is compiled, and when that ended: time that isn't the device's.
+        #: True while a helper is compiled, and when that ended: not counted as the device's time.
         self.building = False
         self.built_at: float | None = None
 
@@ -105,10 +102,10 @@ class Connection:
         self.transport.close()
 
     def answers(self) -> bool:
-        """Tell whether the device still answers on a connection that was kept; else close it.
+        """Tell whether the device still answers on a kept connection; close it otherwise.
 
         Raises:
-            TransportTimeout: It holds the connection and says nothing: it is frozen.
+            TransportTimeout: The connection stands, but nothing arrives: the device is frozen.
         """
         try:
             self.helper.version()
@@ -177,7 +174,7 @@ class Connection:
         folder = self._folder(root)
         abi = self._abi()
         failures: list[str] = []
-        for candidate in (abi,) if abi in KNOWN_ABIS else KNOWN_ABIS if abi is None else ():
+        for candidate in [name for name in BUILT if abi in (name, None)]:
             with _collected(failures, also_builds=abi is None):
                 program = self._program(candidate)
                 path = f"{folder}/farm-helper-{program.sha256}"
@@ -186,7 +183,7 @@ class Connection:
                 return helper
         raise DeviceUnfit(
             f"farm-helper doesn't run on {self.entry.name} ({abi or 'unknown ABI'}): "
-            + ("; ".join(failures) or f"farm has helpers for {', '.join(KNOWN_ABIS)}"),
+            + ("; ".join(failures) or f"farm has helpers for {', '.join(BUILT)}"),
             device=self.entry.name,
         )
 

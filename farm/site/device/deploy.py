@@ -79,7 +79,7 @@ def deploy(
 
 
 def total(parts: Sequence[Deployed]) -> Deployed:
-    """Add up deployments of one job; what was there the second time was pushed in the first."""
+    """Add up deployments of one job. What the second one found was pushed by the first."""
     pushed = sum(part.pushed_bytes for part in parts)
     last = parts[-1]
     return Deployed(
@@ -109,7 +109,7 @@ def check_intact(helper: DeviceHelper, refs: Sequence[ObjectRef]) -> None:
 
 
 def damage_or(error: RunnerError, helper: DeviceHelper, refs: Sequence[ObjectRef]) -> FarmError:
-    """A runner that failed on damaged files is no evidence against the model: say which it is."""
+    """Tell damage of files on the device from a fault of the model, once a runner failed."""
     try:
         check_intact(helper, refs)
     except TransferError as damage:

@@ -7,13 +7,14 @@ to the device.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from farm.core.artifact import ObjectRef
 from farm.core.command import Command
 from farm.core.errors import (
+    RAW_BYTES,
     BadOutput,
     DeviceError,
     DeviceLost,
@@ -22,16 +23,14 @@ from farm.core.errors import (
     StorageFull,
     TransferError,
 )
-from farm.core.lease_text import holder_text
+from farm.core.lease import HOLD_RUN, Hold, Lease, read_lease
 from farm.core.runtime import DeployFile
 from farm.protocols import Transport
 from farm.site.parsers.text import clean_text
 
-#: Bytes of unexpected output that an error carries.
-RAW_BYTES = 4096
 #: Slowest hashing expected of a device, bytes a second: sets the deadline of verbs that hash.
 HASH_BYTES_S = 20e6
-#: Answers a verb may need where nothing is hashed, seconds.
+#: Limit of a verb that hashes nothing, seconds.
 SHORT_S = 8.0
 #: Largest file of a job that is hashed: sets that deadline.
 MAX_FILE_BYTES = 4 << 30
@@ -62,7 +61,7 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class LeaseOwner:
-    """Who may work on a device: the fence that every write names."""
+    """What every write on a device names, so that only the run that leased it can write."""
 
     owner: str
     run_id: str
@@ -70,27 +69,8 @@ class LeaseOwner:
 
     @property
     def fence(self) -> tuple[str, ...]:
-        """Words that make a verb refuse to work once the lease is somebody else's."""
+        """Arguments with which a verb fails once another owner has the lease."""
         return ("--run", self.run_id, "--epoch", str(self.epoch))
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseState:
-    """The lease as the device has it."""
-
-    #: `free`, `held` or `expired`.
-    state: str
-    owner: str | None = None
-    run_id: str | None = None
-    #: Why a person holds it; empty for the lease of a run.
-    reason: str = ""
-    #: Seconds of the device's uptime until it expires.
-    left_s: float = 0.0
-
-    @property
-    def text(self) -> str:
-        """For people: `held by ann@desk: new battery, 1 h 40 min left`."""
-        return holder_text(self.owner, self.run_id, self.reason, self.left_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +98,7 @@ class DeviceHelper:
         self.root = root
 
     def version(self) -> dict[str, Any]:
-        """Ask the helper who it is."""
+        """Ask for the helper's version and ABI."""
         return self._ask("version")
 
     def probe(self) -> bytes:
@@ -147,7 +127,7 @@ class DeviceHelper:
             )
         missing = [sha for sha in shas if sha not in found]
         if missing:
-            raise self._bad(text, f"said nothing of object {missing[0][:12]}")
+            raise self._bad(text, f"didn't report object {missing[0][:12]}")
         return found
 
     def hash_file(self, path: str) -> ObjectRef:
@@ -211,7 +191,7 @@ class DeviceHelper:
         lease: LeaseOwner,
         telemetry_s: float = 0.0,
     ) -> None:
-        """Start a program in a work folder, detached, ended when nobody polls it any more.
+        """Start a program in a work folder, detached; without polls it is ended.
 
         With `telemetry_s`, its supervisor writes `telemetry.jsonl` there: a sample every so
         many seconds, and fixed work before and after.
@@ -228,7 +208,7 @@ class DeviceHelper:
         self._ask(*words, "--", *argv)
 
     def poll(self, work: str, *, offset: int, wait_s: float, max_bytes: int) -> Polled:
-        """Beat the heart of a job and wait for news of it.
+        """Send a job's heartbeat and wait for news of the job.
 
         Raises:
             DeviceLost: The device knows no such job any more.
@@ -264,18 +244,27 @@ class DeviceHelper:
         self._ask("clean", self.root, "--work", name)
 
     def clean_stale(self, lease: LeaseOwner) -> list[str]:
-        """Remove work folders that nobody looks after; return their names."""
+        """Remove work folders without a living supervisor; return their names."""
         return [
             str(name) for name in self._ask("clean", self.root, "--stale", *lease.fence)["cleaned"]
         ]
 
-    def take_lease(self, lease: LeaseOwner, ttl_s: float, *, reason: str = "") -> None:
-        """Take the device for `ttl_s` seconds of its uptime.
+    def take_lease(self, lease: LeaseOwner, ttl_s: float) -> None:
+        """Take the device for a run, for `ttl_s` seconds of its uptime.
 
         Raises:
             LeaseError: Somebody else has it, or our epoch was overtaken.
         """
-        self._lease("take", lease, ttl_s, *(("--reason", reason) if reason else ()))
+        self._lease("take", lease, *_ttl(ttl_s))
+
+    def take_hold(self, hold: Hold) -> None:
+        """Take the device for a person; one that this person holds already is held anew.
+
+        Raises:
+            LeaseError: Somebody else has it.
+        """
+        reason = ("--reason", hold.reason) if hold.reason else ()
+        self._lease("take", _held_by(hold.owner), *_ttl(hold.left_s), *reason)
 
     def renew_lease(self, lease: LeaseOwner, ttl_s: float) -> None:
         """Extend our lease.
@@ -283,36 +272,31 @@ class DeviceHelper:
         Raises:
             LeaseError: It isn't ours any more.
         """
-        self._lease("renew", lease, ttl_s)
+        self._lease("renew", lease, *_ttl(ttl_s))
 
     def release_lease(self, lease: LeaseOwner) -> None:
         """Give the device back; nothing happens when it wasn't ours."""
-        self._ask("lease", self.root, "release", "--owner", lease.owner, *lease.fence)
+        self._lease("release", lease)
 
-    def release_from(self, owner: str, lease: LeaseOwner) -> None:
-        """End the lease or hold of somebody else.
+    def release_hold(self, person: str) -> None:
+        """End a person's hold; nothing happens when there is none."""
+        self.release_lease(_held_by(person))
+
+    def release_from(self, owner: str, person: str) -> None:
+        """End the lease or hold of `owner` in the name of another person.
 
         Raises:
             LeaseError: A third one has the device.
         """
-        words = ("lease", self.root, "release", "--owner", lease.owner, *lease.fence)
-        self._ask(*words, "--from", owner)
+        self._lease("release", _held_by(person), "--from", owner)
 
-    def show_lease(self) -> LeaseState:
-        """Look at the lease."""
+    def show_lease(self) -> Lease | Hold | None:
+        """Look at the lease or hold; None when the device is free or it has expired."""
         value = self._ask("lease", self.root, "show")
-        words = {key: clean_text(str(value[key])) for key in ("owner", "run") if key in value}
-        return LeaseState(
-            str(value["state"]),
-            words.get("owner"),
-            words.get("run"),
-            clean_text(str(value.get("reason", ""))),
-            float(value.get("left_s", 0)),
-        )
+        return _read_lease(value) if value["state"] == "held" else None
 
-    def _lease(self, action: str, lease: LeaseOwner, ttl_s: float, *more: str) -> None:
-        words = ("lease", self.root, action, "--owner", lease.owner, *lease.fence)
-        self._ask(*words, "--ttl-s", f"{ttl_s:.3f}", *more)
+    def _lease(self, action: str, lease: LeaseOwner, *more: str) -> None:
+        self._ask("lease", self.root, action, "--owner", lease.owner, *lease.fence, *more)
 
     def _ask(self, *words: str, stdin: bytes = b"", timeout_s: float = SHORT_S) -> dict[str, Any]:
         return self._object(self._run(words, stdin=stdin, timeout_s=timeout_s))
@@ -345,8 +329,7 @@ class DeviceHelper:
                 exit_code=done.exit_code,
             ) from broken
         if code == "held":
-            who = [clean_text(str(error.get(key, ""))) for key in ("owner", "run", "reason")]
-            message = holder_text(who[0], who[1], who[2], float(error.get("left_s", 0)))
+            message = _read_lease(error).text
         if code == "cannot_start":
             raise RunnerCrashed(f"on {self.device}: {message}", device=self.device, code=127)
         kind = _ERRORS.get(code, DeviceError)
@@ -367,6 +350,21 @@ class DeviceHelper:
             device=self.device,
             raw=raw[:RAW_BYTES].decode("utf-8", "replace"),
         )
+
+
+def _ttl(seconds: float) -> tuple[str, str]:
+    return "--ttl-s", f"{seconds:.3f}"
+
+
+def _held_by(person: str) -> LeaseOwner:
+    return LeaseOwner(person, HOLD_RUN, 1)
+
+
+def _read_lease(value: Mapping[str, Any]) -> Lease | Hold:
+    owner, run_id, reason = (
+        clean_text(str(value.get(key, ""))) for key in ("owner", "run", "reason")
+    )
+    return read_lease(owner, run_id, reason, float(value.get("left_s", 0)))
 
 
 def _hash_limit_s(size_bytes: int) -> float:

@@ -16,20 +16,20 @@ TTL_S = 60.0
 RENEW_AFTER_S = 20.0
 
 
-def lease_owner(run_id: str, epoch: int) -> LeaseOwner:
-    """Who we are: user and host, for people who look at a busy device."""
+def user_and_host() -> str:
+    """Name whoever runs this process, for people who look at a busy device."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.getuid())
-    return LeaseOwner(f"{user}@{socket.gethostname()}", run_id, epoch)
+    return f"{user}@{socket.gethostname()}"
 
 
 class LeaseKeeper:
     """Takes, renews and releases one lease.
 
     Args:
-        owner: Who holds it.
+        owner: The run that takes it.
     """
 
     def __init__(self, owner: LeaseOwner) -> None:
@@ -71,7 +71,7 @@ class LeaseKeeper:
         try:
             self.renew_if_due(helper)
         except TransportError:
-            # Not at every piece of the push: the next try is in a while.
+            # The next try comes half a period later, not with the next piece of the push.
             self._renewed_at = time.monotonic() - RENEW_AFTER_S / 2
         finally:
             helper.transport.close()

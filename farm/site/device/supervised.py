@@ -1,7 +1,7 @@
 """One launch on a device: started detached, followed by long polls, through broken connections.
 
-The job on the device outlives a lost connection; within a bounded time we come back to it. A
-device that restarted meanwhile doesn't know the job any more and is lost.
+The job on the device outlives a lost connection, and farm reconnects within a bounded time. After
+a restart of the device its job is gone: that counts as a lost device.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ class Ended:
 
     status: Polled
     stdout: bytes
-    #: It was ended by us because its time was up.
+    #: Whether farm ended it because its time was up.
     timed_out: bool = False
 
 
 def persevere(
     link: Link, call: Callable[[DeviceHelper], T], last_sign: Callable[[], float] = lambda: 0.0
 ) -> T:
-    """Make a repeatable call; come back to a device whose connection broke.
+    """Make a repeatable call; reconnect to a device whose connection broke.
 
     Args:
         link: The job's connection.
@@ -102,7 +102,7 @@ def persevere(
         except DeviceError as error:
             if error.context.get("exit_code") in (126, 127):
                 raise DeviceLost(
-                    f"{link.helper.device} forgot farm-helper: it was restarted or wiped",
+                    f"{link.helper.device} has no farm-helper any more: it was restarted or wiped",
                     device=link.helper.device,
                 ) from error
             raise
@@ -135,7 +135,9 @@ def follow(link: Link, work: str, limit_s: float, on_line: Callable[[bytes], Non
         stdout += polled.output
         *lines, rest = (rest + polled.output).split(b"\n")
         for line in lines:
-            if line.startswith(b"{"):  # what isn't an object is no news, and may be endless
+            if line.startswith(
+                b"{"
+            ):  # progress and samples are JSON objects; other lines may have no end
                 on_line(line)
         if polled.state != "running" and len(stdout) >= polled.stdout_size:
             return Ended(polled, bytes(stdout), timed_out)

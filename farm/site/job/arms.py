@@ -1,4 +1,4 @@
-"""Whose files a launch runs: the candidate's, or those of the baseline beside it."""
+"""The arms of a job: the candidate's files, and those of the baseline beside it."""
 
 from __future__ import annotations
 

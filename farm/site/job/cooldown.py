@@ -33,14 +33,14 @@ def too_warm(
     zone = hottest if kind == "board" else None
     if zone is not None and zone[1] > ZONE_MAX_C:
         return f"{zone[0]} {zone[1]:.1f} °C, limit {ZONE_MAX_C:g}"
-    told = status is not None or zone is not None or (limit is not None and battery is not None)
-    return "" if told else None
+    known = status is not None or zone is not None or (limit is not None and battery is not None)
+    return "" if known else None
 
 
 def paced(
     say: Callable[..., None], beat: Callable[[], None], deadline: Deadline
 ) -> Callable[[str, float], None]:
-    """Return a `wait` for cool_down: it shows its text and beats while it sleeps.
+    """Return a `wait` for cool_down: it shows its text and renews the lease while it sleeps.
 
     Args:
         say: Takes the text as `detail`.

@@ -35,8 +35,8 @@ from farm.protocols import Runner
 from farm.site.context import Limits, SiteContext
 from farm.site.device import deploy
 from farm.site.device.connection import Connection, Snapshot
-from farm.site.device.helper import DeviceHelper
-from farm.site.device.lease import LeaseKeeper, lease_owner
+from farm.site.device.helper import DeviceHelper, LeaseOwner
+from farm.site.device.lease import LeaseKeeper, user_and_host
 from farm.site.device.sending import provide_runner, send
 from farm.site.device.supervised import MAX_OUTPUT_BYTES, follow, persevere
 from farm.site.job import fit
@@ -81,7 +81,7 @@ class JobRun:
         self._lock = threading.Lock()
         self._connection = kept
         self._cancelled: FarmError | None = None
-        self._lease = LeaseKeeper(lease_owner(job.run_id, job.epoch))
+        self._lease = LeaseKeeper(LeaseOwner(user_and_host(), job.run_id, job.epoch))
         self._deadline = Deadline(job.timeout_s)
         self._work_name = deploy.work_name(job)
         #: Names of work folders on the device: the candidate's, and the baseline's after it.
@@ -129,10 +129,8 @@ class JobRun:
             self._cancelled = error
             connection = self._connection
         if connection is not None:
-            # Closing takes a moment on a frozen device; over many of them that would add up.
+            # Closing takes a while on a frozen device, so many devices are closed in parallel.
             threading.Thread(target=connection.close, name="farm-cancel", daemon=True).start()
-
-    # -- supervised.Link
 
     @property
     def limits(self) -> Limits:
@@ -156,8 +154,6 @@ class JobRun:
     def beat(self) -> None:
         """Renew the lease when it is time."""
         persevere(self, self._lease.renew_if_due)
-
-    # -- the attempt
 
     def _attempt(self) -> DeviceRunResult:
         job, entry = self.job, self._entry
@@ -283,7 +279,7 @@ class JobRun:
         total = max(index + 1, least_launches(self.job))
         self._say(stage, index, total, "launches", force=True)
         work = files.work
-        # Each launch overwrites the last one's files: they were fetched and verified by then.
+        # A launch overwrites the files of the one before, which were fetched and verified.
         words, small = runner.arguments(request, files.named(self.job.tokenizer))
         push_files(self.helper, work, small, self._context.store)
         self.helper.supervise(
@@ -317,7 +313,7 @@ class JobRun:
         return cool_down(index, self._kind, self._entry.thermal, look, wait)
 
     def _after_failure(self, error: BaseException) -> BaseException:
-        """Clean up, and say what the attempt failed of."""
+        """Clean up, and return the error that ended the attempt."""
         with self._lock:
             cancelled = self._cancelled
         found: BaseException = cancelled or error
@@ -340,7 +336,7 @@ class JobRun:
         try:
             self._clean(fresh.helper)
         except FarmError as trouble:
-            # The device ends the job by itself once nobody polls it.
+            # Without polls the device ends the job by itself.
             log.warning("%s: not cleaned: %s", self._entry.name, trouble)
         finally:
             timer.cancel()
@@ -351,8 +347,6 @@ class JobRun:
             helper.clean(self._works[-1])
             self._works.pop()
         self._lease.release(helper)
-
-    # -- connection and progress
 
     def _connected(self) -> Connection:
         """Return the connection that was kept, if the device still answers on it, or a new one.

@@ -1,4 +1,4 @@
-"""How one launch ended, from what the supervisor and the runner said. Pure."""
+"""How one launch ended, by the supervisor's status and the runner's output. Pure."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _killed(status: Polled, tail: str, device: str) -> FarmError:
         return _crashed(status, tail, device)
     if reason == "stale_heartbeat":
         return DeviceLost(
-            f"{device}: the runner was ended because nobody reached the device for too long",
+            f"{device}: the runner was ended because the host didn't reach the device for too long",
             device=device,
         )
     if reason == "storage_full":

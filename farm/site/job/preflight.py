@@ -32,8 +32,8 @@ class Trouble:
     """Why a runner doesn't start."""
 
     kind: str
-    #: What the device said, one line.
-    said: str
+    #: What the device printed, one line.
+    output: str
     remedy: str
     #: The same runner with its own loader and C library may start.
     bundle_helps: bool
@@ -126,10 +126,10 @@ def diagnose(text: str, signal: int | None = None) -> Trouble | None:
 
 
 def unfit(trouble: Trouble, build: RunnerBuild, device: str) -> DeviceUnfit:
-    """The error of a device on which nothing we have starts."""
+    """The error of a device on which no build of the runner starts."""
     return DeviceUnfit(
         f"{device}: the runner {build.name} ({build.libc or 'unknown C library'}) doesn't start:"
-        f" {trouble.said}. Remedy: {trouble.remedy}",
+        f" {trouble.output}. Remedy: {trouble.remedy}",
         device=device,
         trouble=trouble.kind,
     )
@@ -155,7 +155,7 @@ def starting_build(
     trouble = hello(build)
     if trouble is None:
         return build
-    log.info("%s: %s: %s", device, trouble.kind, trouble.said)
+    log.info("%s: %s: %s", device, trouble.kind, trouble.output)
     other = bundled() if trouble.bundle_helps else build
     again = trouble if other.sha256 == build.sha256 else hello(other)
     if again is not None:
@@ -177,7 +177,7 @@ def start_once(
         None when it did; else why not.
 
     Raises:
-        RunnerCrashed: It failed in a way that nobody has a remedy for.
+        RunnerCrashed: It failed for a reason without a known remedy.
         RunnerTimeout: It didn't end.
         DeviceLost: The device is gone.
     """
@@ -199,8 +199,8 @@ def start_once(
     stderr, _ = fetch_logs(link, "hello", work, ended, store)
     if ended.timed_out:
         raise timed_out(HELLO_S, stderr, device)
-    said = clean_text((stderr + b"\n" + ended.stdout)[-TAIL_BYTES:])
-    return _known(read_failure(ended.status, stderr, device), said, ended.status.signal)
+    output = clean_text((stderr + b"\n" + ended.stdout)[-TAIL_BYTES:])
+    return _known(read_failure(ended.status, stderr, device), output, ended.status.signal)
 
 
 def _known(error: FarmError, text: str, signal: int | None) -> Trouble:

@@ -1,4 +1,4 @@
-"""What a job says of itself to people: never more than a few events a second."""
+"""Progress of a job for people: at most a few events a second."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Progress:
         self._report = report
         self._last = 0.0
         self._unit = ""
-        #: The stage that was said last.
+        #: The stage that was reported last.
         self.stage = ""
 
     def say(
@@ -56,7 +56,7 @@ class Progress:
         )
 
     def line(self, runner: Runner, stage: str, line: bytes) -> None:
-        """Pass on what a line of a runner says of rates and progress."""
+        """Pass on the rate or the progress that a line of a runner reports."""
         rate = runner.rate(line)
         if rate is not None:
             kind, value = rate

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from farm.core.artifact import LogitsRef, ObjectRef
-from farm.core.errors import BadOutput, DeviceError, TransferError, TransportError
+from farm.core.errors import RAW_BYTES, BadOutput, DeviceError, TransferError, TransportError
 from farm.core.runtime import LaunchResult
 from farm.site.device.helper import DeviceHelper
 from farm.site.device.supervised import MAX_OUTPUT_BYTES, Ended, Link, persevere
@@ -77,7 +77,7 @@ def fetch_logits(link: Link, out: str, result: LaunchResult, store: ContentStore
     Args:
         link: The job's connection.
         out: Output folder of the launch on the device.
-        result: What the runner said; its logits refer to files of that folder.
+        result: What the runner reported; its logits refer to files of that folder.
         store: Where they go.
 
     Raises:
@@ -87,8 +87,8 @@ def fetch_logits(link: Link, out: str, result: LaunchResult, store: ContentStore
     """
     _fetch_profiles(link, out, result, store)
     pulled = []
-    for name, said in result.logits:
-        ref = said if said.object.sha256 else _measured(link, out, said)
+    for name, reported in result.logits:
+        ref = reported if reported.object.sha256 else _measured(link, out, reported)
         _check_logits(ref, link.helper.device)
         found = ref.object
         if not (store.has(found.sha256, found.size_bytes) and store.verify(found.sha256)):
@@ -144,7 +144,7 @@ def _pull_object(link: Link, out: str, ref: ObjectRef, store: ContentStore) -> N
         device = link.helper.device
         raise TransferError(
             f"{device}: {ref.name} arrived damaged ({arrived.size_bytes} bytes of sha256"
-            f" {arrived.sha256[:12]}, the runner said {ref.size_bytes} of {ref.sha256[:12]})",
+            f" {arrived.sha256[:12]}, the runner reported {ref.size_bytes} of {ref.sha256[:12]})",
             device=device,
         )
 
@@ -159,7 +159,7 @@ def _check_logits(ref: LogitsRef, device: str) -> None:
         f"{device}: the runner named logits {found.name[:80]!r} of {found.size_bytes} bytes for"
         f" {ref.rows} x {ref.cols} values",
         device=device,
-        raw=repr(ref)[:4096],
+        raw=repr(ref)[:RAW_BYTES],
     )
 
 

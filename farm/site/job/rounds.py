@@ -1,7 +1,7 @@
 """The launches of one job in order: once each, then round by round until they are enough.
 
-Brings each launch into its regime and says which one it had. What is enough is decided by
-farm.core.rules.stopping.
+Brings each launch into its regime (cold or warm) and records which one it had.
+farm.core.rules.stopping decides when there are enough launches.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Rounds:
         """
         requests = self._job.launches
         if self._fresh and requests and requests[0].cold:
-            # The first start after a push is what it is; the cold one comes after it.
+            # The first start after a push is neither cold nor warm; a cold one comes after it.
             self._one(replace(requests[0], cold=False))
         for request in requests:
             if request.arm == "candidate" or self._job.baseline is not None:

@@ -1,4 +1,4 @@
-"""adb devices that hang on this host and are not named in the inventory."""
+"""adb devices that are attached to this host and not named in the inventory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ADB_INTERFACE = ("ff", "42", "01")
 def discover_adb(named: Sequence[DeviceEntry], site: str) -> list[DeviceEntry]:
     """Entries for attached adb devices, usable or not; none where this host has no adb."""
     try:
-        # A server is started only for a phone that waits for one: it would stay behind.
+        # A server keeps running after farm, so it is started only where a phone is plugged in.
         rows = attached(start=usb_phone_attached())
     except ConnectError as error:
         log.info("no attached adb devices: %s", error)

@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from farm.core.abi import ABIS, BUILT, abi_of_machine
 from farm.core.device import DeviceFacts
-from farm.core.errors import BadOutput
+from farm.core.errors import RAW_BYTES, BadOutput
 from farm.site.parsers import android, cpu, emulation, system
+from farm.site.parsers.system import clean_name
+from farm.site.parsers.telemetry import SUPPLIES
 
 _CPU = "/sys/devices/system/cpu"
 _NAMES = (
@@ -34,7 +37,7 @@ class RawFacts:
 
     #: Output of `farm-helper probe`.
     probe: bytes
-    #: Identity when the device tells none: the transport's own name for it.
+    #: Identity where the device reports none: the transport's own name for it.
     fallback_identity: str
     #: farm's folder on the device, as `probe` was asked about it.
     root: str
@@ -50,25 +53,24 @@ class RawFacts:
 
 #: Where a program of each C library looks for its loader, by ABI.
 LOADERS: Mapping[str, Mapping[str, str]] = {
-    "x86_64": {
-        "glibc": "/lib64/ld-linux-x86-64.so.2",
-        "musl": "/lib/ld-musl-x86_64.so.1",
+    abi.name: {
+        "glibc": abi.glibc_loader,
+        "musl": f"/lib/ld-musl-{abi.machine}.so.1",
         "bionic": "/system/bin/linker64",
-    },
-    "arm64-v8a": {
-        "glibc": "/lib/ld-linux-aarch64.so.1",
-        "musl": "/lib/ld-musl-aarch64.so.1",
-        "bionic": "/system/bin/linker64",
-    },
+    }
+    for abi in BUILT.values()
 }
 
 #: Places of the C++ runtime for glibc, by ABI.
 CXX_RUNTIMES: Mapping[str, tuple[str, ...]] = {
-    abi: tuple(
+    abi.name: tuple(
         f"{folder}/libstdc++.so.6"
-        for folder in (f"/usr/lib/{triple}", f"/lib/{triple}", "/usr/lib64", "/usr/lib", "/lib64")
+        for folder in (
+            *(f"/usr/lib/{abi.triple}", f"/lib/{abi.triple}"),
+            *("/usr/lib64", "/usr/lib", "/lib64"),
+        )
     )
-    for abi, triple in (("x86_64", "x86_64-linux-gnu"), ("arm64-v8a", "aarch64-linux-gnu"))
+    for abi in BUILT.values()
 }
 
 
@@ -76,21 +78,25 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
     """Make facts of raw text.
 
     Raises:
-        BadOutput: `probe` isn't the helper's JSON, or names an ABI nobody has seen.
+        BadOutput: `probe` isn't the helper's JSON, or names an unknown ABI.
     """
     probe = _document(raw.probe)
     files = {str(k): str(v) for k, v in _mapping(probe, "files").items()}
     uname = {str(k): str(v) for k, v in _mapping(probe, "uname").items()}
     properties = android.parse_getprop(raw.getprop) if raw.getprop else {}
-    abi = _text(properties.get("ro.product.cpu.abi", ""))
-    abi = abi or system.abi_of_machine(uname.get("machine", ""))
+    abi = clean_name(properties.get("ro.product.cpu.abi", ""))
+    abi = abi or abi_of_machine(uname.get("machine", ""))
     if abi is None:
-        raise BadOutput(f"unknown machine type {uname.get('machine', '')[:40]!r}", raw=str(uname))
+        raise BadOutput(
+            f"unknown machine type {uname.get('machine', '')[:40]!r}; known: {', '.join(ABIS)}",
+            raw=str(uname),
+        )
     info = cpu.parse_cpuinfo(files.get("/proc/cpuinfo", ""))
     total, available = system.parse_meminfo(files.get("/proc/meminfo", ""))
     emulated = emulation.emulated(abi, info)
     limit = _memory_limit(files)
-    battery, thermal, status = _heat(raw)
+    battery = android.parse_battery(raw.battery) if raw.battery else None
+    thermal = android.parse_thermalservice(raw.thermal) if raw.thermal else None
     names = {path: files[path] for path in _NAMES if path in files}
     libc = next((k for k, path in LOADERS.get(abi, {}).items() if path in raw.loaders), None)
     values: dict[str, Any] = {
@@ -110,11 +116,13 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
     if raw.getprop is not None:
         sdk = properties.get("ro.build.version.sdk", "")
         values["sdk"] = int(sdk) if sdk.isdigit() else None
-        values |= {"battery_c": battery, "battery_level": _level(raw), "thermal_status": status}
+        values["battery_c"] = battery.celsius if battery else None
+        values["battery_level"] = battery.level if battery else None
+        values["thermal_status"] = thermal.status if thermal else None
     else:
         values["battery_c"], values["battery_level"] = _linux_battery(files)
     # Texts of a device are shown in terminals: one printable line each.
-    values = {k: _text(v) if isinstance(v, str) else v for k, v in values.items()}
+    values = {k: clean_name(v) if isinstance(v, str) else v for k, v in values.items()}
     return DeviceFacts(
         identity=raw.identity or _identity(properties, files) or raw.fallback_identity,
         abi=abi,
@@ -134,13 +142,13 @@ def temperatures(raw: RawFacts) -> dict[str, float]:
     """Degrees Celsius by sensor: the thermal service's, else the kernel's zones."""
     if raw.thermal is not None:
         found = android.parse_thermalservice(raw.thermal).temperatures
-        return {_text(item.name) or "unnamed": item.celsius for item in found}
+        return {clean_name(item.name) or "unnamed": item.celsius for item in found}
     files = _mapping(_document(raw.probe), "files")
     zones: dict[str, float] = {}
     for path, text in files.items():
         match = re.fullmatch(r"(/sys/class/thermal/thermal_zone\d+)/temp", path)
         if match and (celsius := system.parse_millidegrees(str(text))) is not None:
-            name = system.clean_name(str(files.get(f"{match[1]}/type", ""))) or match[1]
+            name = clean_name(str(files.get(f"{match[1]}/type", ""))) or match[1]
             zones[name] = celsius
     return zones
 
@@ -149,10 +157,10 @@ def _document(probe: bytes) -> dict[str, Any]:
     try:
         value = json.loads(probe)
     except ValueError as error:
-        raw = probe[:4096].decode("utf-8", "replace")
+        raw = probe[:RAW_BYTES].decode("utf-8", "replace")
         raise BadOutput("farm-helper probe didn't print JSON", raw=raw) from error
     if not isinstance(value, dict):
-        raise BadOutput("farm-helper probe didn't print a JSON object", raw=str(value)[:4096])
+        raise BadOutput("farm-helper probe didn't print a JSON object", raw=str(value)[:RAW_BYTES])
     return value
 
 
@@ -165,10 +173,6 @@ def _integer(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _text(value: str) -> str | None:
-    return system.clean_name(value)
-
-
 def _identity(properties: Mapping[str, str], files: Mapping[str, str]) -> str | None:
     for key in ("ro.serialno", "ro.boot.serialno"):
         value = properties.get(key, "")
@@ -176,7 +180,7 @@ def _identity(properties: Mapping[str, str], files: Mapping[str, str]) -> str | 
             continue
         # An emulator's serial is its version: all that run side by side have the same one.
         avd = properties.get("ro.boot.qemu.avd_name", "")
-        return _text(f"{value}:{avd}" if avd else value)
+        return clean_name(f"{value}:{avd}" if avd else value)
     machine_id = files.get("/etc/machine-id", "").strip()
     return machine_id if re.fullmatch(r"[0-9a-f]{32}", machine_id) else None
 
@@ -195,25 +199,25 @@ def _os(properties: Mapping[str, str], files: Mapping[str, str]) -> str | None:
 
 def _model(info: cpu.CpuInfo, files: Mapping[str, str]) -> str | None:
     if info.board:
-        return _text(info.board)
+        return clean_name(info.board)
     for path in ("/proc/device-tree/model", "/sys/class/dmi/id/product_name"):
-        if name := _text(files.get(path, "")):
+        if name := clean_name(files.get(path, "")):
             return name
-    # Of Arm cores the kernel tells the architecture as a model.
+    # For Arm cores the kernel gives the architecture as the model.
     names = (core.model for core in info.cores)
     return next((name for name in names if name and not name.startswith("ARMv")), None)
 
 
 def _soc(properties: Mapping[str, str], files: Mapping[str, str], info: cpu.CpuInfo) -> str | None:
     for key in _SOC_PROPERTIES:
-        if value := _text(properties.get(key, "")):
+        if value := clean_name(properties.get(key, "")):
             return value
     machine = files.get("/sys/devices/soc0/machine", "")
     compatible = files.get("/proc/device-tree/compatible", "").replace(",", " ").split("\0")
     # The last entry is the most general one: the chip. The Hardware line of /proc/cpuinfo is
     # wrong on some boards, so it comes last.
     chip = next((name for name in reversed(compatible) if name.strip()), "")
-    return _text(machine) or _text(chip) or info.hardware
+    return clean_name(machine) or clean_name(chip) or info.hardware
 
 
 def _clusters(files: Mapping[str, str], info: cpu.CpuInfo, cores: int | None) -> tuple[Any, ...]:
@@ -254,23 +258,10 @@ def _governor(files: Mapping[str, str]) -> str | None:
     return "+".join(sorted(found)) or None
 
 
-def _heat(raw: RawFacts) -> tuple[float | None, android.Thermal | None, int | None]:
-    battery = android.parse_battery(raw.battery) if raw.battery else None
-    thermal = android.parse_thermalservice(raw.thermal) if raw.thermal else None
-    celsius = battery.celsius if battery else None
-    return celsius, thermal, thermal.status if thermal else None
-
-
-def _level(raw: RawFacts) -> int | None:
-    battery = android.parse_battery(raw.battery) if raw.battery else None
-    return battery.level if battery else None
-
-
 def _linux_battery(files: Mapping[str, str]) -> tuple[float | None, int | None]:
     for path, text in files.items():
-        if path.startswith("/sys/class/power_supply/") and path.endswith("/type"):
-            if text.strip() != "Battery":
-                continue
+        supply = path.startswith(SUPPLIES) and path.endswith("/type")
+        if supply and text.strip() == "Battery":
             folder = path.removesuffix("/type")
             tenths = files.get(f"{folder}/temp", "").strip()
             level = files.get(f"{folder}/capacity", "").strip()
@@ -288,11 +279,11 @@ def _unread(values: Mapping[str, Any], thermal: android.Thermal | None) -> tuple
     reasons = {
         "governor": "no cpufreq",
         "libc": "no known loader at its usual place",
-        "battery_c": "no battery, or it tells no temperature",
-        "battery_level": "no battery, or it tells no level",
+        "battery_c": "no battery, or it reports no temperature",
+        "battery_level": "no battery, or it reports no level",
         "thermal_status": "no thermal service",
     }
-    lines = [f"{k}: {reasons.get(k, 'not told')}" for k, v in values.items() if v is None]
+    lines = [f"{k}: {reasons.get(k, 'not reported')}" for k, v in values.items() if v is None]
     if thermal is not None and not thermal.temperatures:
         lines.append("temperatures: the thermal service lists none now")
     return tuple(lines)

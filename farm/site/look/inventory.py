@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from farm.clock import Deadline
 from farm.core.device import Device, DeviceEntry, DeviceFacts, Holder
 from farm.core.errors import ConnectError, FarmError, TransportError
-from farm.core.lease_text import HOLD_RUN
+from farm.core.lease import HOLD_RUN, Hold, Lease
 from farm.protocols import PROBE_LIMIT_S, Transport
 from farm.site.context import SiteContext
+from farm.site.device.answered import AnsweredTransport
 from farm.site.device.connection import Connection, Snapshot
-from farm.site.device.heard import HeardTransport
-from farm.site.device.helper import LeaseState
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ DISCOVERY_S = 3.0
 
 
 class Probe:
-    """Probing of one device in a thread of its own, with a limit that holds whatever it does.
+    """Probing of one device in a thread of its own, with a limit that no device can exceed.
 
     Args:
         entry: The device.
@@ -41,7 +40,7 @@ class Probe:
         self._done = threading.Event()
         self._device: Device | None = None
         self._connection: Connection | None = None
-        self._transport: HeardTransport | None = None
+        self._transport: AnsweredTransport | None = None
         self._started_at = 0.0
         self._thread = threading.Thread(
             target=self._run, name=f"farm-probe-{entry.name}", daemon=True
@@ -79,12 +78,12 @@ class Probe:
         since = self._started_at
         if connection is not None and connection.built_at is not None:
             since = max(since, connection.built_at)
-        heard = since if self._transport is None else max(since, self._transport.heard_at)
-        ends = min(heard + self._limit_s, since + max(PROBE_LIMIT_S, self._limit_s))
+        answered = since if self._transport is None else max(since, self._transport.answered_at)
+        ends = min(answered + self._limit_s, since + max(PROBE_LIMIT_S, self._limit_s))
         return ends - time.monotonic()
 
     def _open(self, entry: DeviceEntry) -> Transport:
-        self._transport = HeardTransport(self._context.open_transport(entry))
+        self._transport = AnsweredTransport(self._context.open_transport(entry))
         return self._transport
 
     def _run(self) -> None:
@@ -114,15 +113,15 @@ class Probe:
         return _seen(entry, snapshot, lease)
 
 
-def _seen(entry: DeviceEntry, snapshot: Snapshot, lease: LeaseState) -> Device:
+def _seen(entry: DeviceEntry, snapshot: Snapshot, lease: Lease | Hold | None) -> Device:
     holder = None
-    state, reason, remedy = "ready", "", ""
-    if lease.state == "held":
-        holder = Holder(lease.owner or "", lease.run_id or "", lease.reason, lease.left_s)
-        state = "held" if lease.run_id == HOLD_RUN else "leased"
-        reason = lease.text
-        if state == "held":
-            remedy = f"wait, or: farm devices release {entry.name} --from {holder.owner}"
+    state, reason, remedy = "ready", "" if lease is None else lease.text, ""
+    match lease:
+        case Hold(owner=owner, reason=why, left_s=left_s):
+            state, holder = "held", Holder(owner, HOLD_RUN, why, left_s)
+            remedy = f"wait, or: farm devices release {entry.name} --from {owner}"
+        case Lease(owner=owner, run_id=run_id, left_s=left_s):
+            state, holder = "leased", Holder(owner, run_id, "", left_s)
     device = Device(
         entry,
         snapshot.facts,
@@ -147,7 +146,7 @@ def expected(device: Device) -> Device:
 def probe_all(
     entries: Sequence[DeviceEntry], context: SiteContext, limit_s: float = PROBE_LIMIT_S
 ) -> list[Device]:
-    """Probe devices in parallel. Blocks for at most the limit of one, whatever they do."""
+    """Probe devices in parallel. Blocks for at most the limit of one."""
     probes = [Probe(entry, context, limit_s) for entry in entries]
     for probe in probes:
         probe.start()
@@ -234,7 +233,7 @@ def _spelled(device: Device) -> str:
 
 
 def _same_boot(one: DeviceFacts | None, other: DeviceFacts | None) -> bool:
-    """Whether two connections lead to one machine; one that tells no boot id is believed."""
+    """Whether two connections lead to one machine; a connection without a boot id is taken to."""
     if one is None or other is None or one.identity != other.identity:
         return False
     return one.boot_id == other.boot_id or None in (one.boot_id, other.boot_id)

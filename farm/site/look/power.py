@@ -1,7 +1,7 @@
-"""Energy of timed windows, from whatever gauge a device has. Pure.
+"""Energy of timed windows, from the best gauge that a device has. Pure.
 
 A gauge gives either power at moments, which is integrated, or a counter of energy. Windows that
-are short against the rhythm of sampling have no energy: two values a second say nothing of them.
+are short compared with the time between two samples (half a second) have no energy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ MIN_SECONDS = 2.0
 _LEAST_W, _MOST_W = 0.05, 2000.0
 #: Names of rails that feed everything else.
 _MAIN_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "5V_IN")
-_SUPPLY = "/sys/class/power_supply/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +78,15 @@ def _curve(recording: Recording) -> tuple[_Curve | None, str]:
         if curve is not None:
             return curve, source
         reasons.append(f"{source} gave no plausible values")
-    said = [reason for reason in reasons if reason]
-    return None, "; ".join(said) or "no fuel gauge, power sensor or energy counter"
+    known = [reason for reason in reasons if reason]
+    return None, "; ".join(known) or "no fuel gauge, power sensor or energy counter"
 
 
 _Integrate = Callable[[Sequence[Reading]], _Curve | None]
 
 
 def _battery(recording: Recording) -> tuple[_Integrate | None, str]:
-    names = recording.names
-    supplies = [
-        path.removesuffix("/type")
-        for path, kind in names.items()
-        if path.startswith(_SUPPLY) and kind == "Battery"
-    ]
-    for folder in supplies:
+    for folder in recording.batteries:
         if not recording.paths(f"{folder}/current_now"):
             continue
         states = {r.texts.get(f"{folder}/status") for r in recording.readings} - {None, ""}

@@ -47,7 +47,7 @@ class Setting(Protocol):
         """
 
     def write(self, transport: Transport, value: str) -> None:
-        """Change the value; whether that worked is told by reading it again.
+        """Change the value; reading it again shows whether that worked.
 
         Raises:
             SettingRefused: It can't be changed.
@@ -162,9 +162,11 @@ def _by_core(path: str) -> tuple[int, str]:
 def _answer(transport: Transport, *argv: str) -> str:
     done = transport.run(Command(argv, timeout_s=SETTING_S))
     text = clean_text(done.stdout).strip()
-    said = clean_text(done.stderr).strip() or text
+    answer = clean_text(done.stderr).strip() or text
     # Older Androids exit with 0 and print the exception.
-    if not done.ok or "Exception" in said:
-        line = next((line for line in said.splitlines() if line.strip()), f"exit {done.exit_code}")
+    if not done.ok or "Exception" in answer:
+        line = next(
+            (line for line in answer.splitlines() if line.strip()), f"exit {done.exit_code}"
+        )
         raise SettingRefused(f"{argv[0]}: {line[:200]}")
     return text[:200]

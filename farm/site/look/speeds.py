@@ -1,7 +1,7 @@
-"""How fast fixed work usually is on a device: what its earlier jobs saw, kept in FARM_HOME.
+"""How fast fixed work usually is on a device: what its earlier jobs measured, kept in FARM_HOME.
 
-Who shares a core with somebody unseen may be slow for longer than a job takes; then only what the
-device did at other times tells.
+A virtual machine may share its cores with others for longer than a job takes. Then only a
+comparison with earlier jobs shows that it is slow.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _JOBS, _FEWEST = 21, 5
 _Seen = Mapping[str, int]
 
 
-def usual_speeds(home: Path, identity: str, said: Sequence[LaunchTelemetry]) -> Usual:
+def usual_speeds(home: Path, identity: str, launches: Sequence[LaunchTelemetry]) -> Usual:
     """Return what was usual before this job, and remember what this job saw.
 
     Args:
         home: FARM_HOME of this host.
         identity: The device.
-        said: Telemetry of the job's launches.
+        launches: Telemetry of the job's launches.
 
     Returns:
         The median of earlier jobs' best; nothing while too few are known.
     """
-    seen = _best(said)
+    seen = _best(launches)
     if not seen:
         return NOTHING_USUAL
     try:
@@ -53,7 +53,7 @@ def usual_speeds(home: Path, identity: str, said: Sequence[LaunchTelemetry]) -> 
     return _usual(jobs)
 
 
-def _best(said: Iterable[LaunchTelemetry]) -> dict[str, int]:
+def _best(launches: Iterable[LaunchTelemetry]) -> dict[str, int]:
     """The least time that each work took in a job."""
     found: dict[str, int] = {}
 
@@ -61,7 +61,7 @@ def _best(said: Iterable[LaunchTelemetry]) -> dict[str, int]:
         if took is not None:
             found[name] = min(took, found.get(name, took))
 
-    for launch in said:
+    for launch in launches:
         for point in launch.points:
             keep("memory", point.memory_ns)
             for core in point.cores:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 from farm.core.artifact import ObjectRef
 from farm.core.runtime import LaunchResult, Sample
@@ -13,6 +12,7 @@ from farm.site.job.results import fetch_bytes
 from farm.site.look.power import window_energy
 from farm.site.parsers.system import parse_millidegrees
 from farm.site.parsers.telemetry import (
+    SUPPLIES,
     Reading,
     Recording,
     cpu_times,
@@ -30,7 +30,6 @@ INTERVAL_S = 0.5
 _MAX_BYTES = 16 << 20
 #: Shortest time over which CPU time, counted in hundredths of a second, is worth a share.
 _LEAST_S = 0.4
-_SUPPLY = "/sys/class/power_supply/"
 
 
 def fetch_telemetry(
@@ -96,9 +95,9 @@ def _clocks(recording: Recording) -> tuple[ClockRange, ...]:
     return tuple(found)
 
 
-def _blind_clocks(recording: Recording, told: Sequence[ClockRange]) -> tuple[str, ...]:
+def _blind_clocks(recording: Recording, clocks: Sequence[ClockRange]) -> tuple[str, ...]:
     """Clusters with a clock of which no ceiling was read: some kernels show it for a few only."""
-    known = {clock.name for clock in told}
+    known = {clock.name for clock in clocks}
     every = {**recording.clock_names("scaling_cur_freq"), **recording.clock_names()}
     return tuple(sorted(set(every.values()) - known))
 
@@ -169,7 +168,7 @@ def _load(readings: Sequence[Reading]) -> float | None:
 def _hottest(recording: Recording) -> tuple[str, float] | None:
     found = []
     for path in recording.paths("/temp"):
-        if path.startswith(_SUPPLY):
+        if path.startswith(SUPPLIES):
             continue
         name = recording.names.get(path.removesuffix("temp") + "type") or path
         values = [parse_millidegrees(r.texts.get(path) or "") for r in recording.readings]
@@ -178,9 +177,7 @@ def _hottest(recording: Recording) -> tuple[str, float] | None:
 
 
 def _battery(recording: Recording) -> str | None:
-    supplies = (p for p, kind in recording.names.items() if kind == "Battery")
-    path = next((p for p in supplies if p.startswith(_SUPPLY)), None)
-    return None if path is None else str(PurePosixPath(path).parent)
+    return next(iter(recording.batteries), None)
 
 
 def _battery_c(recording: Recording) -> float | None:

@@ -8,28 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from farm.core.abi import family_of_abi
 from farm.site.parsers.cpu import CpuInfo
 
-_FAMILIES = {"x86_64": "x86", "x86": "x86", "arm64-v8a": "arm", "armeabi-v7a": "arm"}
-_FAMILIES |= {"riscv64": "riscv"}
 _HYPERVISORS: tuple[str, ...] = (
     *("qemu", "kvm", "vmware", "virtualbox", "xen", "amazon ec2", "bochs", "parallels"),
     *("google compute engine", "hyper-v", "virtual machine", "dummy-virt", "firecracker"),
 )
 
 
-def emulated(abi: str, info: CpuInfo, platform: str | None = None) -> bool:
+def emulated(abi: str, info: CpuInfo) -> bool:
     """Tell whether the instruction set is emulated.
 
     Args:
         abi: What the userland is.
         info: /proc/cpuinfo. qemu-user passes the host's through, which is of another family.
-        platform: AT_PLATFORM of the auxiliary vector; None when unknown.
     """
-    family = _FAMILIES.get(abi)
+    family = family_of_abi(abi)
     if info.family is not None and family is not None and info.family != family:
-        return True
-    if platform and family and _family_of_platform(platform) not in (None, family):
         return True
     for core in info.cores:
         if "TCG" in core.model or core.model.startswith("QEMU Virtual CPU"):
@@ -54,11 +50,3 @@ def virtualised(info: CpuInfo, names: Mapping[str, str], properties: Mapping[str
         return True
     text = " ".join(names.values()).lower()
     return any(word in text for word in _HYPERVISORS)
-
-
-def _family_of_platform(platform: str) -> str | None:
-    if platform in ("x86_64", "haswell", "xeon_phi", "i686"):
-        return "x86"
-    if platform.startswith(("aarch64", "v7", "v8")):
-        return "arm"
-    return None

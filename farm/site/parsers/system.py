@@ -1,4 +1,4 @@
-"""Files that every Linux has: meminfo, os-release, thermal zones, and the machine's names."""
+"""Files that every Linux has: meminfo, os-release, thermal zones, names of the hardware."""
 
 from __future__ import annotations
 
@@ -7,24 +7,6 @@ import shlex
 
 _MEMINFO = re.compile(r"^(MemTotal|MemAvailable):\s+(\d{1,15}) kB\s*$", re.MULTILINE)
 _TEGRA = re.compile(r"R(\d+) \(release\), REVISION: ([0-9.]+)")
-
-#: `uname -m` to Android's name of the ABI.
-_ABIS = {
-    "x86_64": "x86_64",
-    "amd64": "x86_64",
-    "aarch64": "arm64-v8a",
-    "arm64": "arm64-v8a",
-    "armv8l": "armeabi-v7a",
-    "armv7l": "armeabi-v7a",
-    "i686": "x86",
-    "i586": "x86",
-    "riscv64": "riscv64",
-}
-
-
-def abi_of_machine(machine: str) -> str | None:
-    """Android's name of the ABI for `uname -m`; None for a machine nobody has seen."""
-    return _ABIS.get(machine.strip())
 
 
 def parse_meminfo(text: str) -> tuple[int | None, int | None]:

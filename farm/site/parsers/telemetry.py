@@ -13,6 +13,9 @@ from typing import Any
 
 from farm.core.telemetry import Calibration, CoreSpeed
 
+#: Folder of batteries and chargers.
+SUPPLIES = "/sys/class/power_supply/"
+
 _CLOCK = re.compile(r"/(policy\d+|cpu\d+(?=/cpufreq))/(?:cpufreq/)?scaling_(?:max|cur)_freq$")
 
 
@@ -54,6 +57,15 @@ class Recording:
     def paths(self, suffix: str) -> list[str]:
         """Paths with this end that some reading has."""
         return sorted({p for one in self.readings for p in one.texts if p.endswith(suffix)})
+
+    @property
+    def batteries(self) -> list[str]:
+        """Folders of the device's batteries."""
+        return [
+            path.removesuffix("/type")
+            for path, kind in self.names.items()
+            if path.startswith(SUPPLIES) and kind == "Battery"
+        ]
 
     def clock_names(self, leaf: str = "scaling_max_freq") -> dict[str, str]:
         """Cluster by path of its clock's ceiling, or of its clock: `scaling_cur_freq`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from farm.core.durations import duration_text, parse_duration
-from farm.core.lease_text import HOLD_RUN, holder_text
+from farm.core.lease import HOLD_RUN, Hold, Lease, read_lease
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,10 @@ def test_time_left_is_written(seconds: float, text: str) -> None:
 
 
 def test_a_person_is_named_with_reason_and_time_and_a_run_with_its_id() -> None:
-    person = holder_text("ann@desk", HOLD_RUN, "new battery", 6000)
-    assert person == "held by ann@desk: new battery, 1 h 40 min left"
-    assert holder_text("ann@desk", HOLD_RUN, "", 60) == "held by ann@desk, 60 s left"
-    assert holder_text("ci@rack", "r7", "", 60) == "leased by ci@rack for run r7"
+    person = read_lease("ann@desk", HOLD_RUN, "new battery", 6000)
+    assert person == Hold("ann@desk", "new battery", 6000)
+    assert person.text == "held by ann@desk: new battery, 1 h 40 min left"
+    assert read_lease("ann@desk", HOLD_RUN, "", 60).text == "held by ann@desk, 60 s left"
+    run = read_lease("ci@rack", "r7", "", 60)
+    assert run == Lease("ci@rack", "r7", 60)
+    assert run.text == "leased by ci@rack for run r7"

@@ -163,7 +163,7 @@ def test_an_architecture_is_no_model() -> None:
     core = "processor\t: 0\nmodel name\t: ARMv8 Processor rev 2 (v8l)\nFeatures\t: fp asimd\n"
     facts = parse_facts(raw(with_files({"/proc/cpuinfo": core})))
     assert facts.model is None
-    assert "model: not told" in facts.unread
+    assert "model: not reported" in facts.unread
 
 
 @pytest.mark.parametrize("document", [b"", b"{", b"[]", b'{"uname": {"machine": "s390x"}}'])
@@ -242,7 +242,11 @@ def polled(
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (polled("killed", reason="stale_heartbeat"), DeviceLost, "nobody reached"),
+        (
+            polled("killed", reason="stale_heartbeat"),
+            DeviceLost,
+            "the host didn't reach the device",
+        ),
         (polled("killed", reason="output_limit"), BadOutput, "without end"),
         (polled("killed", reason="storage_full"), StorageFull, "no space"),
         (polled("killed", reason="work_lost"), DeviceLost, "lost"),
@@ -314,14 +318,14 @@ def test_machines_with_a_copied_identity_are_two_devices_and_both_are_named() ->
 
 def test_conditions_name_what_was_read() -> None:
     before = Snapshot(facts_of(governor="performance", battery_c=30.5), (("a", 30.0), ("b", 41.5)))
-    after = Snapshot(facts_of(battery_c=33.0, virtualised=True, unread=("soc: not told",)), ())
+    after = Snapshot(facts_of(battery_c=33.0, virtualised=True, unread=("soc: not reported",)), ())
     pairs = dict(conditions(before, after))
     assert pairs["governor_before"] == "performance"
     assert "governor_after" not in pairs
     assert (pairs["battery_c_before"], pairs["battery_c_after"]) == ("30.5", "33.0")
     assert pairs["hottest_before"] == "b 41.5 C"
     assert (pairs["virtualised"], pairs["emulated"]) == ("true", "false")
-    assert pairs["unread"] == "soc: not told"
+    assert pairs["unread"] == "soc: not reported"
 
 
 def test_work_folder_has_a_plain_and_unique_name() -> None:

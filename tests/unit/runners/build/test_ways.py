@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from farm.core.abi import BUILT
 from farm.core.artifact import Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import DeviceUnfit, RunnerError
 from runners.build.android import NDK, PREFIX, SOURCE, android_way, find_android
-from runners.build.compiler import TARGETS, host_abi
+from runners.build.compiler import cross_package, cross_variable, host_abi
 from runners.build.elf import check_alignment, load_alignments
 from runners.build.ways import Places, native_build
 
-OTHER = next(abi for abi in TARGETS if abi != host_abi())
+OTHER = next(abi for abi in BUILT if abi != host_abi())
 
 
 def test_the_users_prefix_comes_before_a_checkout() -> None:
@@ -47,13 +48,13 @@ def test_a_folder_that_is_no_ndk_is_named(tmp_path: Path) -> None:
 def test_without_a_compiler_the_device_is_unfit_and_the_next_command_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sdk: int | None, system: str
 ) -> None:
-    monkeypatch.setenv(TARGETS[OTHER].variable, "no-such-compiler")
+    monkeypatch.setenv(cross_variable(BUILT[OTHER]), "no-such-compiler")
     monkeypatch.delenv(NDK, raising=False)
     facts = DeviceFacts(identity="x", abi=OTHER, sdk=sdk, system_loader=False)
     with pytest.raises(DeviceUnfit) as error:
         native_build(OTHER, facts, Sdk(), Places(tmp_path, tmp_path))
     assert f"no runner for {system}-" in error.value.message
-    assert TARGETS[OTHER].package in error.value.message
+    assert cross_package(BUILT[OTHER]) in error.value.message
     assert f"farm runners build {OTHER}" in error.value.message
     assert (NDK in error.value.message) == (system == "android")
 

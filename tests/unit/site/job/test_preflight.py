@@ -68,7 +68,7 @@ def test_known_texts_have_a_remedy(text: str, kind: str, bundle: bool) -> None:
     trouble = diagnose(f"WARNING: something else\n{text}\n")
     assert trouble is not None
     assert (trouble.kind, trouble.bundle_helps) == (kind, bundle)
-    assert trouble.said in text
+    assert trouble.output in text
     assert trouble.remedy
 
 

@@ -1,4 +1,4 @@
-"""A transport that knows when its device was last heard of: slow isn't silent."""
+"""A transport that knows when its device last answered, so that slow isn't taken for silent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from farm.protocols import ByteProgress, Transport
 T = TypeVar("T")
 
 
-class HeardTransport:
+class AnsweredTransport:
     """Passes every call on, and notes when one was answered.
 
     Args:
@@ -24,7 +24,7 @@ class HeardTransport:
         self._inner = inner
         self.name = inner.name
         #: When a call was last answered, on the monotonic clock; 0.0 before the first one.
-        self.heard_at = 0.0
+        self.answered_at = 0.0
 
     def run(self, command: Command, on_stdout: Callable[[bytes], None] | None = None) -> Completed:
         """See `farm.protocols.Transport.run`."""
@@ -75,5 +75,5 @@ class HeardTransport:
         self._inner.close()
 
     def _noted(self, answer: T) -> T:
-        self.heard_at = time.monotonic()
+        self.answered_at = time.monotonic()
         return answer

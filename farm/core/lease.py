@@ -1,0 +1,54 @@
+"""What keeps a device from others: the lease of a run, or the hold of a person. Pure.
+
+On a device both are one file, so that they exclude each other; its run id tells them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from farm.core.durations import duration_text
+
+#: Run id in the file of a hold.
+HOLD_RUN = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A run works on the device."""
+
+    #: User and host of the run.
+    owner: str
+    run_id: str
+    #: Seconds of the device's uptime until it expires.
+    left_s: float
+
+    @property
+    def text(self) -> str:
+        """For people: `leased by ci@rack for run r7`."""
+        return f"leased by {self.owner} for run {self.run_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A person keeps the device."""
+
+    #: The person's user and host.
+    owner: str
+    #: In the person's words; may be empty.
+    reason: str
+    #: Seconds of the device's uptime until it expires.
+    left_s: float
+
+    @property
+    def text(self) -> str:
+        """For people: `held by ann@desk: new battery, 1 h 40 min left`."""
+        why = f": {self.reason}" if self.reason else ""
+        return f"held by {self.owner}{why}, {duration_text(self.left_s)} left"
+
+
+def read_lease(owner: str, run_id: str, reason: str, left_s: float) -> Lease | Hold:
+    """Tell a lease from a hold by the values of the file on the device."""
+    if run_id == HOLD_RUN:
+        return Hold(owner, reason, left_s)
+    return Lease(owner, run_id, left_s)
