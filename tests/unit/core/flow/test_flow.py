@@ -63,6 +63,7 @@ class Player:
 
     def feed(self, stimulus: Stimulus) -> list[Instruction]:
         out = self.flow.handle(stimulus)
+        self.flow.validate()
         self.log += out
         self.open_tasks += [i.task for i in out if isinstance(i, StartTask)]
         self.open_jobs += [i.job for i in out if isinstance(i, SubmitJob)]
@@ -84,7 +85,7 @@ class Player:
         self.open_jobs.remove(job)
         result = None if error else b.run_result()
         return self.feed(
-            JobFinished(job.job_id, job.attempt, job.device, "2026-01-01T00:00:00Z", result, error)
+            JobFinished(job.attempt_id, job.device, "2026-01-01T00:00:00Z", result, error)
         )
 
     def play(self) -> dict[str, CellResult]:
@@ -265,7 +266,7 @@ def test_result_names_the_runtime_that_stood_in() -> None:
     play.open_jobs.clear()
     build = replace(b.BUILD, executorch="1.5.1", note="the wheel has no C++ SDK")
     run = replace(b.run_result(), runner=build)
-    play.feed(JobFinished(job.job_id, 1, "a", "t", run, None))
+    play.feed(JobFinished(job.attempt_id, "a", "t", run, None))
     while play.open_tasks:
         play.end_task(play.open_tasks[0])
     (result,) = play.flow.results.values()
