@@ -25,7 +25,7 @@ CHECKS: dict[str, Callable[[AttemptId, Expected], bool]] = {
     "another run": lambda came, now: came.run_id == now.run_id,
     "another epoch": lambda came, now: came.epoch == now.epoch,
     "an unknown cell": lambda came, now: now.known,
-    "a job that has ended": lambda came, now: (
+    "a job that its device does not have": lambda came, now: (
         now.running is not None and came.job_id == now.running.job_id
     ),
     "another attempt": lambda came, now: now.running is None or came.attempt == now.running.attempt,

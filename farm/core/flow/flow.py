@@ -131,10 +131,16 @@ class RunFlow:
         reason = self.fence.refuses(came, known=came.job_id in self.cells, running=running)
         if reason is None:
             return False
-        level = logging.DEBUG if isinstance(event, JobProgress) else logging.WARNING
-        kind = type(event).__name__
         log.log(
-            level, "%s of %s: dropped %s of %s: %s", event.device, self._run_id, kind, came, reason
+            logging.DEBUG if isinstance(event, JobProgress) else logging.WARNING,
+            "dropped %s from %s of %s (run %s, epoch %s, attempt %s): it is of %s",
+            type(event).__name__,
+            event.device,
+            came.job_id,
+            came.run_id,
+            came.epoch,
+            came.attempt,
+            reason,
         )
         return True
 
