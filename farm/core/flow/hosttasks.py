@@ -18,9 +18,6 @@ class HostTasks:
         self.running: dict[str, HostTask] = {}
         self._owners: dict[str, Owner] = {}
 
-    def __contains__(self, task_id: object) -> bool:
-        return task_id in self._owners
-
     def add(self, task: HostTask, owner: Owner) -> None:
         """Ask for a task; it begins with the next `start`."""
         self._owners[task.task_id] = owner

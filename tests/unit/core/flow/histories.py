@@ -114,6 +114,8 @@ class World:
         self.delivered: list[JobFinished] = []
         self.ended_tasks: list[TaskEnded] = []
         self.finished: dict[str, CellResult] = {}
+        #: Tasks that ended with a result and an error.
+        self.spoilt: set[str] = set()
         self.strays = 0
         self._marks = 0
         self.feed(Started())
@@ -222,6 +224,27 @@ class World:
 
     def _job_held(self, which: int) -> str | None:
         return self._job_ends(which, lambda name: LeaseError("held by ann", device=name))
+
+    def _job_silent(self, which: int) -> str | None:
+        """A job ends with neither a result nor an error."""
+        if job := pick(self.jobs, which):
+            self.jobs.remove(job)
+            self.feed(replace(self._finish(job, None), result=None))
+        return _name(job.attempt_id) if job else None
+
+    def _job_both(self, which: int) -> str | None:
+        """A job ends with a result and an error."""
+        if job := pick(self.jobs, which):
+            self.jobs.remove(job)
+            self.feed(replace(self._finish(job, None), error=RunnerCrashed("signal 6")))
+        return _name(job.attempt_id) if job else None
+
+    def _task_both(self, which: int) -> str | None:
+        if task := pick(self.tasks, which):
+            self.tasks.remove(task)
+            self.spoilt.add(task.task_id)
+            self.feed(TaskEnded(task.task_id, RESULTS[type(task)], FarmError("it failed too")))
+        return task.task_id if task else None
 
     def _job_ends(self, which: int, error: Callable[[str], FarmError | None]) -> str | None:
         if job := pick(self.jobs, which):
@@ -376,7 +399,9 @@ class World:
         assert shown == ends, f"{result.cell_id} shows the attempts {shown}, there were {ends}"
         if result.outcome in ("passed", "failed", "inconclusive"):
             last = real[-1].result
-            assert last is not None, f"{result.cell_id} is {result.outcome} of an error"
+            assert last is not None, f"{result.cell_id} is {result.outcome} without evidence"
+            assert real[-1].error is None, f"{result.cell_id} is {result.outcome} of an error"
+            assert f"compare:{result.cell_id}" not in self.spoilt
             assert result.pushed_bytes == last.deployed.pushed_bytes, "another attempt's evidence"
             assert result.device.name == real[-1].device
         else:
@@ -390,7 +415,17 @@ STEPS: tuple[str, ...] = (
     *("job_ok",) * 4,
     *("job_lost",) * 3,
     *("retry_due",) * 3,
-    *("task_error", "task_again", "job_started", "job_crashed", "job_unfit", "job_held"),
+    *(
+        "task_error",
+        "task_again",
+        "job_started",
+        "job_crashed",
+        "job_unfit",
+        "job_held",
+        "job_silent",
+        "job_both",
+        "task_both",
+    ),
     *("site_lost", "ended_again", "ended_again"),
     *("other_run", "other_epoch", "other_attempt", "other_attempt", "other_cell"),
     *("swapped_cell", "other_device"),
