@@ -45,9 +45,9 @@ def _queues(flow: RunFlow) -> Iterator[str]:
     matcher, roster = flow.placement.matcher, flow.roster
     if matcher.queued != _in(flow, State.QUEUED):
         yield f"jobs in queues are not the queued cells: {matcher.queued ^ _in(flow, State.QUEUED)}"
-    for name in matcher.idle_devices:
-        if not roster.is_free(name):
-            yield f"{name} waits for a job and can't take one"
+    for name in {*flow.placement.used, *matcher.idle_devices} if flow.cells.stimulus else ():
+        if (name in matcher.idle_devices) is not flow.placement.may_begin(name):
+            yield f"{name} is offered to jobs although it is taken, or free and not offered"
     for one in _cells(flow, State.QUEUED):
         taken = matcher.taken(one.cell.group)
         left = [name for name in one.cell.devices if name not in taken and roster.is_alive(name)]

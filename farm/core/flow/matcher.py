@@ -38,8 +38,8 @@ class Matcher:
         self._queues: dict[frozenset[str], _Queue] = {}
         self._by_device: dict[str, list[_Queue]] = {}
         self._jobs: dict[str, _Queued] = {}
-        #: Queued jobs by group.
-        self._groups: dict[str, dict[str, None]] = {}
+        #: Queued jobs by group, and within it by queue.
+        self._groups: dict[str, dict[_Queue, dict[str, None]]] = {}
         #: Who has which device, by group.
         self._taken: dict[str, dict[str, str]] = {}
         #: Idle since, as a sequence number: the device that has been idle longest comes first.
@@ -71,16 +71,22 @@ class Matcher:
         queue.jobs[job_id] = self._next()
         self._jobs[job_id] = _Queued(queue, group)
         if group:
-            self._groups.setdefault(group, {})[job_id] = None
+            self._groups.setdefault(group, {}).setdefault(queue, {})[job_id] = None
         self._new_jobs[queue] = None
 
     def remove(self, job_id: str) -> None:
         """Take a queued job out; one that isn't queued is ignored."""
-        queued = self._jobs.pop(job_id, None)
-        if queued is not None:
-            del queued.queue.jobs[job_id]
-            if queued.group:
-                del self._groups[queued.group][job_id]
+        queue, group = self._jobs.pop(job_id, (None, ""))
+        if queue is None:
+            return
+        del queue.jobs[job_id]
+        if group:
+            siblings = self._groups[group]
+            del siblings[queue][job_id]
+            if not siblings[queue]:
+                del siblings[queue]
+            if not siblings:
+                del self._groups[group]
 
     def idle(self, device: str) -> None:
         """Say that a device can take a job."""
@@ -128,19 +134,22 @@ class Matcher:
         for queue in self._by_device.get(device, ()):
             if not any(map(alive, queue.devices)):
                 lost += queue.jobs
-            elif self._groups:
-                lost += [job for job in queue.jobs if not self._possible(job, alive)]
+            else:
+                for group, siblings in self._groups.items():
+                    if queue in siblings and not self._left(queue, group, alive):
+                        lost += siblings[queue]
         return self._take_out(lost)
 
     def crowded_out(self, group: str, alive: Callable[[str], bool]) -> list[str]:
         """Take out and return the jobs of a group whose siblings have every device left."""
-        waiting = self._groups.get(group, ())
-        return self._take_out([job for job in waiting if not self._possible(job, alive)])
+        siblings = self._groups.get(group, {})
+        return self._take_out(
+            [job for q, jobs in siblings.items() if not self._left(q, group, alive) for job in jobs]
+        )
 
-    def _possible(self, job_id: str, alive: Callable[[str], bool]) -> bool:
-        queue, group = self._jobs[job_id]
+    def _left(self, queue: _Queue, group: str, alive: Callable[[str], bool]) -> bool:
         taken = self.taken(group)
-        return not group or any(alive(name) for name in queue.devices if name not in taken)
+        return any(alive(name) for name in queue.devices if name not in taken)
 
     def _take_out(self, jobs: list[str]) -> list[str]:
         for job_id in jobs:

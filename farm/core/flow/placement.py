@@ -27,19 +27,25 @@ class Placement:
         self.awaits_canary = False
         #: Whether devices that are this host may take work: no host task runs.
         self._quiet = True
-        self._used = tuple(dict.fromkeys(name for cell in cells for name in cell.devices))
+        pools = dict.fromkeys(cell.devices for cell in cells)
+        #: Devices that cells may run on.
+        self.used = tuple(dict.fromkeys(name for pool in pools for name in pool))
+
+    def may_begin(self, name: str) -> bool:
+        """Whether a device may take a job now."""
+        waits = self.awaits_canary or (name in self.roster.hosts and not self._quiet)
+        return self.roster.is_free(name) and not waits
 
     def offer(self, name: str) -> None:
         """Let a device take the next job when it may, and none when it may not."""
-        waits = self.awaits_canary or (name in self.roster.hosts and not self._quiet)
-        if self.roster.is_free(name) and not waits:
+        if self.may_begin(name):
             self.matcher.idle(name)
         else:
             self.matcher.busy(name)
 
     def offer_all(self) -> None:
         """Let every device of the plan that may do so take a job."""
-        for name in self._used:
+        for name in self.used:
             self.offer(name)
 
     def host_tasks_run(self, running: bool) -> None:
