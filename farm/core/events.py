@@ -1,4 +1,4 @@
-"""What a site tells the controller. Numbered by the site, kept until acknowledged."""
+"""Events from a site to a controller. Numbered by the site, kept until acknowledged."""
 
 from __future__ import annotations
 
@@ -7,26 +7,38 @@ from dataclasses import dataclass
 from farm.core.artifact import ObjectRef
 from farm.core.device import Device
 from farm.core.errors import FarmError
-from farm.core.runtime import DeviceRunResult
+from farm.core.runtime import AttemptId, DeviceRunResult
 
 
 @dataclass(frozen=True, slots=True)
-class JobStarted:
+class JobEvent:
+    """What every event of a job carries: which attempt it is of, and on which device."""
+
+    attempt_id: AttemptId
+    device: str
+
+    @property
+    def job_id(self) -> str:
+        """The job; unique within its run only."""
+        return self.attempt_id.job_id
+
+    @property
+    def attempt(self) -> int:
+        """Number of the submission within its run and epoch."""
+        return self.attempt_id.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted(JobEvent):
     """A session has taken the job and is about to lease the device."""
 
-    job_id: str
-    attempt: int
-    device: str
     at: str
 
 
 @dataclass(frozen=True, slots=True)
-class JobProgress:
+class JobProgress(JobEvent):
     """Where a job stands, for people. Never more than a few a second."""
 
-    job_id: str
-    attempt: int
-    device: str
     #: `lease`, `deploy`, `check`, `cooldown`, `measure`, `collect`, `clean`.
     stage: str
     done: int = 0
@@ -40,12 +52,9 @@ class JobProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class JobFinished:
+class JobFinished(JobEvent):
     """The terminal event of an attempt: a result or an error, never both."""
 
-    job_id: str
-    attempt: int
-    device: str
     at: str
     result: DeviceRunResult | None
     error: FarmError | None

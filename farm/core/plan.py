@@ -45,6 +45,8 @@ class Cell:
     devices: tuple[str, ...]
     #: Name shown while no device is chosen: the device or the pool.
     place: str
+    #: Cells of one group run on different devices: what `any: 2` asks for. Empty for all others.
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +126,7 @@ def make_plan(spec: RunSpec, devices: Sequence[Device], catalog: Catalog) -> Pla
             elif unusable is not None:
                 skips.append(Skip(cell, "excluded", unusable))
             elif not usable:
-                reason = "; ".join(
-                    f"{device.name}: {device.reason or device.state}"
-                    for device in devices
-                    if device.name in cell.devices
-                )
-                skips.append(Skip(cell, _missing_flag(cell, devices), reason))
+                skips.append(Skip(cell, *_why_missing(request, cell, devices)))
             else:
                 cells.append(cell)
     if not cells and not skips:
@@ -163,17 +160,28 @@ def _requested(
         elif matching:
             pool = request.pool or request.select or "any"
             names = tuple(device.name for device in matching)
-            usable = any(device.usable for device in matching)
+            usable = sum(device.usable for device in matching)
+            group = "" if request.any == 1 else _cell_id(artifact, runner, threads, pool)
             for number in range(request.any):
                 place = pool if request.any == 1 else f"{pool}#{number + 1}"
                 cell_id = _cell_id(artifact, runner, threads, place)
-                yield Cell(cell_id, artifact, runner, threads, names, place), usable
+                cell = Cell(cell_id, artifact, runner, threads, names, place, group)
+                yield cell, number < usable
 
 
-def _missing_flag(cell: Cell, devices: Sequence[Device]) -> str:
-    """Flag of a cell none of whose devices can be used: the state of one that is there."""
-    states = {device.state for device in devices if device.name in cell.devices}
-    return next((flag for flag in ("quarantined", "unfit") if flag in states), "device_missing")
+def _why_missing(request: DeviceRequest, cell: Cell, devices: Sequence[Device]) -> tuple[str, str]:
+    """Flag and reason of a cell that no device can be used for, or none besides its siblings'."""
+    named = [device for device in devices if device.name in cell.devices]
+    gone = [device for device in named if not device.usable]
+    states = {device.state for device in gone}
+    flag = next((flag for flag in ("quarantined", "unfit") if flag in states), "device_missing")
+    reason = "; ".join(f"{device.name}: {device.reason or device.state}" for device in gone)
+    if len(gone) == len(named):
+        return flag, reason
+    few = (
+        f"`any: {request.any}` asks for different devices and {len(named) - len(gone)} can be used"
+    )
+    return flag, f"{few}; {reason}" if reason else few
 
 
 def measuring_at_most_s(spec: RunSpec, plan: Plan) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from farm.core.artifact import ExportResult, ToolchainVersions
@@ -41,6 +41,8 @@ class RunFacts:
     busy_s: Mapping[str, float]
     #: What had to be done about devices, in order.
     incidents: tuple[Incident, ...] = ()
+    #: Job events that were not of this run's current attempts, counted by what they were of.
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 def export_report(
@@ -68,6 +70,7 @@ def alarms(
     devices: Iterable[Device],
     exports: Iterable[ExportReport],
     incidents: Iterable[Incident] = (),
+    dropped: Mapping[str, int] | None = None,
 ) -> tuple[str, ...]:
     """Return what somebody should look at although no cell failed of it."""
     found = []
@@ -85,6 +88,8 @@ def alarms(
             found.append(f"device {device.name} was lost during the run: {reason}")
     for incident in incidents:
         found.append(f"device {incident.device}: {incident.kind}: {incident.detail}")
+    for what, count in (dropped or {}).items():
+        found.append(f"job events dropped: {count} of {what}")
     for export in exports:
         if export.unquantised:
             names = ", ".join(export.unquantised[:3])
@@ -129,7 +134,7 @@ def build_report(
         host=facts.host,
         toolchains=dict(toolchains),
         farm=facts.farm,
-        alarms=alarms(plan.devices, exports, facts.incidents),
+        alarms=alarms(plan.devices, exports, facts.incidents, facts.dropped),
         devices=tuple(
             DeviceReport(
                 name=device.name,

@@ -307,6 +307,18 @@ class CanaryLaunch:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptId:
+    """Names one submission of a job: no other, of any run, has the same."""
+
+    run_id: str
+    #: Grows with each resume of the run.
+    epoch: int
+    job_id: str
+    #: Counts submissions within the epoch, from 1; those that only met a held device too.
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceJob:
     """One attempt's work for one device, as the controller submits it to a site."""
 
@@ -336,6 +348,11 @@ class DeviceJob:
     policy: LaunchPolicy | None = None
     #: None: `launches` and `policy` name the candidate only.
     baseline: BaselineArm | None = None
+
+    @property
+    def attempt_id(self) -> AttemptId:
+        """What every event of this job carries."""
+        return AttemptId(self.run_id, self.epoch, self.job_id, self.attempt)
 
     @property
     def checks(self) -> dict[str, CanaryLaunch]:

@@ -226,9 +226,7 @@ class Controller:
 
     def _lose(self, job: DeviceJob, error: FarmError) -> None:
         self._jobs.pop(job.job_id, None)
-        self._inbox.put_nowait(
-            JobFinished(job.job_id, job.attempt, job.device, utc_now(), None, error)
-        )
+        self._inbox.put_nowait(JobFinished(job.attempt_id, job.device, utc_now(), None, error))
 
     async def _cancel_all(self) -> None:
         for task in list(self._tasks.values()):
@@ -267,7 +265,12 @@ class Controller:
                 after = events[-1].seq
 
     def _take(self, events: list[Numbered]) -> None:
-        """Record what matters, then let it act; the next poll acknowledges it."""
+        """Record what matters, then let it act; the next poll acknowledges it.
+
+        What is no event of this run's current attempts is neither recorded nor shown: the flow
+        counts it.
+        """
+        events = [item for item in events if not self._flow.drops(item.event)]
         kept = [
             (type(item.event).__name__, _journaled(item.event))
             for item in events
@@ -328,12 +331,13 @@ def needed_objects(job: DeviceJob) -> list[ObjectRef]:
 
 
 def _journaled(event: JobStarted | JobFinished | DeviceRecovery) -> dict[str, object]:
-    if not isinstance(event, JobFinished):
+    if isinstance(event, DeviceRecovery):
         data: dict[str, object] = codec.to_data(event)
         return data
+    if isinstance(event, JobStarted):
+        return {**codec.to_data(event.attempt_id), "device": event.device, "at": event.at}
     return {
-        "job_id": event.job_id,
-        "attempt": event.attempt,
+        **codec.to_data(event.attempt_id),
         "device": event.device,
         "at": event.at,
         "error": None if event.error is None else str(event.error),

@@ -150,6 +150,7 @@ async def _run(
                     farm=farm_report(),
                     busy_s=controller.busy_s,
                     incidents=tuple(care.incidents),
+                    dropped=flow.dropped,
                 ),
             )
             _write(report, folder, journal)

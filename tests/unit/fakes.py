@@ -82,7 +82,7 @@ class FakeSite:
     async def submit(self, jobs: Sequence[DeviceJob]) -> None:
         for job in jobs:
             self.jobs.append(job)
-            self._say(JobStarted(job.job_id, job.attempt, job.device, AT))
+            self._say(JobStarted(job.attempt_id, job.device, AT))
             answer = self.answer(job)
             if isinstance(answer, FarmError):
                 self._finish(job, None, answer)
@@ -114,7 +114,7 @@ class FakeSite:
     def _finish(
         self, job: DeviceJob, result: DeviceRunResult | None, error: FarmError | None
     ) -> None:
-        self._say(JobFinished(job.job_id, job.attempt, job.device, AT, result, error))
+        self._say(JobFinished(job.attempt_id, job.device, AT, result, error))
 
     def _say(self, event: SiteEvent) -> None:
         self._events.append(Numbered(len(self._events) + 1, event))

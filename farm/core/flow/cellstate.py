@@ -1,25 +1,97 @@
-"""How far one cell of a run is: the notes that farm.core.flow.flow keeps of it."""
+"""The state of one cell: the states, the one table of legal transitions, and its story."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
 
 from farm.core.plan import Cell
 from farm.core.result import AttemptReport
 from farm.core.runtime import DeviceRunResult
 
 
+class State(Enum):
+    """Where a cell is. ARCHITECTURE.md has the same words and what each is left by."""
+
+    WAITING_ARTIFACT = "waiting for its artifact"
+    QUEUED = "queued"
+    SUBMITTED = "submitted"
+    PAUSED = "pausing before a retry"
+    HELD = "held by somebody else"
+    WAITING_HOST = "waiting for the host run"
+    COMPARING = "comparing"
+    DONE = "done"
+
+
+#: Every legal transition, and what causes it.
+TRANSITIONS: dict[tuple[State, State], str] = {
+    (State.WAITING_ARTIFACT, State.QUEUED): "export and reference are there",
+    (State.WAITING_ARTIFACT, State.DONE): "one of them failed, no runtime for it, or interrupted",
+    (State.QUEUED, State.SUBMITTED): "an idle device that it may use",
+    (State.QUEUED, State.DONE): "no device is left for it, or interrupted",
+    (State.SUBMITTED, State.PAUSED): "an error that another try may cure",
+    (State.SUBMITTED, State.HELD): "somebody else has the lease of the device",
+    (State.SUBMITTED, State.WAITING_HOST): "measured; the host's logits are not there yet",
+    (State.SUBMITTED, State.COMPARING): "measured; everything that judging needs is there",
+    (State.SUBMITTED, State.DONE): "an error that no other try cures, or interrupted",
+    (State.PAUSED, State.QUEUED): "the pause is over",
+    (State.PAUSED, State.DONE): "no device is left for it, or interrupted",
+    (State.HELD, State.QUEUED): "time to ask for the device again",
+    (State.HELD, State.DONE): "no device is left for it, or interrupted",
+    (State.WAITING_HOST, State.COMPARING): "the host run ended",
+    (State.WAITING_HOST, State.DONE): "interrupted",
+    (State.COMPARING, State.DONE): "judged, could not be judged, or interrupted",
+}
+
+
+class FlowDefect(RuntimeError):
+    """The flow contradicts itself: a defect of farm, never of a device or a config."""
+
+
+class Step(NamedTuple):
+    """One transition of a cell."""
+
+    #: Number of the stimulus that caused it, from 1 in the order of their arrival.
+    stimulus: int
+    source: State
+    target: State
+    why: str
+
+
 @dataclass(slots=True)
-class CellState:
-    """How far one cell is."""
+class CellProgress:
+    """How far one cell is. Not to be confused with `Cell`, which is what was planned."""
 
     cell: Cell
+    #: Devices that may run it; cells of one request share the set.
+    devices: frozenset[str]
+    state: State = State.WAITING_ARTIFACT
+    story: list[Step] = field(default_factory=list)
     attempts: list[AttemptReport] = field(default_factory=list)
+    #: Jobs made of it in this epoch, those that only met a held device included.
+    submissions: int = 0
     lease_tries: int = 0
     #: Devices that failed it.
     avoid: frozenset[str] = frozenset()
+    #: Device of the latest submission.
     device: str | None = None
+    #: When the latest submission began on its device.
     started_at: str | None = None
+    #: What the device measured; there once it is to be judged.
     run: DeviceRunResult | None = None
-    comparing: bool = False
-    done: bool = False
+
+    def move(self, target: State, why: str, stimulus: int) -> None:
+        """Go to another state.
+
+        Raises:
+            FlowDefect: The table has no such transition.
+        """
+        if (self.state, target) not in TRANSITIONS:
+            before = "; ".join(f"{s.stimulus}: {s.target.value} ({s.why})" for s in self.story)
+            raise FlowDefect(
+                f"cell {self.cell.cell_id} can't go from `{self.state.value}` to "
+                f"`{target.value}` ({why}, stimulus {stimulus}); before that: {before or 'nothing'}"
+            )
+        self.story.append(Step(stimulus, self.state, target, why))
+        self.state = target

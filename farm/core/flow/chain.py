@@ -15,6 +15,7 @@ from farm.core.errors import FarmError
 from farm.core.hostrun import HostRunResult
 from farm.core.plan import ArtifactId, Catalog, Cell
 from farm.core.rules.launches import (
+    CellLaunches,
     canary_launch,
     cell_launches,
     logits_passes,
@@ -67,6 +68,9 @@ class ArtifactChain:
         #: None until the run has ended.
         self._host: HostRunResult | FarmError | None = None
         self._host_asked = False
+        #: By threads, whether a baseline runs beside, and whether one launch does a sweep: made
+        #: once for all cells that share them.
+        self._launches: dict[tuple[int, bool, bool], CellLaunches] = {}
 
     def first_task(self) -> HostTask:
         """Return the export: everything begins with it."""
@@ -142,17 +146,10 @@ class ArtifactChain:
         canary: CanaryProgram | None = None,
     ) -> DeviceJob:
         """Return one attempt's work for a device; export and reference are done."""
-        export, reference = self._done()
+        export, _ = self._done()
         bundle = export.bundle
         runner = self._runners[cell.runner]
-        launches = cell_launches(
-            self._spec,
-            reference,
-            threads=cell.threads,
-            max_context=bundle.metadata.max_context,
-            paired=baseline is not None,
-            sweeps=runner.sweeps,
-        )
+        launches = self._cell_launches(cell.threads, baseline is not None, runner.sweeps)
         checked = self.checks_kernels(cell.runner)
         replay = export.replay if checked and self._spec.correctness.canary else None
         tokenizer = bundle.tokenizer if runner.needs_tokenizer else None
@@ -198,6 +195,20 @@ class ArtifactChain:
             canary=canary,
             answer=None if runner.gives_logits else self._reference_task(export),
         )
+
+    def _cell_launches(self, threads: int, paired: bool, sweeps: bool) -> CellLaunches:
+        export, reference = self._done()
+        key = threads, paired, sweeps
+        if key not in self._launches:
+            self._launches[key] = cell_launches(
+                self._spec,
+                reference,
+                threads=threads,
+                max_context=export.bundle.metadata.max_context,
+                paired=paired,
+                sweeps=sweeps,
+            )
+        return self._launches[key]
 
     def _done(self) -> tuple[ExportResult, ReferenceResult]:
         assert self.export is not None, "cells run after their export"

@@ -1,22 +1,34 @@
-"""The state of a run: export, reference, host run, device run, compare, for every cell.
+"""The decisions of a run: export, reference, host run, device run, compare, for every cell.
 
 `RunFlow.handle(stimulus)` returns instructions. Attempts, retries on other devices and the rule
-that nothing else works on this host while it is measured are decided here.
+that nothing else works on this host while it is measured are decided here. What an event costs
+does not grow with the cells that it is not about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 
-from farm.core.artifact import CanaryProgram, ExportResult
+from farm.core.artifact import CanaryProgram
 from farm.core.device import Device
-from farm.core.errors import FarmError, LeaseError, TransportError
-from farm.core.events import DeviceChanged, JobFinished, JobStarted
+from farm.core.errors import FarmError, LeaseError
+from farm.core.events import (
+    DeviceChanged,
+    JobEvent,
+    JobFinished,
+    JobProgress,
+    JobStarted,
+    SiteEvent,
+)
 from farm.core.flow import outcomes
-from farm.core.flow.cellstate import CellState
+from farm.core.flow.cells import Cells
+from farm.core.flow.cellstate import CellProgress, FlowDefect, State, Step
 from farm.core.flow.chain import ArtifactChain
-from farm.core.flow.matcher import Matcher
-from farm.core.flow.roster import Roster
+from farm.core.flow.fence import Fence
+from farm.core.flow.hosttasks import HostTasks
+from farm.core.flow.invariants import violations
+from farm.core.flow.placement import Placement
 from farm.core.flow.stimuli import (
     CancelAll,
     DeviceQuarantined,
@@ -26,23 +38,17 @@ from farm.core.flow.stimuli import (
     RetryDue,
     RetryLater,
     Started,
-    StartTask,
     Stimulus,
     SubmitJob,
     TaskEnded,
 )
 from farm.core.plan import ArtifactId, Catalog, Plan
-from farm.core.result import AttemptReport, CellResult, Judgement
+from farm.core.result import CellResult, Judgement
 from farm.core.runtime import BaselineArm
 from farm.core.spec import RunSpec
-from farm.core.tasks import (
-    CanaryTask,
-    CompareTask,
-    ExportTask,
-    HostRunTask,
-    HostTask,
-    ReferenceTask,
-)
+from farm.core.tasks import CanaryTask, CompareTask, ExportTask, HostRunTask, ReferenceTask
+
+log = logging.getLogger(__name__)
 
 #: Attempts of a cell that infrastructure may cost, first one included.
 MAX_ATTEMPTS = 3
@@ -70,57 +76,101 @@ class RunFlow:
         #: By cell: what is measured again beside the candidate.
         self._baselines = dict(baselines or {})
         self._run_id, self._epoch = run_id, epoch
-        self._devices = Roster(plan.devices)
         self._runners = catalog.runners
         self._chains = {target: ArtifactChain(target, spec, catalog) for target in plan.artifacts}
-        self._cells = {cell.cell_id: CellState(cell) for cell in plan.cells}
-        self._tasks: dict[str, HostTask] = {}
-        self._held_back: list[HostTask] = []
-        self._task_target: dict[str, ArtifactId | str] = {}
-        self._matcher = Matcher()
-        #: Jobs that measure this very host: no host task runs beside them.
-        self._on_host: set[str] = set()
+        self.fence = Fence(run_id, epoch)
+        self.cells = Cells(plan, finished or {})
+        self.tasks = HostTasks()
+        self.placement = Placement(plan.devices, plan.cells)
+        self.roster = self.placement.roster
         self._canary: CanaryProgram | None = None
-        self._awaits_canary = False  # no device begins before it is made, or can't be
-        self._interrupted = False
-        self.results: dict[str, CellResult] = dict(finished or {})
-        for cell_id in self.results:
-            if cell_id in self._cells:
-                self._cells[cell_id].done = True
+        self.interrupted = False
+        for cell in plan.cells:
+            if cell.cell_id in self.results:
+                self.placement.keep_device(cell, self.results[cell.cell_id])
+
+    @property
+    def results(self) -> dict[str, CellResult]:
+        """The results so far, by cell."""
+        return self.cells.results
 
     @property
     def finished(self) -> bool:
         """True when every planned cell has its result."""
-        return all(state.done for state in self._cells.values())
+        return not self.cells.open_count
 
     @property
     def devices(self) -> tuple[Device, ...]:
         """The devices of the plan as they are now."""
-        return self._devices.all
+        return self.roster.all
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Job events that were not of this run's current attempts, counted by reason."""
+        return dict(self.fence.dropped)
+
+    def story(self, cell_id: str) -> tuple[Step, ...]:
+        """Every transition of a cell so far, with the number of the stimulus that caused it."""
+        return tuple(self.cells[cell_id].story)
+
+    def validate(self) -> None:
+        """Check what must hold between two stimuli. Looks at everything; for tests.
+
+        Raises:
+            FlowDefect: Something does not hold; names all of it.
+        """
+        if found := violations(self):
+            raise FlowDefect("; ".join(found))
+
+    def drops(self, event: SiteEvent) -> bool:
+        """Tell whether an event is none of a current attempt of this run, and count it then."""
+        if not isinstance(event, JobEvent):
+            return False
+        came = event.attempt_id
+        running = self.roster.at_work.get(event.device)
+        reason = self.fence.refuses(came, known=came.job_id in self.cells, running=running)
+        if reason is None:
+            return False
+        log.log(
+            logging.DEBUG if isinstance(event, JobProgress) else logging.WARNING,
+            "dropped %s from %s of %s (run %s, epoch %s, attempt %s): it is of %s",
+            type(event).__name__,
+            event.device,
+            came.job_id,
+            came.run_id,
+            came.epoch,
+            came.attempt,
+            reason,
+        )
+        return True
 
     def handle(self, stimulus: Stimulus) -> list[Instruction]:
         """Take in one event and return what is to be done, in order."""
+        self.cells.stimulus += 1
         out: list[Instruction] = []
         match stimulus:
             case Started():
                 out += self._start()
             case TaskEnded():
                 out += self._task_ended(stimulus)
+            case JobStarted() | JobFinished() if self.drops(stimulus):
+                pass
             case JobStarted():
-                state = self._cells.get(stimulus.job_id)
-                if state is not None:
-                    state.started_at = stimulus.at
+                one = self.cells[stimulus.job_id]
+                if one.state is State.SUBMITTED:
+                    one.started_at = one.started_at or stimulus.at
             case JobFinished():
                 out += self._job_finished(stimulus)
-            case DeviceChanged():
+            case DeviceChanged() if stimulus.device.name in self.roster:
+                self.roster.changed(stimulus.device)
+                out += self._device_changed(stimulus.device.name)
+            case DeviceQuarantined() if stimulus.device in self.roster:
+                self.roster.quarantined(stimulus.device, stimulus.reason)
                 out += self._device_changed(stimulus.device)
-            case DeviceQuarantined():
-                self._devices.quarantined(stimulus.device, stimulus.reason)
-                out += self._device_changed(self._devices[stimulus.device])
             case RetryDue():
-                state = self._cells[stimulus.cell_id]
-                if not state.done:
-                    out += self._queue(state)
+                one = self.cells[stimulus.cell_id]
+                if one.state in (State.PAUSED, State.HELD):
+                    out += self._queue(one, "the pause is over")
             case Interrupt():
                 out += self._interrupt()
         return out + self._schedule()
@@ -129,88 +179,78 @@ class RunFlow:
         out: list[Instruction] = []
         for skip in self._plan.skips:
             if skip.cell.cell_id not in self.results:
-                result = outcomes.skipped(
-                    skip.cell, self._devices.of(skip.cell), skip.flag, skip.reason
-                )
-                out.append(self._record(result))
-        used = {device for cell in self._plan.cells for device in cell.devices}
-        for device in used:
-            self._free(device)
-        for target in dict.fromkeys(state.cell.artifact for state in self._open_cells()):
-            self._task(self._chains[target].first_task(), target)
+                device = self.roster.of(skip.cell)
+                result = outcomes.skipped(skip.cell, device, skip.flag, skip.reason)
+                out.append(self.cells.record(result))
+        for target in dict.fromkeys(one.cell.artifact for one in self.cells.open):
+            self.tasks.add(self._chains[target].first_task(), target)
         if self._spec.correctness.canary and any(
-            self._chains[state.cell.artifact].checks_kernels(state.cell.runner)
-            for state in self._open_cells()
+            self._chains[one.cell.artifact].checks_kernels(one.cell.runner)
+            for one in self.cells.open
         ):
-            self._awaits_canary = True
-            self._task(CanaryTask("canary:kernels", self._spec.export), "canary")
+            self.tasks.add(CanaryTask("canary:kernels", self._spec.export), "canary")
+            self.placement.awaits_canary = True
+        self.placement.offer_all()
         return out
 
     def _interrupt(self) -> list[Instruction]:
-        if self._interrupted:
+        if self.interrupted:
             return []
-        self._interrupted = True
-        self._held_back.clear()
-        out: list[Instruction] = [CancelAll()]
-        for state in self._open_cells():
-            out.append(
-                self._finish(
-                    state,
-                    outcomes.skipped(
-                        state.cell,
-                        self._device(state),
-                        "interrupted",
-                        "the run was interrupted before this cell ended",
-                        attempts=tuple(state.attempts),
-                        export=self._export(state),
-                    ),
-                )
-            )
-        return out
+        self.interrupted = True
+        self.tasks.drop_waiting()
+        reason = "the run was interrupted before this cell ended"
+        return [CancelAll(), *(self._skip(one, "interrupted", reason) for one in self.cells.open)]
 
-    def _task(self, task: HostTask, target: ArtifactId | str) -> None:
-        self._task_target[task.task_id] = target
-        self._held_back.append(task)
+    # -- host tasks
 
     def _task_ended(self, ended: TaskEnded) -> list[Instruction]:
-        task = self._tasks.pop(ended.task_id, None)
-        if task is None or self._interrupted:
+        task, owner = self.tasks.ended(ended.task_id) or (None, "")
+        if task is None or self.interrupted:
             return []
-        target = self._task_target[ended.task_id]
-        if isinstance(task, CompareTask):
-            state = self._cells[str(target)]
-            if isinstance(ended.result, Judgement):
-                result = outcomes.judged(
-                    state.cell, self._device(state), task, ended.result, tuple(state.attempts)
-                )
-                return [self._finish(state, result)]
-            return [self._errored(state, ended.error, "compare_failed")]
+        # Never both: what ended with an error has no result, whatever came with it.
+        result = None if ended.error is not None else ended.result
         if isinstance(task, CanaryTask):
             # Without it cells run as well, and say that nothing checked their kernels.
-            self._awaits_canary = False
-            self._canary = ended.result if isinstance(ended.result, CanaryProgram) else None
+            self._canary = result if isinstance(result, CanaryProgram) else None
+            self.placement.awaits_canary = False
+            self.placement.offer_all()
             return []
-        assert isinstance(target, ArtifactId)
+        if isinstance(task, CompareTask):
+            one = self.cells[str(owner)]
+            if isinstance(result, Judgement):
+                attempts = tuple(one.attempts)
+                judged = outcomes.judged(one.cell, self._device(one), task, result, attempts)
+                return [self.cells.finish(one, judged)]
+            return [self._errored(one, ended.error or _no_result(task.task_id), "compare_failed")]
+        assert isinstance(owner, ArtifactId)
+        return self._artifact_task_ended(task, owner, TaskEnded(task.task_id, result, ended.error))
+
+    def _artifact_task_ended(
+        self, task: ExportTask | ReferenceTask | HostRunTask, target: ArtifactId, ended: TaskEnded
+    ) -> list[Instruction]:
+        chain = self._chains[target]
         try:
-            following = self._chains[target].ended(task, ended.result, ended.error)
+            following = chain.ended(task, ended.result, ended.error)
         except FarmError as error:
             flag = "export_failed" if isinstance(task, ExportTask) else "reference_failed"
-            return [
-                self._errored(state, error, flag)
-                for state in self._open_cells()
-                if state.cell.artifact == target
-            ]
+            return [self._errored(one, error, flag) for one in self.cells.open_of(target)]
         out: list[Instruction] = []
-        if isinstance(task, ExportTask):
-            out += self._skip_without_runtime(target)
-            if not any(state.cell.artifact == target for state in self._open_cells()):
-                return out
-        for next_task in following:
-            self._task(next_task, target)
-        if isinstance(task, ReferenceTask):
-            return self._begin_runs(target)
-        elif isinstance(task, HostRunTask):
-            self._compare_ready(target)
+        match task:
+            case ExportTask():
+                out += self._skip_without_runtime(target)
+                if self.cells.open_of(target):
+                    for next_task in following:
+                        self.tasks.add(next_task, target)
+            case ReferenceTask():
+                for one in self.cells.open_of(target):
+                    host_task = chain.host_task(one.cell.runner)
+                    if host_task is not None:
+                        self.tasks.add(host_task, target)
+                    out += self._queue(one, "export and reference are there")
+            case HostRunTask():
+                for one in self.cells.open_of(target):
+                    if one.state is State.WAITING_HOST:
+                        self._compare(one, "the host run ended")
         return out
 
     def _skip_without_runtime(self, target: ArtifactId) -> list[Instruction]:
@@ -218,182 +258,135 @@ class RunFlow:
         export = self._chains[target].export
         assert export is not None, "called when the export ended"
         backend, out = export.bundle.backend, list[Instruction]()
-        for state in self._open_cells():
-            known = self._runners[state.cell.runner].backends
-            if state.cell.artifact != target or not known or backend in known:
-                continue
-            reason = (
-                f"exported, not run: runner {state.cell.runner} has no {backend} runtime (it has"
-                f" {', '.join(sorted(known))})"
-            )
-            device = self._device(state)
-            result = outcomes.skipped(state.cell, device, "no_runtime", reason, export=export)
-            out.append(self._finish(state, result))
+        for one in self.cells.open_of(target):
+            known = self._runners[one.cell.runner].backends
+            if known and backend not in known:
+                has = ", ".join(sorted(known))
+                reason = f"exported, not run: runner {one.cell.runner} has no {backend} runtime"
+                out.append(self._skip(one, "no_runtime", f"{reason} (it has {has})"))
         return out
 
-    def _begin_runs(self, target: ArtifactId) -> list[Instruction]:
-        out: list[Instruction] = []
-        for state in self._open_cells():
-            if state.cell.artifact != target:
-                continue
-            out += self._queue(state)
-            host_task = self._chains[target].host_task(state.cell.runner)
-            if host_task is not None:
-                self._task(host_task, target)
-        return out
-
-    def _compare_ready(self, target: ArtifactId) -> None:
-        for state in self._open_cells():
-            if state.cell.artifact == target and state.run is not None:
-                self._compare(state)
-
-    def _compare(self, state: CellState) -> None:
-        chain = self._chains[state.cell.artifact]
-        waits = not chain.host_ended(state.cell.runner)
-        if waits or state.comparing or state.run is None:
+    def _compare(self, one: CellProgress, why: str) -> None:
+        """Have a cell judged, or let it wait for the host's logits."""
+        assert one.run is not None, "called when the device run ended"
+        chain = self._chains[one.cell.artifact]
+        if not chain.host_ended(one.cell.runner):
+            self.cells.move(one, State.WAITING_HOST, why)
             return
-        state.comparing = True
-        task = chain.compare_task(state.cell, self._device(state), state.run, self._canary)
-        self._task(task, state.cell.cell_id)
+        self.cells.move(one, State.COMPARING, why)
+        task = chain.compare_task(one.cell, self._device(one), one.run, self._canary)
+        self.tasks.add(task, one.cell.cell_id)
 
-    def _free(self, name: str) -> None:
-        """Let a device take the next job, if it can."""
-        if self._devices.is_free(name):
-            self._matcher.idle(name)
+    # -- devices and their jobs
 
-    def _device_changed(self, device: Device) -> list[Instruction]:
-        """Take in that a device came back or went away; cells that nothing is left for end."""
-        if device.name not in self._devices:
-            return []
-        self._devices.changed(device)
-        self._matcher.busy(device.name)
-        self._free(device.name)
-        return self._drop_unschedulable()
+    def _device_changed(self, name: str) -> list[Instruction]:
+        """A device came back, got free or went away; cells that nothing is left for end."""
+        self.placement.offer(name)
+        return self._place(self.placement.left_without(name))
 
-    def _queue(self, state: CellState) -> list[Instruction]:
-        choices = self._devices.choices(state.cell, state.avoid)
-        if choices:
-            self._matcher.add(state.cell.cell_id, choices)
-            return []
-        return [self._gone(state)]
+    def _queue(self, one: CellProgress, why: str) -> list[Instruction]:
+        self.cells.move(one, State.QUEUED, why)
+        return self._place([one.cell.cell_id])
+
+    def _place(self, cell_ids: Iterable[str]) -> list[Instruction]:
+        """Let queued cells wait for a device; those that none is left for end at once."""
+        out: list[Instruction] = []
+        for one in map(self.cells.__getitem__, cell_ids):
+            if not self.placement.place(one):
+                taken = self.placement.matcher.taken(one.cell.group)
+                out.append(self._errored(one, *self.roster.why_gone(one.cell, taken)))
+        return out
 
     def _job_finished(self, event: JobFinished) -> list[Instruction]:
-        self._on_host.discard(event.job_id)
-        self._devices.ended(event.device)
-        state = self._cells.get(event.job_id)
-        if state is None or state.done:
+        error = event.error
+        if error is None and event.result is None:
+            error = _no_result(event.job_id)
+        self.roster.ended(event.device, error)
+        one = self.cells[event.job_id]
+        if one.state is State.DONE:  # interrupted meanwhile
+            self.placement.offer(event.device)
             return []
-        state.attempts.append(
-            AttemptReport(
-                n=event.attempt,
-                device=event.device,
-                started_at=state.started_at,
-                ended_at=event.at,
-                outcome="ran" if event.error is None else "errored",
-                error=None if event.error is None else outcomes.error_report(event.error),
-            )
-        )
-        if event.error is None:
-            self._free(event.device)
-            state.run = event.result
-            self._compare(state)
-            return []
-        return self._attempt_failed(state, event.device, event.error)
-
-    def _attempt_failed(self, state: CellState, device: str, error: FarmError) -> list[Instruction]:
+        out: list[Instruction] = []
         if isinstance(error, LeaseError):
-            self._free(device)
-            state.attempts.pop()  # waiting for somebody else is no failed attempt of ours
-            state.lease_tries += 1
-            if state.lease_tries < LEASE_TRIES:
-                return [RetryLater(state.cell.cell_id, LEASE_PAUSE_S)]
-            return [self._errored(state, error, "device_held")]
-        spent = len(state.attempts) >= MAX_ATTEMPTS
-        if isinstance(error, TransportError) and spent:
-            self._devices.given_up(device)
-            self._matcher.busy(device)
+            out += self._held(one, error)
         else:
-            self._free(device)
-        if not error.retryable or spent:
-            return [self._errored(state, error, "device_failed"), *self._drop_unschedulable()]
-        state.avoid |= {device}
-        return [RetryLater(state.cell.cell_id, RETRY_PAUSE_S * len(state.attempts))]
+            one.attempts.append(outcomes.attempt(event, one.started_at, error))
+            if error is None:
+                one.run = event.result
+                self._compare(one, "measured")
+            else:
+                out += self._attempt_failed(one, error)
+        return out + self._device_changed(event.device)
 
-    def _drop_unschedulable(self) -> list[Instruction]:
-        lost = self._matcher.unschedulable(self._devices.alive)
-        return [self._gone(self._cells[job_id]) for job_id in lost]
+    def _held(self, one: CellProgress, error: LeaseError) -> list[Instruction]:
+        """Ask again later: waiting for somebody else is no failed attempt of ours."""
+        one.lease_tries += 1
+        if one.lease_tries >= LEASE_TRIES:
+            return [self._errored(one, error, "device_held")]
+        return [self._later(one, State.HELD, error, LEASE_PAUSE_S)]
 
-    def _gone(self, state: CellState) -> Instruction:
-        """End a cell none of whose devices is left."""
-        error, flag = self._devices.why_gone(state.cell)
-        return self._errored(state, error, flag)
+    def _attempt_failed(self, one: CellProgress, error: FarmError) -> list[Instruction]:
+        if not error.retryable or len(one.attempts) >= MAX_ATTEMPTS:
+            return [self._errored(one, error, "device_failed")]
+        assert one.device is not None, "a cell with attempts had a device"
+        one.avoid |= {one.device}
+        return [self._later(one, State.PAUSED, error, RETRY_PAUSE_S * len(one.attempts))]
+
+    def _later(
+        self, one: CellProgress, state: State, error: FarmError, delay_s: float
+    ) -> Instruction:
+        """Give the device back and try again after a pause."""
+        self.cells.move(one, state, error.message)
+        self.placement.give_back(one)
+        return RetryLater(one.cell.cell_id, delay_s)
 
     def _schedule(self) -> list[Instruction]:
         """Start what may start now. Host tasks go first; a measured host is left alone."""
         out: list[Instruction] = []
-        if not self._on_host:
-            for task in self._held_back:
-                self._tasks[task.task_id] = task
-                out.append(StartTask(task))
-            self._held_back.clear()
-        quiet = not self._tasks
-        allowed = frozenset(
-            device.name
-            for device in self._devices.all
-            if not self._awaits_canary and (quiet or not _is_host(device))
-        )
-        for cell_id, name in self._matcher.assign(allowed):
-            state = self._cells[cell_id]
-            state.device = name
-            self._devices.began(name)
-            if _is_host(self._devices[name]):
-                self._on_host.add(cell_id)
-            job = self._chains[state.cell.artifact].job(
-                state.cell,
-                name,
-                attempt=len(state.attempts) + 1,
-                run_id=self._run_id,
-                epoch=self._epoch,
-                baseline=self._baselines.get(cell_id),
-                canary=self._canary,
-            )
-            out.append(SubmitJob(job, self._devices[name].entry.site))
+        if not self.roster.host_is_measured:
+            out += self.tasks.start()
+        self.placement.host_tasks_run(bool(self.tasks.running))
+        while pairs := self.placement.matcher.assign():
+            given = [(self.cells[cell_id], name) for cell_id, name in pairs]
+            out += [self._submit(one, name) for one, name in given]
+            crowded_out = self.placement.crowded_out(one.cell.group for one, _ in given)
+            out += self._place(crowded_out)
         return out
+
+    def _submit(self, one: CellProgress, name: str) -> Instruction:
+        one.device, one.started_at = name, None
+        one.submissions += 1
+        job = self._chains[one.cell.artifact].job(
+            one.cell,
+            name,
+            attempt=one.submissions,
+            run_id=self._run_id,
+            epoch=self._epoch,
+            baseline=self._baselines.get(one.cell.cell_id),
+            canary=self._canary,
+        )
+        self.cells.move(one, State.SUBMITTED, f"attempt {one.submissions} on {name}")
+        self.roster.began(name, job.attempt_id)
+        return SubmitJob(job, self.roster[name].entry.site)
 
     # -- results
 
-    def _open_cells(self) -> Iterable[CellState]:
-        return [state for state in self._cells.values() if not state.done]
+    def _device(self, one: CellProgress) -> Device:
+        return self.roster[one.device] if one.device else self.roster.of(one.cell)
 
-    def _device(self, state: CellState) -> Device:
-        return self._devices[state.device] if state.device else self._devices.of(state.cell)
+    def _errored(self, one: CellProgress, error: FarmError, flag: str) -> FinishCell:
+        return self._end(one, outcomes.errored, error, flag)
 
-    def _export(self, state: CellState) -> ExportResult | None:
-        chain = self._chains.get(state.cell.artifact)
-        return None if chain is None else chain.export
+    def _skip(self, one: CellProgress, flag: str, reason: str) -> FinishCell:
+        return self._end(one, outcomes.skipped, flag, reason)
 
-    def _errored(self, state: CellState, error: FarmError | None, flag: str) -> Instruction:
-        assert error is not None, "a task ends with a result or an error"
-        result = outcomes.errored(
-            state.cell,
-            self._device(state),
-            error,
-            flag,
-            attempts=tuple(state.attempts),
-            export=self._export(state),
-        )
-        return self._finish(state, result)
-
-    def _finish(self, state: CellState, result: CellResult) -> Instruction:
-        state.done = True
-        self._matcher.remove(state.cell.cell_id)
-        return self._record(result)
-
-    def _record(self, result: CellResult) -> Instruction:
-        self.results[result.cell_id] = result
-        return FinishCell(result)
+    def _end(self, one: CellProgress, make: Callable[..., CellResult], *why: object) -> FinishCell:
+        """End a cell that is not judged."""
+        export, attempts = self._chains[one.cell.artifact].export, tuple(one.attempts)
+        result = make(one.cell, self._device(one), *why, attempts=attempts, export=export)
+        self.placement.matcher.remove(one.cell.cell_id)
+        return self.cells.finish(one, result)
 
 
-def _is_host(device: Device) -> bool:
-    """Whether measuring this device measures the host that tasks run on."""
-    return device.entry.transport == "local"
+def _no_result(name: str) -> FarmError:
+    return FarmError(f"{name}: ended with neither a result of its kind nor an error")

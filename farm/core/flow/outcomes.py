@@ -7,6 +7,7 @@ from typing import Any
 from farm.core.artifact import ExportResult
 from farm.core.device import Device
 from farm.core.errors import DeviceUnfit, FarmError
+from farm.core.events import JobFinished
 from farm.core.plan import Cell
 from farm.core.result import (
     ArtifactReport,
@@ -30,6 +31,18 @@ def error_report(error: FarmError) -> ErrorReport:
         for key, value in error.context.items()
     }
     return ErrorReport(type(error).__name__, error.message, context)
+
+
+def attempt(event: JobFinished, started_at: str | None, error: FarmError | None) -> AttemptReport:
+    """Turn the end of a job into data: it ran, or it ended with this error."""
+    return AttemptReport(
+        n=event.attempt,
+        device=event.device,
+        started_at=started_at,
+        ended_at=event.at,
+        outcome="ran" if error is None else "errored",
+        error=None if error is None else error_report(error),
+    )
 
 
 def judged(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from farm.core.device import Device
-from farm.core.errors import FarmError, TransportError
+from farm.core.errors import FarmError, Interrupted, LeaseError, TransportError
 from farm.core.plan import Cell
+from farm.core.rules.health import FAILURES_LIMIT, is_infrastructure
+from farm.core.runtime import AttemptId
+
+#: Devices that a reason names at most.
+NAMED = 5
 
 
 class Roster:
@@ -19,9 +24,15 @@ class Roster:
 
     def __init__(self, devices: Iterable[Device]) -> None:
         self._devices = {device.name: device for device in devices}
-        self._dead: set[str] = set()
-        #: Devices that have a job now.
-        self._at_work: set[str] = set()
+        #: Devices that get no more work in this run, and why.
+        self._given_up: dict[str, str] = {}
+        #: Failures in a row, whichever cells they were of.
+        self._failures: dict[str, int] = {}
+        #: The one job that a device has now.
+        self._at_work: dict[str, AttemptId] = {}
+        #: Devices whose measuring measures the host that tasks run on.
+        self.hosts = tuple(d.name for d in self._devices.values() if d.entry.transport == "local")
+        self._hosts_at_work: set[str] = set()
 
     def __getitem__(self, name: str) -> Device:
         return self._devices[name]
@@ -35,18 +46,25 @@ class Roster:
         return tuple(self._devices.values())
 
     @property
-    def alive(self) -> frozenset[str]:
-        """Devices that waiting for makes sense."""
-        return frozenset(name for name in self._devices if self.is_alive(name))
+    def at_work(self) -> Mapping[str, AttemptId]:
+        """The job that each device has now, by device."""
+        return self._at_work
+
+    @property
+    def host_is_measured(self) -> bool:
+        """Whether a job runs on a device that is this very host."""
+        return bool(self._hosts_at_work)
 
     def is_alive(self, name: str) -> bool:
         """Whether a device answers, or is being recovered."""
         device = self._devices[name]
-        return name not in self._dead and (device.usable or device.state == "recovering")
+        return name not in self._given_up and (device.usable or device.state == "recovering")
 
     def is_free(self, name: str) -> bool:
         """Whether a device can take a job now."""
-        return name not in self._dead and name not in self._at_work and self._devices[name].usable
+        return (
+            name not in self._given_up and name not in self._at_work and self._devices[name].usable
+        )
 
     def changed(self, device: Device) -> None:
         """Take in a fresh look at a device; it says nothing against a quarantine."""
@@ -55,27 +73,34 @@ class Roster:
             device = device.marked(known.state, known.reason, known.remedy)
         self._devices[device.name] = device
 
-    def given_up(self, name: str) -> None:
-        """Give a device no more work in this run."""
-        self._dead.add(name)
-
     def quarantined(self, name: str, reason: str) -> None:
         """Give a device no more work, and say why."""
-        self.given_up(name)
+        self._given_up[name] = f"went into quarantine: {reason}"
         self.changed(self._devices[name].marked("quarantined", reason))
 
-    def began(self, name: str) -> None:
+    def began(self, name: str, attempt: AttemptId) -> None:
         """Note that a device got a job."""
-        self._at_work.add(name)
+        self._at_work[name] = attempt
+        if name in self.hosts:
+            self._hosts_at_work.add(name)
 
-    def ended(self, name: str) -> None:
-        """Note that the job of a device is over."""
-        self._at_work.discard(name)
+    def ended(self, name: str, error: FarmError | None) -> None:
+        """Note that the job of a device is over; too many failures in a row give the device up.
 
-    def choices(self, cell: Cell, avoid: frozenset[str]) -> frozenset[str]:
-        """Devices that may run a cell, those that failed it only where there is no other."""
-        alive = frozenset(name for name in cell.devices if self.is_alive(name))
-        return (alive - avoid) or alive
+        They count by device, not by cell: the last attempt of a cell that failed elsewhere says
+        nothing about the device that it came to.
+        """
+        del self._at_work[name]
+        self._hosts_at_work.discard(name)
+        if isinstance(error, LeaseError | Interrupted):
+            return
+        if error is None or not is_infrastructure(error):
+            self._failures.pop(name, None)
+            return
+        self._failures[name] = count = self._failures.get(name, 0) + 1
+        if count >= FAILURES_LIMIT:
+            text = f"failed {count} jobs in a row, the last: {error.message}"
+            self._given_up.setdefault(name, text)
 
     def of(self, cell: Cell) -> Device:
         """Return the device of a cell; of a pool, one that stands for all of it."""
@@ -84,13 +109,24 @@ class Roster:
             return device
         return replace(device, entry=replace(device.entry, name=cell.place), facts=None)
 
-    def why_gone(self, cell: Cell) -> tuple[FarmError, str]:
-        """Error and flag of a cell none of whose devices is left."""
-        for name in cell.devices:
-            device = self._devices[name]
-            if device.state == "quarantined":
-                text = f"{name} went into quarantine: {device.reason}"
-                return TransportError(text, device=name), "quarantined"
-        why = "; ".join(self._devices[n].reason for n in cell.devices if self._devices[n].reason)
-        text = f"{cell.place} stopped answering during this run" + (f": {why}" if why else "")
-        return TransportError(text), "device_missing"
+    def why_gone(self, cell: Cell, taken: Mapping[str, str]) -> tuple[FarmError, str]:
+        """Error and flag of a cell that no device is left for: what each of them fails.
+
+        Args:
+            cell: The cell.
+            taken: Sibling by device, of a pool's cells that ask for different devices.
+        """
+        why = "; ".join(f"{name} {self._why_not(name, taken)}" for name in cell.devices[:NAMED])
+        if len(cell.devices) > NAMED:
+            why += f"; and {len(cell.devices) - NAMED} more"
+        states = {self._devices[name].state for name in cell.devices}
+        flag = "quarantined" if "quarantined" in states else "device_missing"
+        return TransportError(f"no device is left for this cell: {why}"), flag
+
+    def _why_not(self, name: str, taken: Mapping[str, str]) -> str:
+        device = self._devices[name]
+        if name in self._given_up:
+            return self._given_up[name]
+        if not self.is_alive(name):
+            return f"stopped answering during this run ({device.reason or device.state})"
+        return f"has {taken[name]}, and each is to run on a device of its own"

@@ -106,7 +106,7 @@ class DeviceSession:
         kept: Connection | None = None
         while (run := self._next(kept)) is not None:
             job = run.job
-            self._emit(JobStarted(job.job_id, job.attempt, job.device, utc_now()))
+            self._emit(JobStarted(job.attempt_id, job.device, utc_now()))
             result, error = self._fenced(run)
             with self._lock:
                 abandoned = self._running is not run
@@ -133,7 +133,7 @@ class DeviceSession:
     def _progress(self, event: JobProgress) -> None:
         """Pass progress on, but none of a job that was given up."""
         with self._lock:
-            if self._running is None or self._running.job.job_id != event.job_id:
+            if self._running is None or self._running.job.attempt_id != event.attempt_id:
                 return
         self._emit(event)
 
@@ -158,7 +158,5 @@ class DeviceSession:
         logs: list[ObjectRef] | tuple[ObjectRef, ...],
     ) -> None:
         self._emit(
-            JobFinished(
-                job.job_id, job.attempt, job.device, utc_now(), result, error, logs=tuple(logs)
-            )
+            JobFinished(job.attempt_id, job.device, utc_now(), result, error, logs=tuple(logs))
         )

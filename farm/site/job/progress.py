@@ -52,7 +52,7 @@ class Progress:
         self.stage, self._unit, self._last = stage, unit, now
         job = self._job
         self._report(
-            JobProgress(job.job_id, job.attempt, job.device, stage, done, total, unit, detail, rate)
+            JobProgress(job.attempt_id, job.device, stage, done, total, unit, detail, rate)
         )
 
     def line(self, runner: Runner, stage: str, line: bytes) -> None:

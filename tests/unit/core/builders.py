@@ -21,7 +21,7 @@ from farm.core.device import Device, DeviceEntry, DeviceFacts
 from farm.core.hostrun import HostRunResult
 from farm.core.plan import Catalog, Plan, make_plan
 from farm.core.result import EnergyReport, Judgement, MemoryReport
-from farm.core.runtime import Deployed, DeviceRunResult, Hello, RunnerBuild, RunnerSpec
+from farm.core.runtime import AttemptId, Deployed, DeviceRunResult, Hello, RunnerBuild, RunnerSpec
 from farm.core.spec import Correctness, DeviceRequest, Matrix, RunSpec
 
 
@@ -131,6 +131,10 @@ BUILD = RunnerBuild(
 
 def host_result() -> HostRunResult:
     return HostRunResult(runner=BUILD, hello=HELLO, logits=(), noise_floor=None)
+
+
+def attempt_id(job_id: str, attempt: int = 1) -> AttemptId:
+    return AttemptId("run", 1, job_id, attempt)
 
 
 def run_result() -> DeviceRunResult:

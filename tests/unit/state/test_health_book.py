@@ -27,7 +27,7 @@ def book(tmp_path: Path) -> HealthBook:
 
 
 def finished(device: str, error: Exception | None) -> JobFinished:
-    return JobFinished("cell", 1, device, AT, None, error)  # type: ignore[arg-type]
+    return JobFinished(b.attempt_id("cell"), device, AT, None, error)  # type: ignore[arg-type]
 
 
 def test_a_person_s_quarantine_is_kept_listed_applied_and_released(book: HealthBook) -> None:

@@ -13,6 +13,7 @@ from farm.core.view import (
     TaskStarted,
     ViewEvent,
 )
+from tests.unit.core.builders import attempt_id
 from tests.unit.reports.builders import ARTIFACT, results
 
 EXPORT = str(ARTIFACT)
@@ -33,12 +34,12 @@ def stage(name: str, index: int, elapsed_s: float = 1.0) -> TaskProgress:
 def progress(
     device: str, stage: str, done: int = 0, total: int = 0, unit: str = "", **extra: object
 ) -> JobProgress:
-    return JobProgress(cell_id(device), 1, device, stage, done, total, unit, **extra)  # type: ignore[arg-type]
+    return JobProgress(attempt_id(cell_id(device)), device, stage, done, total, unit, **extra)  # type: ignore[arg-type]
 
 
 def lost(device: str) -> JobFinished:
     error = DeviceLost(f"{device}: the cable was pulled", device=device)
-    return JobFinished(cell_id(device), 1, device, "t", None, error)
+    return JobFinished(attempt_id(cell_id(device)), device, "t", None, error)
 
 
 def script() -> list[ViewEvent]:
@@ -52,14 +53,14 @@ def script() -> list[ViewEvent]:
         TaskFinished("export", EXPORT, 84.2, cache_hit=False),
         TaskStarted("reference", EXPORT),
         TaskFinished("reference", EXPORT, 0.1, cache_hit=True),
-        JobStarted(cell_id("local"), 1, "local", "t"),
-        JobStarted(cell_id("s24"), 1, "s24", "t"),
+        JobStarted(attempt_id(cell_id("local")), "local", "t"),
+        JobStarted(attempt_id(cell_id("s24")), "s24", "t"),
         progress("local", "deploy", 0, 105 << 20, "bytes"),
         progress("local", "deploy", 50 << 20, 105 << 20, "bytes"),
         progress("local", "measure", 1, 3, "launches", rate=("pp64", 322.0)),
         progress("local", "measure", 2, 3, "launches", rate=("tg32", 80.4)),
         lost("s24"),
-        JobFinished(cell_id("local"), 1, "local", "t", None, None),
+        JobFinished(attempt_id(cell_id("local")), "local", "t", None, None),
         CellDone(done["local"]),
         CellDone(done["s23"]),
         RunEnded("2/2 judged: 1 passed, 1 failed -> exit 1", 1),

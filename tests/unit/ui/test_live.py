@@ -10,6 +10,7 @@ from farm.core.events import JobStarted
 from farm.core.view import TaskStarted
 from farm.ui.live import MAX_ROWS, LiveView, draw
 from farm.ui.view import RunView, update
+from tests.unit.core.builders import attempt_id
 from tests.unit.ui.scenes import EXPORT, cell_id, lost, progress, script, stage, started
 
 
@@ -33,7 +34,7 @@ def test_tasks_and_devices_have_rows() -> None:
             started(("local", "s24", "s23")),
             TaskStarted("export", EXPORT, 90.0),
             stage("quantise", 3),
-            JobStarted(cell_id("local"), 1, "local", "t"),
+            JobStarted(attempt_id(cell_id("local")), "local", "t"),
             progress("local", "measure", 1, 3, "launches", rate=("tg32", 80.4)),
             progress("s24", "deploy", 0, 105 << 20, "bytes"),
             progress("s24", "deploy", 50 << 20, 105 << 20, "bytes"),

@@ -6,6 +6,7 @@ import threading
 from farm.core.events import JobProgress
 from farm.core.view import TaskStarted
 from farm.ui.plain import PlainView
+from tests.unit.core.builders import attempt_id
 from tests.unit.ui.scenes import EXPORT, progress, script, stage, started
 
 
@@ -101,7 +102,9 @@ def test_many_devices_are_counted() -> None:
 def test_device_text_cannot_act_on_the_terminal() -> None:
     view, stream, _ = make()
     view.emit(started())
-    view.emit(JobProgress("c", 1, "s24\x1b[2J\nfake", "lease", detail="\x1b]0;x\x07evil\r\x9b1m"))
+    view.emit(
+        JobProgress(attempt_id("c"), "s24\x1b[2J\nfake", "lease", detail="\x1b]0;x\x07evil\r\x9b1m")
+    )
     assert stream.getvalue().splitlines()[-1] == "12:00:00 s24 fake: lease (evil)"
 
 

@@ -7,6 +7,7 @@ import pytest
 from farm.core.events import JobStarted
 from farm.core.view import CellDone, RunEnded, TaskFinished, TaskProgress, TaskStarted
 from farm.ui.view import RunView, update
+from tests.unit.core.builders import attempt_id
 from tests.unit.reports.builders import results
 from tests.unit.ui.scenes import EXPORT, cell_id, lost, progress, script, stage, started
 
@@ -71,7 +72,7 @@ def test_progress_of_a_task_that_was_running_already_counts_from_its_start() -> 
 
 def test_a_device_keeps_its_rates_and_the_moment_of_its_stage() -> None:
     view = fold(
-        JobStarted(cell_id("s24"), 1, "s24", "t"),
+        JobStarted(attempt_id(cell_id("s24")), "s24", "t"),
         progress("s24", "measure", 1, 3, "launches", rate=("pp64", 300.0)),
         progress("s24", "measure", 2, 3, "launches", rate=("tg32", 80.0)),
         progress("s24", "measure", 3, 3, "launches", rate=("tg32", 81.0)),
@@ -97,7 +98,7 @@ def test_a_transfer_has_a_rate_and_time_left_also_after_a_break() -> None:
 def test_the_next_job_starts_without_the_rates_of_the_last() -> None:
     view = fold(
         progress("s24", "measure", rate=("tg32", 80.0)),
-        JobStarted(cell_id("s24") + "x", 1, "s24", "t"),
+        JobStarted(attempt_id(cell_id("s24") + "x"), "s24", "t"),
     )
     assert dict(view.devices["s24"].rates) == {}
 
@@ -105,7 +106,7 @@ def test_the_next_job_starts_without_the_rates_of_the_last() -> None:
 def test_a_failed_attempt_shows_its_reason_until_the_next_one() -> None:
     view = fold(progress("s24", "deploy"), lost("s24"))
     assert view.devices["s24"].error == "s24: the cable was pulled"
-    again = fold(JobStarted(cell_id("s24"), 2, "s24", "t"), view=view)
+    again = fold(JobStarted(attempt_id(cell_id("s24"), 2), "s24", "t"), view=view)
     assert (again.devices["s24"].error, again.devices["s24"].attempt) == ("", 2)
 
 

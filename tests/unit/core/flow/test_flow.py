@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from farm.core.device import Device
 from farm.core.errors import (
     ConnectError,
     DeviceLost,
@@ -19,91 +17,26 @@ from farm.core.errors import (
     RunnerCrashed,
 )
 from farm.core.events import DeviceChanged, JobFinished
-from farm.core.flow.flow import LEASE_TRIES, RunFlow
+from farm.core.flow.flow import LEASE_TRIES
 from farm.core.flow.stimuli import (
     CancelAll,
     DeviceQuarantined,
     FinishCell,
-    Instruction,
     Interrupt,
     RetryDue,
     RetryLater,
-    Started,
     StartTask,
-    Stimulus,
-    SubmitJob,
-    TaskEnded,
 )
-from farm.core.plan import Catalog
-from farm.core.result import CellResult
-from farm.core.runtime import DeviceJob, RunnerSpec
-from farm.core.spec import DeviceRequest, Resources, RunSpec
+from farm.core.runtime import RunnerSpec
+from farm.core.spec import DeviceRequest, Resources
 from farm.core.tasks import (
     CanaryTask,
     CompareTask,
     ExportTask,
     HostRunTask,
-    HostTask,
-    HostTaskResult,
-    ReferenceTask,
 )
 from tests.unit.core import builders as b
-
-
-class Player:
-    """Plays the outside world: tasks and jobs succeed unless a test says otherwise."""
-
-    def __init__(self, spec: RunSpec, *devices: Device, catalog: Catalog | None = None) -> None:
-        known = catalog or b.catalog(spec)
-        self.flow = RunFlow(spec, b.plan(spec, *devices), known, run_id="run", epoch=1)
-        self.log: list[Instruction] = []
-        self.open_tasks: list[HostTask] = []
-        self.open_jobs: list[DeviceJob] = []
-        self.feed(Started())
-
-    def feed(self, stimulus: Stimulus) -> list[Instruction]:
-        out = self.flow.handle(stimulus)
-        self.log += out
-        self.open_tasks += [i.task for i in out if isinstance(i, StartTask)]
-        self.open_jobs += [i.job for i in out if isinstance(i, SubmitJob)]
-        return out
-
-    def end_task(self, task: HostTask, error: FarmError | None = None) -> None:
-        self.open_tasks.remove(task)
-        results: dict[type[HostTask], Callable[[], HostTaskResult]] = {
-            ExportTask: b.export_result,
-            ReferenceTask: b.reference_result,
-            HostRunTask: b.host_result,
-            CompareTask: b.judgement,
-            CanaryTask: b.canary_program,
-        }
-        result = None if error else results[type(task)]()
-        self.feed(TaskEnded(task.task_id, result, error))
-
-    def end_job(self, job: DeviceJob, error: FarmError | None = None) -> list[Instruction]:
-        self.open_jobs.remove(job)
-        result = None if error else b.run_result()
-        return self.feed(
-            JobFinished(job.job_id, job.attempt, job.device, "2026-01-01T00:00:00Z", result, error)
-        )
-
-    def play(self) -> dict[str, CellResult]:
-        """Let everything that is open succeed, until nothing is."""
-        while self.open_tasks or self.open_jobs:
-            for task in list(self.open_tasks):
-                self.end_task(task)
-            for job in list(self.open_jobs):
-                self.end_job(job)
-        return self.flow.results
-
-    def tasks_of(self, kind: type) -> list[HostTask]:
-        return [task for task in self.open_tasks if isinstance(task, kind)]
-
-    def until_jobs(self) -> list[DeviceJob]:
-        while not self.open_jobs:
-            for task in list(self.open_tasks):
-                self.end_task(task)
-        return self.open_jobs
+from tests.unit.core.flow.player import Player
 
 
 def test_every_cell_gets_one_result_and_one_export_serves_all() -> None:
@@ -265,7 +198,7 @@ def test_result_names_the_runtime_that_stood_in() -> None:
     play.open_jobs.clear()
     build = replace(b.BUILD, executorch="1.5.1", note="the wheel has no C++ SDK")
     run = replace(b.run_result(), runner=build)
-    play.feed(JobFinished(job.job_id, 1, "a", "t", run, None))
+    play.feed(JobFinished(job.attempt_id, "a", "t", run, None))
     while play.open_tasks:
         play.end_task(play.open_tasks[0])
     (result,) = play.flow.results.values()

@@ -5,14 +5,15 @@ import threading
 
 from farm.core.events import JobFinished, JobProgress, JobStarted
 from farm.site.agent.outbox import PROGRESS_KEPT, Outbox
+from tests.unit.core.builders import attempt_id
 
 
 def started(name: str) -> JobStarted:
-    return JobStarted(name, 1, "d", "now")
+    return JobStarted(attempt_id(name), "d", "now")
 
 
 def progress(done: int) -> JobProgress:
-    return JobProgress("j", 1, "d", "deploy", done)
+    return JobProgress(attempt_id("j"), "d", "deploy", done)
 
 
 def test_numbers_grow_by_one_and_stay_until_acknowledged() -> None:
@@ -62,7 +63,7 @@ def test_two_waiters_are_both_woken() -> None:
 
 def test_only_progress_is_ever_dropped() -> None:
     box = Outbox()
-    box.append(JobFinished("j", 1, "d", "now", None, None))
+    box.append(JobFinished(attempt_id("j"), "d", "now", None, None))
     for done in range(PROGRESS_KEPT + 50):
         box.append(progress(done))
     kept = box.after(0)
