@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,6 +17,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel
 
+from farm.config.quantities import exact_share, share
 from farm.config.schema import (
     GATE,
     DeviceConfig,
@@ -26,7 +28,6 @@ from farm.config.schema import (
     RunConfig,
     RunnerConfig,
     WorkloadConfig,
-    share,
 )
 from farm.core import spec as core
 from farm.core.artifact import ModelSource, SourceKind, Toolchain
@@ -160,7 +161,7 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
         ),
         gates=tuple(_gate(metric, text) for metric, text in gates.items()),
         regress=regress,
-        require_judged=config.require.judged,
+        require=core.Require(_exact(config.require.judged), _exact(config.require.speed)),
         waivers=tuple(
             core.Waiver(w.cells, w.gate, w.until.isoformat(), w.reason, w.issue)
             for w in config.waivers
@@ -168,6 +169,10 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
         source=str(path),
         sha256=sha256,
     )
+
+
+def _exact(value: str | float | None) -> Fraction | None:
+    return None if value is None else exact_share(value)
 
 
 def _recipe(name: str, recipe: RecipeConfig) -> core.RecipeChange:

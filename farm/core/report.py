@@ -96,6 +96,11 @@ def alarms(
     return tuple(found)
 
 
+def cell_alarms(results: Iterable[CellResult]) -> tuple[str, ...]:
+    """Return what the cells say about their devices, each once."""
+    return tuple(dict.fromkeys(alarm for result in results for alarm in result.alarms))
+
+
 def build_report(
     spec: RunSpec,
     plan: Plan,
@@ -103,13 +108,17 @@ def build_report(
     results: Sequence[CellResult],
     exports: Sequence[ExportReport],
     toolchains: Mapping[str, ToolchainVersions],
+    extra: Iterable[str] = (),
 ) -> Report:
-    """Put the report together; counts, exit code and last line are derived here."""
+    """Put the report together; counts, exit code and last line are derived here.
+
+    `extra` are alarms about the config itself, such as waivers that expired.
+    """
     summary = verdict.summarise(results)
     code = verdict.exit_code(
         summary,
-        planned=len(results),
-        require_judged=spec.require_judged,
+        planned=sum("excluded" not in result.flags for result in results),
+        require=spec.require,
         device_missing=any(
             {"device_missing", "quarantined"} & set(result.flags) for result in results
         ),
@@ -129,7 +138,7 @@ def build_report(
         host=facts.host,
         toolchains=dict(toolchains),
         farm=facts.farm,
-        alarms=alarms(plan.devices, exports, facts.incidents),
+        alarms=(*alarms(plan.devices, exports, facts.incidents), *cell_alarms(results), *extra),
         devices=tuple(
             DeviceReport(
                 name=device.name,

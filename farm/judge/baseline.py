@@ -25,14 +25,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from farm.core.result import (
-    BaselineReport,
-    BaselineVerdict,
-    CellResult,
-    MetricComparison,
-    Outcome,
-    PerformanceReport,
-)
+from farm.core.comparison import BaselineReport, BaselineVerdict, MetricComparison
+from farm.core.result import CellResult, Outcome, PerformanceReport
 from farm.core.rules.interval import MAX_SPREAD, spread
 from farm.judge.performance import by_launch
 from farm.judge.statistics import Ratio, median_interval, paired_interval, ratio_interval

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class RunOptions:
     #: Name or report file to compare with; None compares with nothing.
     baseline: str | None = None
     quick: bool = False
+    #: Share required of cells and of speeds where the config says nothing.
+    require: Fraction = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ def load(options: RunOptions) -> Loaded:
         UnknownName: A model, recipe or runner that nobody knows.
     """
     spec, config = load_run(options.config, options.overrides)
+    spec = replace(spec, require=spec.require.filled(options.require))
     if options.quick:
         spec = quick(spec)
     parse_selector(options.select)

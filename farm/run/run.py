@@ -22,6 +22,7 @@ from farm.core.events import JobFinished
 from farm.core.flow.flow import RunFlow
 from farm.core.report import RunFacts, build_report
 from farm.core.result import CellResult, Report
+from farm.core.rules import verdict
 from farm.core.rules.waivers import apply_waivers
 from farm.core.runtime import BaselineArm
 from farm.core.view import RunEnded, RunStarted, ViewEvent
@@ -248,6 +249,8 @@ def _judged(
             )
             for result in judged
         ]
+    if baseline is not None or verdict.gates_speed(prepared.spec.gates):
+        judged = [verdict.with_speed_gate(result) for result in judged]
     today = datetime.datetime.now(datetime.UTC).date()
     return [apply_waivers(result, prepared.spec.waivers, today) for result in judged]
 
