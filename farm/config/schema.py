@@ -227,8 +227,12 @@ class ExportConfig(_Model):
 class WaiverConfig(_Model):
     """A known failure, allowed until a date."""
 
-    cells: str = Field(description="Glob on cell ids.")
+    cells: Annotated[str, Field(min_length=1)] = Field(description="Glob on cell ids.")
     gate: str
+    metric: str = Field("", description="Only this metric, such as tg64 or decode_tok_s.")
+    max_loss: Annotated[Share, Field(gt=0)] | None = Field(
+        None, description="With `gate: regress`: only losses up to this, such as `5%`."
+    )
     until: datetime.date
     reason: Annotated[str, Field(min_length=3)]
     issue: str = ""
@@ -280,6 +284,15 @@ class RunConfig(_Model):
                         f"{key!r} is no field of a cell; allowed: {', '.join(allowed)}"
                     )
         return rules
+
+    @field_validator("gates", mode="before")
+    @classmethod
+    def _texts(cls, gates: object) -> object:
+        written = gates if isinstance(gates, dict) else {}
+        bare = [f"{name}: {text!r}" for name, text in written.items() if not isinstance(text, str)]
+        if bare:
+            raise ValueError(f"{bare[0]} has no direction; write for example `>= 5`")
+        return gates
 
     @field_validator("gates")
     @classmethod

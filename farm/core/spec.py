@@ -128,6 +128,10 @@ class Waiver:
     until: str
     reason: str
     issue: str = ""
+    #: Only failures of this metric of the report; empty: of any.
+    metric: str = ""
+    #: Of `regress`: only losses up to this share; None: any.
+    max_loss: float | None = None
 
 
 #: Value of a field of core.artifact.Recipe.

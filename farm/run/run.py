@@ -23,7 +23,7 @@ from farm.core.flow.flow import RunFlow
 from farm.core.report import RunFacts, build_report
 from farm.core.result import CellResult, Report
 from farm.core.rules import verdict
-from farm.core.rules.waivers import apply_waivers
+from farm.core.rules.waivers import apply_waivers, waiver_alarms
 from farm.core.runtime import BaselineArm
 from farm.core.view import RunEnded, RunStarted, ViewEvent
 from farm.host.facts import farm_report, host_facts
@@ -251,8 +251,11 @@ def _judged(
         ]
     if baseline is not None or verdict.gates_speed(prepared.spec.gates):
         judged = [verdict.with_speed_gate(result) for result in judged]
-    today = datetime.datetime.now(datetime.UTC).date()
-    return [apply_waivers(result, prepared.spec.waivers, today) for result in judged]
+    return [apply_waivers(result, prepared.spec.waivers, _today()) for result in judged]
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
 
 
 def _report(
@@ -265,6 +268,7 @@ def _report(
         results,
         exports.reports(prepared.plan.artifacts),
         exports.versions(),
+        waiver_alarms(results, prepared.spec.waivers, _today()),
     )
 
 

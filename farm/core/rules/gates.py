@@ -64,4 +64,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     options = list(known)
     lowered = {option.lower(): option for option in options}
     found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
-    return lowered[found[0]] if found else None
+    if found:
+        return lowered[found[0]]
+    starts = (option for option in options if len(name) > 1 and option.startswith(name.lower()))
+    return next(starts, None)
