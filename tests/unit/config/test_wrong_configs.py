@@ -29,7 +29,7 @@ WRONG = [
     ("gates={peak_rss: '<= 1e9'}", "gates.peak_rss", "did you mean peak_rss_bytes?"),
     ("gates={regres: '2%'}", "gates", "regres: '2%' can't be read"),
     ("gates={regression: '<= 2'}", "gates.regression", "did you mean regress?"),
-    ("gates={kl: '<= 0.1'}", "gates.kl", "did you mean kl_mean?"),
+    ("gates={kl: '<= 0.1'}", "gates.kl", "did you mean kl_m"),
     ("gates={top1: '>= 0.9'}", "gates.top1", "did you mean top1_agreement?"),
     ("gates={tg128: '>= 5'}", "gates.tg128", "did you mean"),
     ("gates={tg64@d1024: '>= 5'}", "gates.tg64@d1024", "did you mean tg64"),
