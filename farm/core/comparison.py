@@ -20,6 +20,16 @@ class MetricComparison:
     ratio: float | None
     ci95: tuple[float, float] | None
     reason: str = ""
+    #: Largest loss that is accepted, as a ratio: below 1 for rates, above it for times and sizes.
+    bound: float | None = None
+    #: Chance of such a loss where the true one is no larger than accepted; None: nothing to test.
+    p: float | None = None
+    #: Pairs of launches, or launches of the smaller side.
+    pairs: int = 0
+    #: Smallest loss found with 95 % power, what is accepted included; 0.05 is 5 %.
+    smallest_loss: float | None = None
+    #: What a second sitting said: True, it found the loss too. None: there was none.
+    confirmed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,5 +43,5 @@ class BaselineReport:
     metrics: tuple[MetricComparison, ...] = ()
     reason: str = ""
     #: `paired`: both arms alternated in one lease. `identity`: both arms are the same bytes.
-    #: `sittings`: the numbers of two nights, widened by what devices drift between them.
+    #: `sittings`: the numbers of two nights, whose speeds are shown and never judged.
     method: Literal["paired", "identity", "sittings"] = "sittings"
