@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from scipy import optimize, stats
 
@@ -122,25 +123,32 @@ def min_detectable_change(samples: ByLaunch) -> float | None:
     return math.expm1(min(found_with_power(error, 2 * len(logs) - 2, (0.025,)), 50.0))
 
 
-def found_with_power(error: float, df: int, levels: Sequence[float]) -> float:
-    """Smallest shift of a mean that one-sided t tests all find together, with 95 % power.
+def found_with_power(
+    error: float, df: int, levels: Sequence[float], *, power: float = POWER
+) -> float:
+    """Smallest shift of a mean that one-sided t tests all find together with some power.
 
     Args:
         error: Standard error of the mean, the same in every test.
         df: Its degrees of freedom.
         levels: Level of each test; the tests are independent of each other.
+        power: Chance of finding it.
     """
-    if error == 0:
-        return 0.0
+    return error * _errors_found(df, tuple(levels), power) if error else 0.0
+
+
+@cache
+def _errors_found(df: int, levels: tuple[float, ...], power: float) -> float:
+    """The same in standard errors; a run asks it of a few shapes, hundreds of times."""
     limits = [float(stats.t.isf(level, df)) for level in levels]
 
     def missing(shift: float) -> float:
-        return POWER - math.prod(float(stats.nct.sf(limit, df, shift)) for limit in limits)
+        return power - math.prod(float(stats.nct.sf(limit, df, shift)) for limit in limits)
 
     high = max(limits) + 10.0
     while missing(high) > 0:
         high *= 2
-    return error * float(optimize.brentq(missing, 0.0, high, xtol=1e-3))
+    return float(optimize.brentq(missing, 0.0, high, xtol=1e-3))
 
 
 def most_of(times: Sequence[int]) -> tuple[int, int]:

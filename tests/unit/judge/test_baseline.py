@@ -320,8 +320,10 @@ def test_the_more_a_night_compares_the_more_a_loss_needs() -> None:
     """What is proven on its own isn't among sixty cells."""
     lossy = side_by_side(0.94, pairs=5, noise=0.006, seed=2)
     alone = compared(lossy, night(3), 0.02)
-    others = [replace(side_by_side(1.0), cell_id=f"cell{n}") for n in range(60)]
-    cells = {cell.cell_id: night(3) for cell in [lossy, *others]}
+    clean = side_by_side(1.0)
+    others = [replace(clean, cell_id=f"cell{n}") for n in range(60)]
+    old = night(3)
+    cells = {cell.cell_id: old for cell in [lossy, *others]}
     first, *_ = compare_run([lossy, *others], Against("old", cells, 0.02, {}, {}))
     assert verdicts(alone)["tg32"] == "REGRESSED"
     assert verdicts(first)["tg32"] != "REGRESSED"
