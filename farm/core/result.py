@@ -251,6 +251,8 @@ class CellResult:
     speed_decision: Decision = "not gated"
     #: What somebody should look at about the cell's device, whatever the outcome.
     alarms: tuple[str, ...] = ()
+    #: Run that it comes from, in a baseline that several runs made; empty: the report's own.
+    origin_run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,10 +78,11 @@ def compare_run(
 
 def _compared(result: CellResult, against: Against) -> CellResult:
     cell_id = result.cell_id
+    old = against.cells.get(cell_id)
     return compare_cell(
         result,
-        against.cells.get(cell_id),
-        run_id=against.run_id,
+        old,
+        run_id=(old.origin_run if old is not None else "") or against.run_id,
         regress=against.regress,
         unpaired=against.unpaired.get(cell_id, ""),
         past=against.past.get(cell_id),

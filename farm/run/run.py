@@ -217,7 +217,6 @@ def _arms(
             continue
         found = baselines.find_arm(
             cells[cell.cell_id],
-            baseline.report.run_id,
             cache,
             prepared.catalog.recipes[cell.artifact.recipe].program,
         )
