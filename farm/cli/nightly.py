@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from farm.cli import options as o
 from farm.cli import show
+
+if TYPE_CHECKING:
+    from farm.run.baselines import Baseline
 
 baseline_app = typer.Typer(
     no_args_is_help=True, help="Named baselines that later runs are compared with."
@@ -60,17 +64,56 @@ def baseline_set(
     name: Annotated[str, typer.Argument(help="Name, usually the config's.")],
     out: o.Out = o.RUNS,
 ) -> int:
-    """Make a run the baseline of that name: its passed cells, without untrusted numbers."""
+    """Take a run's passed cells into the baseline of that name, without untrusted numbers.
+
+    Cells that the run did not judge stay those of an earlier run.
+    """
     from farm import paths
     from farm.reports.json import load_report
     from farm.run import baselines, run_folder
 
     report = load_report(run_folder.find(run, out) / run_folder.REPORT)
-    made = baselines.set_baseline(paths.baselines(paths.farm_home()), name, report)
-    show.print_text(
-        f"baseline {name}: {len(made.report.results)} cells of run {made.report.run_id}"
-    )
+    change = baselines.set_baseline(paths.baselines(paths.farm_home()), name, report)
+    taken = len(change.added) + len(change.replaced)
+    show.print_text(f"baseline {name}: {taken} cells of run {report.run_id}")
+    for cell in change.added:
+        show.print_text(f"  added {cell}")
+    for cell in change.replaced:
+        show.print_text(f"  replaced {cell}")
+    for cell, origin in change.kept.items():
+        show.print_text(f"  kept {cell} of run {origin}")
+    for cell, why in change.refused.items():
+        show.print_text(f"  not taken {cell}: {why}")
     return 0
+
+
+@baseline_app.command("export")
+def baseline_export(
+    name: Annotated[str, typer.Argument(help="Name of the baseline.")],
+    to: Annotated[Path | None, typer.Option(help="File to write; default: stdout.")] = None,
+) -> int:
+    """Write a baseline as JSON for a repository; `--baseline FILE` takes it."""
+    from farm.run import baselines, run_folder
+
+    found = _baseline(name)
+    text = baselines.export_text(found)
+    if to is None:
+        show.print_text(text.rstrip("\n"))
+    else:
+        run_folder.write_text(to, text)
+        show.print_text(f"{to}: {len(found.report.results)} cells of baseline {name}")
+    return 0
+
+
+def _baseline(name: str) -> Baseline:
+    from farm import paths
+    from farm.core.errors import ConfigError
+    from farm.run import baselines
+
+    found = baselines.find_baseline(paths.baselines(paths.farm_home()), name)
+    if found is None:
+        raise ConfigError(f"no baseline {name!r}; `farm baseline list` shows those that exist")
+    return found
 
 
 @baseline_app.command("list")
@@ -95,15 +138,9 @@ def baseline_list(as_json: o.Json = False) -> int:
 @baseline_app.command("show")
 def baseline_show(name: Annotated[str, typer.Argument(help="Name of the baseline.")]) -> int:
     """Print a baseline's report as JSON."""
-    from farm import paths
-    from farm.core.errors import ConfigError
     from farm.reports import renderers
-    from farm.run import baselines
 
-    found = baselines.find_baseline(paths.baselines(paths.farm_home()), name)
-    if found is None:
-        raise ConfigError(f"no baseline {name!r}; `farm baseline list` shows those that exist")
-    show.print_text(renderers.render(found.report, "json"))
+    show.print_text(renderers.render(_baseline(name).report, "json"))
     return 0
 
 

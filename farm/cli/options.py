@@ -66,7 +66,7 @@ def percentage(option: str, text: str) -> float:
     Raises:
         ConfigError: It is none.
     """
-    from farm.config.schema import share
+    from farm.config.quantities import share
 
     try:
         found = share(text)

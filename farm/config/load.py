@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,6 +17,8 @@ import pydantic
 import yaml
 from pydantic import BaseModel
 
+from farm.config.gates import check_gates
+from farm.config.quantities import exact_share, share
 from farm.config.schema import (
     GATE,
     DeviceConfig,
@@ -26,12 +29,12 @@ from farm.config.schema import (
     RunConfig,
     RunnerConfig,
     WorkloadConfig,
-    share,
 )
 from farm.core import spec as core
 from farm.core.artifact import ModelSource, SourceKind, Toolchain
 from farm.core.device import DeviceEntry, Inventory, ThermalLimits
 from farm.core.errors import ConfigError
+from farm.core.rules.gates import nearest
 from farm.core.runtime import RUNNER_KINDS, RunnerSpec
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -55,7 +58,9 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> tuple[core.RunSpec, d
         _apply(data, override)
     config = _validate(RunConfig, data, path)
     text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-    return _run_spec(config, path, hashlib.sha256(text.encode()).hexdigest()), data
+    spec = _run_spec(config, path, hashlib.sha256(text.encode()).hexdigest())
+    check_gates(spec)
+    return spec, data
 
 
 def load_inventory(path: Path | None) -> Inventory:
@@ -160,14 +165,20 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
         ),
         gates=tuple(_gate(metric, text) for metric, text in gates.items()),
         regress=regress,
-        require_judged=config.require.judged,
+        require=core.Require(_exact(config.require.judged), _exact(config.require.speed)),
         waivers=tuple(
-            core.Waiver(w.cells, w.gate, w.until.isoformat(), w.reason, w.issue)
+            core.Waiver(
+                w.cells, w.gate, w.until.isoformat(), w.reason, w.issue, w.metric, w.max_loss
+            )
             for w in config.waivers
         ),
         source=str(path),
         sha256=sha256,
     )
+
+
+def _exact(value: str | float | None) -> Fraction | None:
+    return None if value is None else exact_share(value)
 
 
 def _recipe(name: str, recipe: RecipeConfig) -> core.RecipeChange:
@@ -297,7 +308,9 @@ def _config_error(
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             allowed = _allowed_keys(kind, loc[:-1])
+            meant = nearest(loc[-1], allowed)
             message = f"unknown key; allowed: {', '.join(allowed)}" if allowed else "unknown key"
+            message += "" if meant is None else f"; did you mean {meant}?"
         elif item["type"] == "too_short" and lines:
             continue  # a list whose items were refused counts as empty: only the cause helps
         elif item["type"] == "string_type" and isinstance(item["input"], dict):

@@ -12,17 +12,17 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from farm.config.quantities import exact_share, share, size, threads
 from farm.core.artifact import Backend, LinearQuantization
 from farm.core.errors import ConfigError
 from farm.core.figures import Figure
 from farm.core.runtime import RunnerKind
-from farm.core.selector import parse_selector, quantity
+from farm.core.selector import parse_selector
 
 GATE = re.compile(
     r"^\s*(?P<op><=|>=|==|<|>)\s*(?P<value>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)"
     r"(?:\s*x\s+(?P<base>host|eager_fp32|eager_quantised))?\s*$"
 )
-_PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
 
 
 def _selector(value: str) -> str:
@@ -33,40 +33,9 @@ def _selector(value: str) -> str:
     return value
 
 
-def share(value: object) -> float:
-    """Read a percentage (`95%`) or a fraction (0.95) as a fraction.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    if isinstance(value, str):
-        match = _PERCENT.match(value)
-        if match is None:
-            raise ValueError(f"{value!r} is no percentage; write for example `95%` or 0.95")
-        return float(match[1]) / 100
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    raise ValueError("write a percentage such as `95%`, or a fraction such as 0.95")
-
-
-def _threads(value: object) -> int:
-    if value == "auto":
-        return 0
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256:
-        return value
-    raise ValueError("write `auto` or a number from 1 to 256")
-
-
-def _size(value: object) -> int:
-    found = quantity(str(value)) if isinstance(value, str | int) else None
-    if found is None or found < 1:
-        raise ValueError("write a size such as `6GiB`")
-    return int(found)
-
-
 SelectorText = Annotated[str, pydantic.AfterValidator(_selector)]
 Share = Annotated[float, BeforeValidator(share), Field(ge=0, le=1)]
-Threads = Annotated[int, BeforeValidator(_threads)]
+Threads = Annotated[int, BeforeValidator(threads)]
 Positive = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)]
 
@@ -247,7 +216,7 @@ class ExportConfig(_Model):
     cpus: Annotated[int, Field(ge=1, le=256)] | None = Field(
         None, description="CPUs set aside for it, and its threads."
     )
-    memory: Annotated[int, BeforeValidator(_size)] | None = Field(
+    memory: Annotated[int, BeforeValidator(size)] | None = Field(
         None, description="Memory set aside, for example `6GiB`; default: an estimate."
     )
     timeout_s: Annotated[float, Field(gt=0)] = Field(
@@ -258,17 +227,30 @@ class ExportConfig(_Model):
 class WaiverConfig(_Model):
     """A known failure, allowed until a date."""
 
-    cells: str = Field(description="Glob on cell ids.")
+    cells: Annotated[str, Field(min_length=1)] = Field(description="Glob on cell ids.")
     gate: str
+    metric: str = Field("", description="Only this metric, such as tg64 or decode_tok_s.")
+    max_loss: Annotated[Share, Field(gt=0)] | None = Field(
+        None, description="With `gate: regress`: only losses up to this, such as `5%`."
+    )
     until: datetime.date
     reason: Annotated[str, Field(min_length=3)]
     issue: str = ""
 
 
 class RequireConfig(_Model):
-    """What a run must reach."""
+    """How much of a run must have been decided; `farm nightly` asks for 90% each by default."""
 
-    judged: Share = 0.0
+    judged: str | float | None = Field(None, description="Share of the cells, such as `95%`.")
+    speed: str | float | None = Field(
+        None, description="Share of the cells with a gate on speed, such as `90%`."
+    )
+
+    @field_validator("judged", "speed", mode="before")
+    @classmethod
+    def _share(cls, value: object) -> object:
+        exact_share(value)
+        return value
 
 
 class RunConfig(_Model):
@@ -302,6 +284,15 @@ class RunConfig(_Model):
                         f"{key!r} is no field of a cell; allowed: {', '.join(allowed)}"
                     )
         return rules
+
+    @field_validator("gates", mode="before")
+    @classmethod
+    def _texts(cls, gates: object) -> object:
+        written = gates if isinstance(gates, dict) else {}
+        bare = [f"{name}: {text!r}" for name, text in written.items() if not isinstance(text, str)]
+        if bare:
+            raise ValueError(f"{bare[0]} has no direction; write for example `>= 5`")
+        return gates
 
     @field_validator("gates")
     @classmethod

@@ -101,6 +101,11 @@ def alarms(
     return tuple(found)
 
 
+def cell_alarms(results: Iterable[CellResult]) -> tuple[str, ...]:
+    """Return what the cells say about their devices, each once."""
+    return tuple(dict.fromkeys(alarm for result in results for alarm in result.alarms))
+
+
 def build_report(
     spec: RunSpec,
     plan: Plan,
@@ -108,13 +113,17 @@ def build_report(
     results: Sequence[CellResult],
     exports: Sequence[ExportReport],
     toolchains: Mapping[str, ToolchainVersions],
+    extra: Iterable[str] = (),
 ) -> Report:
-    """Put the report together; counts, exit code and last line are derived here."""
+    """Put the report together; counts, exit code and last line are derived here.
+
+    `extra` are alarms about the config itself, such as waivers that expired.
+    """
     summary = verdict.summarise(results)
     code = verdict.exit_code(
         summary,
-        planned=len(results),
-        require_judged=spec.require_judged,
+        planned=sum("excluded" not in result.flags for result in results),
+        require=spec.require,
         device_missing=any(
             {"device_missing", "quarantined"} & set(result.flags) for result in results
         ),
@@ -134,7 +143,11 @@ def build_report(
         host=facts.host,
         toolchains=dict(toolchains),
         farm=facts.farm,
-        alarms=alarms(plan.devices, exports, facts.incidents, facts.dropped),
+        alarms=(
+            *alarms(plan.devices, exports, facts.incidents, facts.dropped),
+            *cell_alarms(results),
+            *extra,
+        ),
         devices=tuple(
             DeviceReport(
                 name=device.name,

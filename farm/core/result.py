@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from farm.core.artifact import Delegation, ToolchainVersions
+from farm.core.comparison import BaselineReport
 from farm.core.device import DeviceFacts
 from farm.core.runtime import Arm, Regime
 
 Outcome = Literal["passed", "failed", "inconclusive", "errored", "skipped"]
 Trust = Literal["ok", "unverified", "noisy", "invalid"]
-BaselineVerdict = Literal["PASS", "REGRESSED", "IMPROVED", "NOISY", "INCOMPARABLE", "INSUFFICIENT"]
+#: What was found of one side of a cell, correctness or speed; `not gated`: nobody asked.
+Decision = Literal["passed", "failed", "undecided", "not gated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,33 +150,6 @@ class EnergyReport:
 
 
 @dataclass(frozen=True, slots=True)
-class MetricComparison:
-    """One gated metric against the baseline's."""
-
-    metric: str
-    verdict: BaselineVerdict
-    #: new / old; above 1 is faster for rates, slower for times.
-    ratio: float | None
-    ci95: tuple[float, float] | None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class BaselineReport:
-    """The cell against the baseline: the worst verdict and each metric's."""
-
-    run_id: str
-    verdict: BaselineVerdict
-    ratio: float | None
-    ci95: tuple[float, float] | None
-    metrics: tuple[MetricComparison, ...] = ()
-    reason: str = ""
-    #: `paired`: both arms alternated in one lease. `identity`: both arms are the same bytes.
-    #: `sittings`: the numbers of two nights, widened by what devices drift between them.
-    method: Literal["paired", "identity", "sittings"] = "sittings"
-
-
-@dataclass(frozen=True, slots=True)
 class ArtifactReport:
     """The file that was deployed."""
 
@@ -271,6 +246,13 @@ class CellResult:
     #: Bytes sent to and spared on the device.
     pushed_bytes: int | None = None
     skipped_bytes: int | None = None
+    #: Correctness and speed apart; a cell with a speed gate passes only when both were decided.
+    correctness_decision: Decision = "undecided"
+    speed_decision: Decision = "not gated"
+    #: What somebody should look at about the cell's device, whatever the outcome.
+    alarms: tuple[str, ...] = ()
+    #: Run that it comes from, in a baseline that several runs made; empty: the report's own.
+    origin_run: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +310,9 @@ class Summary:
     inconclusive: int
     errored: int
     skipped: int
+    #: Cells on whose speed a gate stands, and those of them where it was decided.
+    speed_gated: int = 0
+    speed_decided: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,3 +360,5 @@ class Judgement:
     energy: EnergyReport
     conditions: dict[str, str]
     backend_effective: str | None = None
+    correctness_decision: Decision = "undecided"
+    speed_decision: Decision = "not gated"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Literal
 
 from farm.core.artifact import ModelSource, Toolchain
@@ -100,6 +101,23 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Require:
+    """How much of a run must have been decided; exact shares, 0..1. None: the command's default."""
+
+    #: Of the planned cells, those judged.
+    judged: Fraction | None = None
+    #: Of the cells on whose speed a gate stands, those where it was decided.
+    speed: Fraction | None = None
+
+    def filled(self, default: Fraction) -> Require:
+        """Take the default where the config says nothing."""
+        return Require(
+            default if self.judged is None else self.judged,
+            default if self.speed is None else self.speed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Waiver:
     """A failure that is known and allowed until a date."""
 
@@ -110,6 +128,10 @@ class Waiver:
     until: str
     reason: str
     issue: str = ""
+    #: Only failures of this metric of the report; empty: of any.
+    metric: str = ""
+    #: Of `regress`: only losses up to this share; None: any.
+    max_loss: float | None = None
 
 
 #: Value of a field of core.artifact.Recipe.
@@ -147,8 +169,7 @@ class RunSpec:
     gates: tuple[Gate, ...] = ()
     #: Largest allowed loss against the baseline, as a fraction (0.02 is 2 %).
     regress: float = 0.02
-    #: Share of planned cells that must be judged, 0..1.
-    require_judged: float = 0.0
+    require: Require = field(default_factory=Require)
     waivers: tuple[Waiver, ...] = ()
     #: File it came from, and the hash of what it says after overrides.
     source: str = ""

@@ -1,9 +1,9 @@
 """One finished device run to its judgement: correct, how fast, to be trusted, passed or not.
 
 Pure: logits come as matrices and the generated text as text. Outcome: any gate failed ->
-failed; else any gate undecidable, or nothing to judge by -> inconclusive; else passed. A speed
-that no gate asks about fails nothing; on an emulated device correctness counts and speed is
-recorded with trust `invalid`.
+failed; else any gate undecidable, nothing to judge by, or not one speed to be trusted ->
+inconclusive; else passed. On an emulated device correctness counts and speed is recorded with
+trust `invalid`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from farm.core.result import (
     GateResult,
     Judgement,
     MemoryReport,
-    Outcome,
     PerformanceReport,
 )
 from farm.core.rules.classes import device_class
@@ -40,7 +39,6 @@ from farm.judge.correctness import (
 from farm.judge.environment import environment_guards
 from farm.judge.gates import (
     correctness_gates,
-    describe,
     memory_gates,
     unmatched,
     wanted_pairs,
@@ -54,6 +52,7 @@ from farm.judge.logits import Logits, Matrix, every_position
 from farm.judge.performance import energy_report, peak_rss_by_launch, performance_reports
 from farm.judge.replay import LayerCosine, canary_report, replay_gates
 from farm.judge.rules import RuleContext, judge_pair, judge_source
+from farm.judge.sides import Sides, untrusted
 from farm.judge.text import garbage_reason
 
 
@@ -133,13 +132,23 @@ def judge_cell(
     )
     memory = _memory(task)
     extra = unmatched(spec.gates, [report.metric for report in performance])
+    right = (*canary_gates(canary), *replay_gates(layer), *correctness.report.gates)
     report = replace(
         correctness.report,
-        gates=(*canary_gates(canary), *replay_gates(layer), *correctness.report.gates, *extra),
+        gates=(*right, *extra),
         canary=canary_report(task, canary, layer),
     )
-    gates = [*report.gates, *memory.gates, *(g for p in performance for g in p.gates)]
-    outcome, reason = decide_outcome(gates, of_source=len(judge_source(task.reference.source)))
+    facts = task.device.facts
+    emulated = facts is not None and bool(facts.emulated)
+    sides = Sides(
+        correctness=right,
+        speed=[*extra, *(gate for p in performance for gate in p.gates)],
+        memory=memory.gates,
+        untrusted=untrusted(performance, emulated=emulated),
+        # Canary and source can fail a cell; alone they say nothing of the model on the device.
+        model_judged=len(correctness.report.gates) > len(judge_source(task.reference.source)),
+    )
+    outcome, reason = sides.outcome()
     flags = _flags(task, performance, guards)
     return Judgement(
         outcome=outcome,
@@ -151,26 +160,9 @@ def judge_cell(
         energy=energy_report(task.run),
         conditions=conditions(task.run, task.device, guards) | _source(task.reference.source),
         backend_effective=effective,
+        correctness_decision=sides.correctness_decision,
+        speed_decision=sides.speed_decision,
     )
-
-
-def decide_outcome(gates: Sequence[GateResult], *, of_source: int = 0) -> tuple[Outcome, str]:
-    """Fold decided gates into an outcome and a sentence that says why.
-
-    Args:
-        gates: All of the cell.
-        of_source: How many of them compare farm's reading of the checkpoint with its source. They
-            can fail a cell; alone they say nothing of the device.
-    """
-    failed = [gate for gate in gates if gate.passed is False]
-    undecided = [gate for gate in gates if gate.passed is None]
-    if failed:
-        return "failed", _sentence(failed)
-    if undecided:
-        return "inconclusive", _sentence(undecided)
-    if len(gates) == of_source:
-        return "inconclusive", "nothing to judge by: no logits, no text and no gate"
-    return "passed", ""
 
 
 def effective_backend(task: CompareTask) -> str | None:
@@ -386,11 +378,6 @@ def _source(source: SourceCheck) -> dict[str, str]:
     if not source.by:
         return {"source": f"none: {source.reason}"}
     return {"source": f"{source.by}, {source.tokens} tokens"}
-
-
-def _sentence(gates: Sequence[GateResult]) -> str:
-    first = describe(gates[0])
-    return first if len(gates) == 1 else f"{first} (and {len(gates) - 1} more)"
 
 
 def _once(gates: Iterable[GateResult]) -> list[GateResult]:

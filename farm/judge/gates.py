@@ -1,6 +1,7 @@
 """The gates of a run config, decided on the figures of one cell.
 
-An invalid or missing number passes no gate and fails no gate: `passed` is None, with a reason.
+An invalid or missing number passes no gate and fails no gate: `passed` is None, with a reason. A
+noisy one fails none, and passes one only where its whole interval does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from farm.core.result import GateResult, PerformanceReport, Trust
+from farm.core.rules.gates import CORRECTNESS_METRICS, MEMORY_METRICS, applies
 from farm.core.spec import Gate
 from farm.judge.metrics import Comparison, PerplexityChange
 from farm.judge.rules import Pair
@@ -21,26 +23,6 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "==": operator.eq,
 }
-
-#: Gates on logits, judged on the decode path: perplexity of the device artifact, the rest from
-#: eager_fp32 to device_pte, or to the stage that the gate is relative to.
-CORRECTNESS_METRICS = (
-    "perplexity",
-    "kl_mean",
-    "kl_max",
-    "top1_agreement",
-    "cosine_min",
-    "max_abs_error",
-)
-#: Gates on speed, and the metrics of the report that each of them applies to, by prefix.
-PERFORMANCE_METRICS = {
-    "prefill_tok_s": "pp",
-    "decode_tok_s": "tg",
-    "ttft_s": "ttft",
-    "load_s": "load",
-    "inter_token_s": "inter_token",
-}
-MEMORY_METRICS = ("peak_rss_bytes",)
 
 _STAGE = {"host": "host_pte", "eager_fp32": "eager_fp32", "eager_quantised": "eager_quantised"}
 _PATH = "decode"
@@ -78,7 +60,7 @@ def performance_gates(gates: Iterable[Gate], report: PerformanceReport) -> list[
             loaded=report.guards.get("load") == "flagged",
         )
         for gate in gates
-        if gate.metric == report.metric or _applies(gate.metric, report.metric)
+        if applies(gate.metric, report.metric)
     ]
 
 
@@ -98,7 +80,7 @@ def unmatched(gates: Iterable[Gate], metrics: Iterable[str]) -> list[GateResult]
         _undecided(gate, None, f"this cell measures no {gate.metric}")
         for gate in gates
         if gate.metric not in (*CORRECTNESS_METRICS, *MEMORY_METRICS)
-        and not any(gate.metric == name or _applies(gate.metric, name) for name in present)
+        and not any(applies(gate.metric, name) for name in present)
     ]
 
 
@@ -121,14 +103,6 @@ def describe(gate: GateResult) -> str:
     bound = "" if gate.threshold is None else f", wanted {gate.op} {gate.threshold:.6g}"
     text = f" ({gate.text})" if gate.text else ""
     return f"{gate.metric} {value}{bound}{text}"
-
-
-def _applies(gate_metric: str, metric: str) -> bool:
-    prefix = PERFORMANCE_METRICS.get(gate_metric)
-    if prefix is None:
-        return False
-    rest = metric.removeprefix(prefix)
-    return metric.startswith(prefix) and (rest == "" or rest[0] in "@0123456789")
 
 
 def _undecided(gate: Gate, threshold: float | None, reason: str) -> GateResult:
@@ -193,10 +167,15 @@ def _speed_gate(
         return _undecided(gate, None, f"{gate.metric} has no figure of {gate.relative_to}")
     if trust == "invalid":
         return _undecided(gate, gate.value, "the number is invalid")
-    if trust == "noisy" and ci95 is not None and ci95[0] <= gate.value <= ci95[1]:
-        return _undecided(gate, gate.value, "too noisy: the interval holds the bound")
     result = decide(gate, value, gate.value, why="not measured")
     if loaded and result.passed is False:
         # What is good enough beside other programs is good enough; the reverse says nothing.
         return _undecided(gate, gate.value, "other programs used the device meanwhile")
+    if trust == "noisy" and (result.passed is False or not _holds(gate, ci95)):
+        return _undecided(gate, gate.value, "too noisy to tell")
     return result
+
+
+def _holds(gate: Gate, ci95: tuple[float, float] | None) -> bool:
+    """Whether the gate passes at both ends of an interval."""
+    return ci95 is not None and all(_OPERATORS[gate.op](end, gate.value) for end in ci95)

@@ -26,6 +26,7 @@ from farm.core.spec import Gate
 from farm.judge.gates import performance_gates
 from farm.judge.guards import Guard, spread_guard, trust_of, window_guard
 from farm.judge.statistics import (
+    found_with_power,
     median_interval,
     min_detectable_change,
     paired_interval,
@@ -174,14 +175,16 @@ def _report(
 
 
 def _detectable(metric: _Metric, *, looked: bool) -> float | None:
-    """Smallest relative change that the samples could show; against a baseline arm, in pairs."""
+    """Smallest relative change that the samples would show; against a baseline arm, in pairs."""
     own, other = by_launch(metric.samples), by_launch(metric.samples, "baseline")
     if not own:
         return None
     if not other:
         return min_detectable_change(own)
     found = paired_interval(own, other, looked=looked)
-    return None if found.ci95 is None else found.ci95[1] / found.ratio - 1
+    if found.error is None:
+        return None
+    return math.expm1(min(found_with_power(found.error, found.df, (0.025,)), 50.0))
 
 
 def _rates(measures: Sequence[Measure], timed: Sequence[Sample], exact: bool) -> list[_Metric]:

@@ -9,13 +9,18 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
+from scipy import optimize, stats
+
+from farm.core.rules.family import POWER
 from farm.core.rules.interval import (
+    LEAST_PAIRS,
     ByLaunch,
     launch_logs,
     mean_interval,
-    pair_interval,
     pair_logs,
+    pair_statistics,
     t975,
 )
 
@@ -38,6 +43,9 @@ class Ratio:
     #: None when either side has a single launch.
     ci95: tuple[float, float] | None
     launches: tuple[int, int]
+    #: Standard error of its logarithm and the degrees of freedom of that; None with the interval.
+    error: float | None = None
+    df: int = 0
 
 
 def median_interval(samples: ByLaunch, *, looked: bool = False) -> Estimate:
@@ -62,17 +70,11 @@ def median_interval(samples: ByLaunch, *, looked: bool = False) -> Estimate:
     return Estimate(math.exp(middle), (math.exp(low), math.exp(high)), len(logs))
 
 
-def ratio_interval(new: ByLaunch, old: ByLaunch, *, drift: float = 0.0) -> Ratio:
+def ratio_interval(new: ByLaunch, old: ByLaunch) -> Ratio:
     """Ratio new / old of two independent sets of launches, with a t interval on the log scale.
 
     The variance is pooled: both sets are the same cell on the same device, and pooling keeps
     3 + 3 launches at four degrees of freedom.
-
-    Args:
-        new: Samples of the candidate.
-        old: Samples of the baseline.
-        drift: Relative shift between sittings that no repetition inside one sitting can show;
-            the interval is widened by it on both sides. 0 when both ran in one sitting.
 
     Raises:
         ValueError: As launch_logs.
@@ -84,35 +86,69 @@ def ratio_interval(new: ByLaunch, old: ByLaunch, *, drift: float = 0.0) -> Ratio
         return Ratio(math.exp(difference), None, counts)
     df = len(a) + len(b) - 2
     pooled = ((len(a) - 1) * statistics.variance(a) + (len(b) - 1) * statistics.variance(b)) / df
-    half = t975(df) * math.sqrt(pooled * (1 / len(a) + 1 / len(b))) + math.log1p(drift)
+    error = math.sqrt(pooled * (1 / len(a) + 1 / len(b)))
+    half = t975(df) * error
     interval = (math.exp(difference - half), math.exp(difference + half))
-    return Ratio(math.exp(difference), interval, counts)
+    return Ratio(math.exp(difference), interval, counts, error, df)
 
 
 def paired_interval(candidate: ByLaunch, baseline: ByLaunch, *, looked: bool = False) -> Ratio:
     """Ratio candidate / baseline of launches that alternated A B B A, with a t interval over pairs.
 
+    Below LEAST_PAIRS pairs there is no interval: two pairs that agree by luck would prove anything.
+
     Raises:
         ValueError: As launch_logs.
     """
-    mean, half = pair_interval(pair_logs(candidate, baseline), looked=looked)
+    logs = pair_logs(candidate, baseline)
     counts = (len(candidate), len(baseline))
-    if half is None:
-        return Ratio(math.exp(mean), None, counts)
-    return Ratio(math.exp(mean), (math.exp(mean - half), math.exp(mean + half)), counts)
+    if len(logs) < LEAST_PAIRS:
+        return Ratio(math.exp(statistics.fmean(logs)), None, counts)
+    found = pair_statistics(logs, looked=looked)
+    half = t975(found.df) * found.error
+    interval = (math.exp(found.mean - half), math.exp(found.mean + half))
+    return Ratio(math.exp(found.mean), interval, counts, found.error, found.df)
 
 
 def min_detectable_change(samples: ByLaunch) -> float | None:
-    """Smallest relative change that a second set of equal size and noise could prove.
+    """Smallest relative change that a second set of equal size and noise would show.
 
-    It is the half width of the ratio's 95 % interval between two such sets: a smaller change
-    would leave 1 inside the interval. None with a single launch.
+    Shown is what the 95 % interval of the ratio leaves 1 outside of, with 95 % power. None with a
+    single launch.
     """
     logs = launch_logs(samples)
     if len(logs) < 2:
         return None
-    half = t975(2 * len(logs) - 2) * statistics.stdev(logs) * math.sqrt(2 / len(logs))
-    return math.expm1(min(half, 50.0))
+    error = statistics.stdev(logs) * math.sqrt(2 / len(logs))
+    return math.expm1(min(found_with_power(error, 2 * len(logs) - 2, (0.025,)), 50.0))
+
+
+def found_with_power(
+    error: float, df: int, levels: Sequence[float], *, power: float = POWER
+) -> float:
+    """Smallest shift of a mean that one-sided t tests all find together with some power.
+
+    Args:
+        error: Standard error of the mean, the same in every test.
+        df: Its degrees of freedom.
+        levels: Level of each test; the tests are independent of each other.
+        power: Chance of finding it.
+    """
+    return error * _errors_found(df, tuple(levels), power) if error else 0.0
+
+
+@cache
+def _errors_found(df: int, levels: tuple[float, ...], power: float) -> float:
+    """The same in standard errors; a run asks it of a few shapes, hundreds of times."""
+    limits = [float(stats.t.isf(level, df)) for level in levels]
+
+    def missing(shift: float) -> float:
+        return power - math.prod(float(stats.nct.sf(limit, df, shift)) for limit in limits)
+
+    high = max(limits) + 10.0
+    while missing(high) > 0:
+        high *= 2
+    return float(optimize.brentq(missing, 0.0, high, xtol=1e-3))
 
 
 def most_of(times: Sequence[int]) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from farm.config.load import load_inventory, load_run
 from farm.core.device import Inventory
 from farm.core.plan import Catalog, Plan, make_plan, measuring_at_most_s
 from farm.core.rules.launches import measures, too_long
+from farm.core.rules.waivers import check_cells
 from farm.core.selector import parse_selector
 from farm.core.spec import RunSpec
 from farm.paths import quarantine_file
@@ -38,6 +40,8 @@ class RunOptions:
     #: Name or report file to compare with; None compares with nothing.
     baseline: str | None = None
     quick: bool = False
+    #: Share required of cells and of speeds where the config says nothing.
+    require: Fraction = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ def load(options: RunOptions) -> Loaded:
         UnknownName: A model, recipe or runner that nobody knows.
     """
     spec, config = load_run(options.config, options.overrides)
+    spec = replace(spec, require=spec.require.filled(options.require))
     if options.quick:
         spec = quick(spec)
     parse_selector(options.select)
@@ -109,13 +114,17 @@ async def prepare(
         recover: Try the recovery steps of devices that don't answer.
 
     Raises:
-        ConfigError: As `find_devices`.
+        ConfigError: As `find_devices`, or a waiver is about no cell of the plan.
         PlanError: No device matches.
     """
     spec, catalog = loaded.spec, loaded.catalog
     devices = await find_devices(runtime.sites, loaded.inventory, loaded.select, recover=recover)
     devices = HealthBook(quarantine_file(home)).apply(devices)
-    return Prepared(spec, loaded.config, catalog, make_plan(spec, devices, catalog))
+    made = make_plan(spec, devices, catalog)
+    if not loaded.select:  # which may leave out what a waiver is about
+        cells = [*made.cells, *(skip.cell for skip in made.skips)]
+        check_cells(spec.waivers, [cell.cell_id for cell in cells], spec.source)
+    return Prepared(spec, loaded.config, catalog, made)
 
 
 def plan(options: RunOptions, home: Path) -> Prepared:

@@ -10,9 +10,9 @@ import html
 import json
 from collections.abc import Iterable, Sequence
 
+from farm.core.comparison import BaselineReport
 from farm.core.printable import one_line, printable
 from farm.core.result import (
-    BaselineReport,
     CellResult,
     DeviceReport,
     ExportReport,
@@ -92,6 +92,8 @@ def _header(report: Report) -> str:
         ("errored", s.errored),
         ("skipped", s.skipped),
     ]
+    if s.speed_gated:
+        counts.append((f"of {s.speed_gated} speeds decided", s.speed_decided))
     tiles = "".join(
         f'<div class="tile {name}"><b>{count}</b><span>{name}</span></div>'
         for name, count in counts

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 
 from farm.core.printable import printable
 from farm.core.result import CellResult, GateResult, Report
+from farm.core.rules.waivers import failing_gates
 from farm.reports.summary import row
 from farm.reports.words import number
 
@@ -74,7 +75,7 @@ def _case(result: CellResult) -> ET.Element:
         ET.SubElement(case, "error", {"message": reason, "type": kind}).text = reason
     elif result.outcome == "failed" and not result.waived:
         failure = ET.SubElement(case, "failure", {"message": reason, "type": "gate"})
-        failure.text = "\n".join(_gate(gate) for gate in _gates(result) if gate.passed is False)
+        failure.text = "\n".join(_gate(gate) for gate in failing_gates(result)) or reason
     elif result.outcome != "passed":
         prefix = "waived" if result.waived else result.outcome
         ET.SubElement(case, "skipped", {"message": f"{prefix}: {reason}"})
@@ -83,6 +84,7 @@ def _case(result: CellResult) -> ET.Element:
         f"{name}: {value}".replace("\n", "; ")
         for name, value in (
             ("correctness", words.correctness),
+            ("speed", result.speed_decision),
             ("prefill tok/s", words.prefill),
             ("decode tok/s", words.decode),
             ("TTFT", words.ttft),
@@ -116,12 +118,6 @@ def _duration_s(result: CellResult) -> float:
             start = datetime.datetime.fromisoformat(attempt.started_at)
             total += (datetime.datetime.fromisoformat(attempt.ended_at) - start).total_seconds()
     return max(0.0, total)
-
-
-def _gates(result: CellResult) -> list[GateResult]:
-    gates = list(result.correctness.gates) if result.correctness else []
-    gates += result.memory.gates
-    return [*gates, *(gate for p in result.performance for gate in p.gates)]
 
 
 def _gate(gate: GateResult) -> str:

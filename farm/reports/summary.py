@@ -145,6 +145,14 @@ def correctness(result: CellResult) -> str:
     return f"{len(failed)} failed: {words}" if failed else words
 
 
+def speed(result: CellResult) -> str:
+    """How the speed of a cell that was timed stands, where that isn't said by its outcome."""
+    if result.baseline is not None and result.baseline.verdict == "SLOWER":
+        return "SLOWER"
+    untold = result.performance and result.speed_decision in ("undecided", "not gated")
+    return f"speed {result.speed_decision}" if untold else ""
+
+
 def device_stage(stages: Sequence[StageComparison]) -> StageComparison | None:
     """The comparison that reaches the device from its nearest stage, on the decode path."""
     order = ("host_pte", "eager_quantised", "eager_fp32")
@@ -165,12 +173,12 @@ def times(performance: Sequence[PerformanceReport], prefix: str) -> str:
 
 
 def trust(result: CellResult) -> str:
-    """The worst trust of the cell's rates, and the flags that aren't said by it."""
+    """The worst trust of the cell's rates, flags that aren't said by it, how the speed stands."""
     order = ("invalid", "noisy", "unverified", "ok")
     found = {p.trust for p in result.performance if p.regime == "warm"}
     worst = next((word for word in order if word in found), "")
     flags = [flag for flag in result.flags if flag not in order]
-    return ", ".join([worst, *flags] if worst else flags)
+    return ", ".join(filter(None, (worst, *flags, speed(result))))
 
 
 def unreadable(result: CellResult) -> list[str]:

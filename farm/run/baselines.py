@@ -1,8 +1,12 @@
-"""Named baselines: reports that later runs are compared with, one file each under FARM_HOME."""
+"""Named baselines: reports that later runs are compared with, one file each under FARM_HOME.
+
+A baseline is made cell by cell: a device that was away keeps the cells of the night it was there.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,46 +32,107 @@ class Baseline:
 
     @property
     def cells(self) -> dict[str, CellResult]:
-        """Results that later ones are compared with."""
-        return {result.cell_id: result for result in self.report.results}
+        """Results that later ones are compared with; each names the run that it comes from."""
+        return {
+            result.cell_id: dataclasses.replace(
+                result, origin_run=result.origin_run or self.report.run_id
+            )
+            for result in self.report.results
+        }
 
 
-def set_baseline(root: Path, name: str, report: Report) -> Baseline:
-    """Make a run the baseline of that name, replacing an older one in one step.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What setting a baseline did, by cell id."""
 
-    Only cells that passed go in, without measurements whose trust is `invalid`.
+    baseline: Baseline
+    added: tuple[str, ...]
+    replaced: tuple[str, ...]
+    #: Cells that the run didn't judge good: they stay those of an earlier run, and which one.
+    kept: dict[str, str]
+    #: Cells of the run that were not taken, and why.
+    refused: dict[str, str]
+
+
+def set_baseline(root: Path, name: str, report: Report) -> Change:
+    """Take a run's good cells into the baseline of that name, in one step.
+
+    A cell is taken that passed and has a rate whose trust isn't `invalid`; numbers that are stay
+    out. Cells that the run has nothing good of stay those of the run that gave them.
 
     Raises:
-        ConfigError: The name can't be used, or no cell of the run passed.
+        ConfigError: The name can't be used, an older file is no report, or the run has no good
+            cell.
         StoreError: The disk is full or can't be written.
     """
     path = _path(root, name)
-    kept = tuple(
-        dataclasses.replace(
+    before = Baseline(name, load_report(path)).cells if path.exists() else {}
+    refused = {r.cell_id: why for r in report.results if (why := _refused(r))}
+    taken = {
+        result.cell_id: dataclasses.replace(
             result,
             performance=tuple(p for p in result.performance if p.trust != "invalid"),
+            origin_run=report.run_id,
         )
         for result in report.results
-        if result.outcome == "passed"
-    )
-    if not kept:
+        if result.cell_id not in refused
+    }
+    if not taken:
+        reasons = "; ".join(f"{cell}: {why}" for cell, why in list(refused.items())[:3])
         raise ConfigError(
-            f"run {report.run_id} has no passed cell, so it can't be a baseline:"
-            f" {report.verdict_line}"
+            f"run {report.run_id} has no cell that can be a baseline: {reasons or 'it is empty'}"
         )
-    baseline = Baseline(name, dataclasses.replace(report, results=kept))
+    kept = {cell: result for cell, result in before.items() if cell not in taken}
+    merged = dataclasses.replace(report, results=(*taken.values(), *kept.values()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, str(render(baseline.report)))
-    return baseline
+    write_text(path, str(render(merged)))
+    return Change(
+        Baseline(name, merged),
+        added=tuple(cell for cell in taken if cell not in before),
+        replaced=tuple(cell for cell in taken if cell in before),
+        kept={cell: result.origin_run for cell, result in kept.items()},
+        refused=refused,
+    )
+
+
+def _refused(result: CellResult) -> str:
+    """Say why a cell can't be a baseline; empty where it can."""
+    if result.outcome != "passed":
+        return result.outcome
+    rates = [p for p in result.performance if p.regime == "warm" and p.unit == "tok/s"]
+    if not any(p.trust != "invalid" and p.median is not None for p in rates):
+        return "none of its speeds can be trusted"
+    return ""
+
+
+def export_text(baseline: Baseline) -> str:
+    """Return a baseline as JSON for a repository: in a fixed order, without single samples."""
+    report = baseline.report
+    cells = [
+        dataclasses.replace(
+            cell,
+            performance=tuple(dataclasses.replace(p, samples=()) for p in cell.performance),
+            attempts=(),
+        )
+        for cell in baseline.cells.values()
+    ]
+    ordered = sorted(cells, key=lambda cell: cell.cell_id)
+    slim = dataclasses.replace(report, results=tuple(ordered), devices=(), exports=(), alarms=())
+    data = json.loads(str(render(slim)))
+    return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def find_baseline(root: Path, name: str) -> Baseline | None:
     """Return a baseline by name, or from a report file where `name` is a path; None: no such.
 
     Raises:
-        ConfigError: The file is no report.
+        ConfigError: The file is no report, or there is no such file.
     """
-    if name.endswith(".json") and Path(name).exists():
+    if name.endswith(".json") or "/" in name:
+        if not Path(name).is_file():
+            raise ConfigError(
+                f"baseline {name}: there is no such file; `farm baseline export NAME` writes one"
+            )
         return Baseline(name, load_report(Path(name)))
     path = _path(root, name)
     return Baseline(name, load_report(path)) if path.exists() else None
@@ -82,9 +147,7 @@ def list_baselines(root: Path) -> list[Baseline]:
     return [Baseline(path.stem, load_report(path)) for path in sorted(root.glob("*.json"))]
 
 
-def find_arm(
-    cell: CellResult, run_id: str, cache: ActionCache, program: Program
-) -> BaselineArm | str:
+def find_arm(cell: CellResult, cache: ActionCache, program: Program) -> BaselineArm | str:
     """Find what a baseline's cell ran, so that it can run again beside a candidate.
 
     Returns:
@@ -101,7 +164,7 @@ def find_arm(
     runner = None if sha256 is None else cache.lookup(runner_key(sha256), RunnerBuild)
     if runner is None:
         return f"the baseline's runner {(sha256 or '')[:12]} is no longer in the content store"
-    return BaselineArm(run_id, artifact, runner)
+    return BaselineArm(cell.origin_run, artifact, runner)
 
 
 def _artifact(

@@ -22,11 +22,13 @@ from farm.core.events import JobFinished
 from farm.core.flow.flow import RunFlow
 from farm.core.report import RunFacts, build_report
 from farm.core.result import CellResult, Report
-from farm.core.rules.waivers import apply_waivers
+from farm.core.rules import verdict
+from farm.core.rules.waivers import apply_waivers, waiver_alarms
 from farm.core.runtime import BaselineArm
 from farm.core.view import RunEnded, RunStarted, ViewEvent
 from farm.host.facts import farm_report, host_facts
-from farm.judge.baseline import compare_with_baseline
+from farm.judge.night import Against, compare_run
+from farm.judge.unchanged import Past
 from farm.planning import runners
 from farm.planning.planning import Loaded, Prepared, RunOptions, load_checked, plan_data, prepare
 from farm.reports import renderers
@@ -137,7 +139,9 @@ async def _run(
                 await controller.run()
             report = _report(
                 replace(prepared, plan=replace(prepared.plan, devices=flow.devices)),
-                _judged(prepared, flow.results, baseline, unpaired),
+                _judged(
+                    prepared, flow.results, baseline, unpaired, history.same_bytes(flow.results)
+                ),
                 exports,
                 RunFacts(
                     run_id=run_id,
@@ -214,7 +218,6 @@ def _arms(
             continue
         found = baselines.find_arm(
             cells[cell.cell_id],
-            baseline.report.run_id,
             cache,
             prepared.catalog.recipes[cell.artifact.recipe].program,
         )
@@ -230,6 +233,7 @@ def _judged(
     results: Mapping[str, CellResult],
     baseline: baselines.Baseline | None,
     unpaired: Mapping[str, str],
+    past: Mapping[str, Past],
 ) -> list[CellResult]:
     """Compare with the baseline, apply waivers, and put results in the plan's order."""
     order = [
@@ -238,19 +242,17 @@ def _judged(
     ]
     judged = [results[cell_id] for cell_id in order]
     if baseline is not None:
-        cells = baseline.cells
-        judged = [
-            compare_with_baseline(
-                result,
-                cells.get(result.cell_id),
-                run_id=baseline.report.run_id,
-                regress=prepared.spec.regress,
-                unpaired=unpaired.get(result.cell_id, ""),
-            )
-            for result in judged
-        ]
-    today = datetime.datetime.now(datetime.UTC).date()
-    return [apply_waivers(result, prepared.spec.waivers, today) for result in judged]
+        against = Against(
+            baseline.report.run_id, baseline.cells, prepared.spec.regress, unpaired, past
+        )
+        judged = compare_run(judged, against)
+    if baseline is not None or verdict.gates_speed(prepared.spec.gates):
+        judged = [verdict.with_speed_gate(result) for result in judged]
+    return [apply_waivers(result, prepared.spec.waivers, _today()) for result in judged]
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
 
 
 def _report(
@@ -263,6 +265,7 @@ def _report(
         results,
         exports.reports(prepared.plan.artifacts),
         exports.versions(),
+        waiver_alarms(results, prepared.spec.waivers, _today()),
     )
 
 

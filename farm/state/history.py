@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farm.core.errors import StoreError
-from farm.core.result import Report
+from farm.core.result import CellResult, Report
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -22,6 +22,9 @@ CREATE TABLE IF NOT EXISTS metrics (
   run_id TEXT NOT NULL, cell_id TEXT NOT NULL, metric TEXT NOT NULL, regime TEXT NOT NULL,
   unit TEXT NOT NULL, median REAL, low REAL, high REAL, trust TEXT NOT NULL,
   PRIMARY KEY (run_id, cell_id, metric, regime)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bytes (
+  run_id TEXT NOT NULL, cell_id TEXT NOT NULL, artifact TEXT NOT NULL, runner TEXT NOT NULL,
+  device TEXT NOT NULL, os_build TEXT NOT NULL, PRIMARY KEY (run_id, cell_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS durations (
   task TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
 """
@@ -113,6 +116,11 @@ class History:
                     for measured in cell.performance
                 ],
             )
+            self._db.execute("DELETE FROM bytes WHERE run_id = ?", (report.run_id,))
+            self._db.executemany(
+                "INSERT INTO bytes VALUES (?, ?, ?, ?, ?, ?)",
+                [(report.run_id, cell.cell_id, *_ran(cell)) for cell in report.results],
+            )
             self._db.executemany(
                 "INSERT OR REPLACE INTO durations VALUES (?, ?)", list(durations_s.items())
             )
@@ -143,6 +151,34 @@ class History:
             )
             return [PastMetric(*row) for row in rows]
 
+    def same_bytes(
+        self, results: Mapping[str, CellResult], *, limit: int = 30
+    ) -> dict[str, dict[str, list[float]]]:
+        """Return trusted warm medians that a cell's own bytes gave before on its own device.
+
+        Returns:
+            By cell id and metric, newest first; only cells whose bytes and OS build are known.
+        """
+        found: dict[str, dict[str, list[float]]] = {}
+        with self._translated():
+            for cell_id, cell in results.items():
+                ran = _ran(cell)
+                if "" in ran[:3]:
+                    continue
+                rows = self._db.execute(
+                    "SELECT m.metric, m.median FROM bytes b JOIN runs r ON r.run_id = b.run_id"
+                    " JOIN metrics m ON m.run_id = b.run_id AND m.cell_id = b.cell_id"
+                    " WHERE b.cell_id = ? AND b.artifact = ? AND b.runner = ? AND b.device = ?"
+                    " AND b.os_build = ? AND m.regime = 'warm' AND m.median IS NOT NULL"
+                    " AND m.trust IN ('ok', 'unverified') ORDER BY r.started_at DESC",
+                    (cell_id, *ran),
+                )
+                metrics = found.setdefault(cell_id, {})
+                for metric, median in rows:
+                    if len(values := metrics.setdefault(metric, [])) < limit:
+                        values.append(median)
+        return found
+
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -152,3 +188,10 @@ class History:
                 f"can't use {self._path}: {error}. It is only an index: remove it and rebuild it"
                 " with `farm history import RUN...`"
             ) from error
+
+
+def _ran(cell: CellResult) -> tuple[str, str, str, str]:
+    """What ran where: artifact, runner, device and OS build; empty where it isn't known."""
+    parts = (cell.artifact.sha256, cell.runner.sha256, cell.device.identity, cell.device.os_build)
+    artifact, runner, device, os_build = (part or "" for part in parts)
+    return artifact, runner, device, os_build

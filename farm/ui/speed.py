@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
+from farm.core.comparison import BaselineReport
 from farm.core.printable import one_line
-from farm.core.result import BaselineReport, PerformanceReport
+from farm.core.result import PerformanceReport
 from farm.reports.words import METHODS, number, plus_minus, seconds, visible_change
 from farm.ui.frame import new_table
 

@@ -188,6 +188,8 @@ def _result(
         energy=judgement.energy if judgement else EnergyReport(None),
         conditions=judgement.conditions if judgement else {},
         baseline=None,
+        correctness_decision=judgement.correctness_decision if judgement else "undecided",
+        speed_decision=judgement.speed_decision if judgement else "not gated",
         threads=cell.threads,
         pushed_bytes=pushed_bytes,
         skipped_bytes=skipped_bytes,

@@ -38,6 +38,9 @@ LOOKING = 1.15
 PARTS = 4
 #: Launches from which on an interval sees drift.
 SEES_DRIFT = 2 * PARTS
+#: Pairs below which no ratio is judged: two blocks of A B B A. Two pairs have one degree of freedom
+#: between them, and are alike by luck once in a while.
+LEAST_PAIRS = 4
 #: Scatter of launches above which their numbers are called noisy, relative.
 MAX_SPREAD = 0.05
 #: Launches from which on that may be said: a standard deviation of three is known to a half, of 16
@@ -60,6 +63,28 @@ def t975(df: int) -> float:
         return _T975[df - 1]
     z = _Z975
     return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+
+
+def t_tail(t: float, df: int) -> float:
+    """Chance that Student's t is above a value: its finite sum for whole degrees of freedom.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+    """
+    if df < 1:
+        raise ValueError("a t distribution needs at least one degree of freedom")
+    if math.isinf(t):
+        return 0.0 if t > 0 else 1.0
+    angle = math.atan2(t, math.sqrt(df))
+    square = math.cos(angle) ** 2
+    odd = df % 2
+    term, total = (math.cos(angle) if odd else 1.0), 0.0
+    for k in range(1 + odd, df, 2):
+        total += term
+        term *= square * k / (k + 1)
+    inside = math.sin(angle) * total
+    if odd:
+        inside = 2 / math.pi * (angle + inside)
+    return (1 - inside) / 2
 
 
 def launch_logs(samples: ByLaunch) -> list[float]:
@@ -111,21 +136,38 @@ def _parts(logs: Sequence[float]) -> list[float]:
     return [statistics.fmean(logs[a:b]) for a, b in itertools.pairwise(ends)]
 
 
-def pair_interval(logs: Sequence[float], *, looked: bool = False) -> Interval:
-    """Student's t interval of the mean of pairs from a sequence A B B A ...
+class PairStatistics(NamedTuple):
+    """A mean log ratio, its standard error, and the degrees of freedom of that."""
+
+    mean: float
+    error: float
+    df: int
+
+    def tail(self, bound: float) -> float:
+        """Chance of a mean as far below a bound as this, where the true one isn't below it."""
+        if self.error == 0:
+            return 0.0 if self.mean < bound else 1.0
+        return t_tail((bound - self.mean) / self.error, self.df)
+
+
+def pair_statistics(logs: Sequence[float], *, looked: bool = False) -> PairStatistics:
+    """Mean of pairs from a sequence A B B A ... and how well it is known.
 
     A steady drift makes neighbouring pairs differ by turns, one way and the other. That part is
     estimated and taken out of the scatter, for one degree of freedom; the mean keeps its value.
+
+    Raises:
+        ValueError: Fewer than LEAST_PAIRS pairs.
     """
-    if len(logs) < 4:
-        return mean_interval(logs, looked=looked)
+    if len(logs) < LEAST_PAIRS:
+        raise ValueError(f"{len(logs)} pairs judge nothing; {LEAST_PAIRS} are needed")
     mean = statistics.fmean(logs)
     turns = [1.0 if n % 2 == 0 else -1.0 for n in range(len(logs))]
     drift = statistics.fmean(turn * (log - mean) for turn, log in zip(turns, logs, strict=True))
     rest = sum((log - mean - turn * drift) ** 2 for turn, log in zip(turns, logs, strict=True))
     df = len(logs) - 2
-    half = t975(df) * math.sqrt(rest / df / len(logs))
-    return Interval(mean, half * (LOOKING if looked else 1.0))
+    error = math.sqrt(rest / df / len(logs)) * (LOOKING if looked else 1.0)
+    return PairStatistics(mean, error, df)
 
 
 def pair_logs(candidate: ByLaunch, baseline: ByLaunch) -> list[float]:

@@ -3,7 +3,8 @@
 A cell stops when every rate's interval is narrow enough for the gates that judge it, or when its
 budget would be spent. Few launches that scatter too much to be trusted are no answer either: a
 flag shouldn't be the luck of three, so more are asked for. With a baseline arm the interval is that
-of the paired ratio, and it is enough when it lies wholly on one side of the loss that is accepted.
+of the paired ratio: enough is a loss beyond the accepted one excluded, or a loss so sure that it
+counts in a night of hundreds of comparisons.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from farm.core.rules.family import SURE
 from farm.core.rules.interval import (
     KNOWS_SPREAD,
+    LEAST_PAIRS,
     MAX_SPREAD,
     SEES_DRIFT,
     ByLaunch,
     Interval,
     launch_logs,
     mean_interval,
-    pair_interval,
     pair_logs,
+    pair_statistics,
     spread,
+    t975,
 )
 from farm.core.runtime import Arm, LaunchPolicy, LaunchResult, Stop
-
-#: Pairs below which no ratio is judged: two blocks of A B B A.
-LEAST_PAIRS = 4
 
 
 def decide(policy: LaunchPolicy, done: Sequence[LaunchResult], spent_s: float) -> Stop | None:
@@ -122,11 +123,12 @@ def _spread_open(candidate: ByLaunch) -> str | None:
 
 def _pairs_open(candidate: ByLaunch, baseline: ByLaunch, regress: float) -> str | None:
     logs = pair_logs(candidate, baseline)
-    mean, half = pair_interval(logs, looked=True)
-    if half is None or len(logs) < LEAST_PAIRS:
+    if len(logs) < LEAST_PAIRS:
         return "has too few pairs"
-    low, high = math.exp(mean - half), math.exp(mean + half)
-    if low >= 1 - regress or high < 1 - regress:
+    found = pair_statistics(logs, looked=True)
+    half = t975(found.df) * found.error
+    low, high = math.exp(found.mean - half), math.exp(found.mean + half)
+    if low >= 1 - regress or found.tail(math.log1p(-regress)) <= SURE:
         return None
     return f"is {low:.3f} to {high:.3f} of the baseline, the bound is {1 - regress:.3f}"
 

@@ -1,27 +1,61 @@
-"""Waivers: known failures that are allowed until a date, shown, and failing once expired."""
+"""Waivers: known failures that are allowed until a date, shown, and failing once expired.
+
+Of the waivers that cover a failure the narrowest one that still holds counts, so an expired entry
+doesn't hide its renewal. What is expired, needed no more, or met no judged cell is an alarm.
+"""
 
 from __future__ import annotations
 
 import datetime
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from farm.core.errors import ConfigError
 from farm.core.result import CellResult, GateResult
+from farm.core.rules.gates import REGRESS, applies, nearest
 from farm.core.spec import Waiver
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One gate that judged a cell wrong or slow."""
+
+    gate: GateResult
+    #: Metric of the report that it is about.
+    metric: str
+    #: Loss against the baseline, 0.1 is 10 %; None where the gate is about no loss.
+    loss: float | None = None
+
+
+def failures(result: CellResult) -> tuple[Failure, ...]:
+    """Return every gate that judged the cell wrong or slow, and on which metric."""
+    found = [] if result.correctness is None else [*result.correctness.gates]
+    failed = [Failure(gate, gate.metric) for gate in (*found, *result.memory.gates)]
+    for measured in result.performance:
+        failed += [Failure(gate, measured.metric) for gate in measured.gates]
+    return (*(f for f in failed if f.gate.passed is False), *_regressions(result))
 
 
 def failing_gates(result: CellResult) -> tuple[GateResult, ...]:
     """Return every gate that judged the cell wrong or slow."""
-    gates: list[GateResult] = []
-    if result.correctness is not None:
-        gates += result.correctness.gates
-    gates += result.memory.gates
-    for measured in result.performance:
-        gates += measured.gates
-    if result.baseline is not None and result.baseline.verdict == "REGRESSED":
-        gates.append(GateResult("regress", "<=", None, None, False))
-    return tuple(gate for gate in gates if gate.passed is False)
+    return tuple(failure.gate for failure in failures(result))
+
+
+def _regressions(result: CellResult) -> list[Failure]:
+    if result.baseline is None:
+        return []
+    rates = {p.metric for p in result.performance if p.unit == "tok/s"}
+    found = []
+    for one in result.baseline.metrics:
+        if one.verdict != "REGRESSED":
+            continue
+        loss = None
+        if one.ratio is not None:
+            loss = 1 - one.ratio if one.metric in rates else one.ratio - 1
+        gate = GateResult(REGRESS, "<=", None, one.ratio, False, one.metric, one.reason)
+        found.append(Failure(gate, one.metric, loss))
+    return found
 
 
 def apply_waivers(
@@ -31,22 +65,101 @@ def apply_waivers(
     if result.outcome != "failed":
         return result
     reasons = []
-    for gate in failing_gates(result):
-        waiver = next(
-            (
-                w
-                for w in waivers
-                if w.gate == gate.metric and fnmatch.fnmatchcase(result.cell_id, w.cells)
-            ),
-            None,
-        )
-        if waiver is None:
-            return result
-        if today > datetime.date.fromisoformat(waiver.until):
-            expired = f"the waiver of {gate.metric} expired on {waiver.until}: {waiver.reason}"
-            return replace(result, reason=f"{result.reason}; {expired}")
-        issue = f" ({waiver.issue})" if waiver.issue else ""
-        reasons.append(f"{gate.metric} until {waiver.until}: {waiver.reason}{issue}")
+    for failure in failures(result):
+        about = [w for w in waivers if _is_about(w, result, failure)]
+        covering = [w for w in about if not _expired(w, today) and _bounds(w, failure)]
+        if not covering:
+            return _unwaived(result, failure, about, today)
+        reasons.append(_words(max(covering, key=_narrowness), failure))
     if not reasons:
         return result
-    return replace(result, waived=True, reason=f"waived: {'; '.join(reasons)}")
+    return replace(result, waived=True, reason=f"waived: {'; '.join(dict.fromkeys(reasons))}")
+
+
+def waiver_alarms(
+    results: Sequence[CellResult], waivers: Sequence[Waiver], today: datetime.date
+) -> tuple[str, ...]:
+    """Return what somebody should do about the waivers of a config."""
+    found = []
+    for waiver in waivers:
+        name = f"waiver of {waiver.gate} on {waiver.cells}"
+        cells = [r for r in results if fnmatch.fnmatchcase(r.cell_id, waiver.cells)]
+        judged = [r for r in cells if r.outcome in ("passed", "failed")]
+        needed = [r for r in judged if any(_is_about(waiver, r, f) for f in failures(r))]
+        if _expired(waiver, today):
+            found.append(f"{name} expired on {waiver.until}: remove it, or renew it with a reason")
+        elif judged and not needed:
+            count = f"{len(judged)} cell{'' if len(judged) == 1 else 's'}"
+            found.append(f"{name} (until {waiver.until}) is idle: {count} passes again; remove it")
+        elif not judged:
+            found.append(f"{name} (until {waiver.until}) is idle: no cell of it was judged")
+    return tuple(found)
+
+
+def check_cells(waivers: Sequence[Waiver], cell_ids: Sequence[str], source: str) -> None:
+    """Refuse waivers whose glob matches no cell of the plan.
+
+    Raises:
+        ConfigError: Names file, key and the cell that was most likely meant.
+    """
+    for index, waiver in enumerate(waivers):
+        if any(fnmatch.fnmatchcase(cell_id, waiver.cells) for cell_id in cell_ids):
+            continue
+        meant = nearest(waiver.cells, cell_ids) or next(iter(cell_ids), None)
+        hint = "" if meant is None else f"; a cell is named for example `{meant}`"
+        key = f"waivers.{index}.cells"
+        raise ConfigError(
+            f"{source}: {key}: {waiver.cells!r} matches no cell of the plan{hint}",
+            file=source,
+            key=key,
+        )
+
+
+def _is_about(waiver: Waiver, result: CellResult, failure: Failure) -> bool:
+    return (
+        waiver.gate == failure.gate.metric
+        and (not waiver.metric or applies(waiver.metric, failure.metric))
+        and fnmatch.fnmatchcase(result.cell_id, waiver.cells)
+    )
+
+
+def _expired(waiver: Waiver, today: datetime.date) -> bool:
+    return today > datetime.date.fromisoformat(waiver.until)
+
+
+def _bounds(waiver: Waiver, failure: Failure) -> bool:
+    """Whether the loss is one that was allowed."""
+    if waiver.max_loss is None:
+        return True
+    return failure.loss is not None and failure.loss <= waiver.max_loss
+
+
+def _narrowness(waiver: Waiver) -> tuple[bool, bool, int]:
+    """What of two waivers is narrower: one metric, a bounded loss, more of the cell's name."""
+    literal = sum(character not in "*?[]" for character in waiver.cells)
+    return bool(waiver.metric), waiver.max_loss is not None, literal
+
+
+def _words(waiver: Waiver, failure: Failure) -> str:
+    issue = f" ({waiver.issue})" if waiver.issue else ""
+    subject = failure.gate.metric
+    if failure.metric != subject:
+        subject = f"{subject} of {failure.metric}"
+    return f"{subject} until {waiver.until}: {waiver.reason}{issue}"
+
+
+def _unwaived(
+    result: CellResult, failure: Failure, about: Sequence[Waiver], today: datetime.date
+) -> CellResult:
+    """Say why the waivers that are about a failure don't hold."""
+    notes = []
+    for waiver in about:
+        if _expired(waiver, today):
+            notes.append(f"the waiver of {waiver.gate} expired on {waiver.until}: {waiver.reason}")
+        elif waiver.max_loss is not None:
+            loss = "unknown" if failure.loss is None else f"{failure.loss:.1%}"
+            notes.append(
+                f"the waiver of {waiver.gate} allows {waiver.max_loss:.1%},"
+                f" the loss of {failure.metric} is {loss}"
+            )
+    return replace(result, reason="; ".join([result.reason, *notes])) if notes else result

@@ -211,7 +211,7 @@ def test_the_runner_of_a_baseline_stays(home: Path, store: ContentStore) -> None
     assert collected(home) == [runner_key(hashlib.sha256(b"free").hexdigest())]
     (entry,) = store_command.contents(home).entries
     assert (entry.kind, entry.baselines) == ("runner", ("nightly",))
-    arm = baselines.find_arm(results[0], "r", ActionCache(store), "pte")
+    arm = baselines.find_arm(results[0], ActionCache(store), "pte")
     assert isinstance(arm, str)
     assert "artifact" in arm
 

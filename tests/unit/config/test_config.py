@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from farm.config.load import load_inventory, load_run
 from farm.core.errors import ConfigError
-from farm.core.spec import Resources
+from farm.core.spec import Require, Resources
 
 GOOD = """
 name: t
@@ -35,7 +36,7 @@ def test_everything_arrives(tmp_path: Path) -> None:
         ("decode_tok_s", ">=", 5.0, None),
     ]
     assert spec.regress == pytest.approx(0.03)
-    assert spec.require_judged == pytest.approx(0.95)
+    assert spec.require == Require(Fraction(95, 100), None)
     assert spec.waivers[0].until == "2027-01-01"
     assert data["name"] == "t"
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from farm.core.result import CellResult
+from farm.core.rules.family import suspicious
 from farm.core.runtime import Arm
-from farm.judge.baseline import compare_with_baseline
+from farm.judge.night import Against, compare_run
 from tests.unit.judge.builders import Case, check_launch, facts, launch
-from tests.unit.reports.builders import android, judged_cell, results
+from tests.unit.reports.builders import judged_cell, results
 
 
 def night(
@@ -43,80 +44,43 @@ def verdicts(result: CellResult) -> dict[str, str]:
     return {m.metric: m.verdict for m in result.baseline.metrics}
 
 
-def compared(new: CellResult, old: CellResult | None, regress: float = 0.3) -> CellResult:
-    return compare_with_baseline(new, old, run_id="old", regress=regress)
+def compared(
+    new: CellResult,
+    old: CellResult | None,
+    regress: float = 0.3,
+    *,
+    unpaired: str = "",
+    past: dict[str, list[float]] | None = None,
+    second: CellResult | None = None,
+) -> CellResult:
+    cells = {} if old is None else {new.cell_id: old}
+    reasons, history = {new.cell_id: unpaired}, {new.cell_id: past or {}}
+    against = Against("old", cells, regress, reasons, history)
+    (result,) = compare_run([new], against, None if second is None else {new.cell_id: second})
+    return result
 
 
-def test_a_clean_second_night_passes_at_thirty_percent() -> None:
-    result = compared(night(1), night(2))
-    assert result.outcome == "passed"
-    assert verdicts(result) == {
-        "pp64": "PASS", "tg32": "PASS", "ttft": "PASS", "load": "PASS",
-        "peak_rss_bytes": "PASS", "perplexity": "PASS",
-    }  # fmt: skip
-
-
-def test_clean_nights_with_five_percent_of_noise_mostly_pass_and_never_regress() -> None:
-    passed = 0
-    for seed in range(20):
-        result = compared(night(2 * seed + 1, noise=0.05), night(2 * seed + 2, noise=0.05))
-        assert "REGRESSED" not in verdicts(result).values()
-        passed += result.outcome == "passed"
-    assert passed >= 16
-
-
-def test_two_percent_between_nights_is_not_provable() -> None:
-    result = compared(night(1), night(2), regress=0.02)
-    assert result.outcome == "inconclusive"
-    assert "insufficient" in result.flags
-    assert result.baseline is not None
-    assert result.baseline.verdict == "INSUFFICIENT"
-    assert "these launches can't tell" in result.reason
-
-
-def test_half_the_speed_has_regressed() -> None:
-    result = compared(night(1, speed=0.5), night(2))
-    assert result.outcome == "failed"
-    assert "regressed" in result.flags
+@pytest.mark.parametrize("speed", [0.3, 1.0, 3.0])
+def test_speeds_of_two_nights_are_shown_and_never_judged(speed: float) -> None:
+    result = compared(night(1, speed=speed), night(2), unpaired="the artifact is gone")
     found = verdicts(result)
-    assert (found["pp64"], found["tg32"], found["ttft"]) == ("REGRESSED",) * 3
-    assert found["load"] == "PASS"
-    assert result.reason.startswith("REGRESSED against old: pp64: 0.")
-
-
-def test_twice_the_speed_has_improved() -> None:
-    result = compared(night(1, speed=2.0), night(2))
-    assert result.outcome == "passed"
-    assert {verdicts(result)[m] for m in ("pp64", "tg32", "ttft")} == {"IMPROVED"}
+    assert {found[name] for name in ("pp64", "tg32", "ttft", "load")} == {"INSUFFICIENT"}
+    assert (found["peak_rss_bytes"], found["perplexity"]) == ("PASS", "PASS")
+    assert (result.outcome, result.speed_decision) == ("inconclusive", "undecided")
     assert result.baseline is not None
-    assert result.baseline.verdict == "PASS"
+    assert result.baseline.method == "sittings"
+    (tg32,) = (m for m in result.baseline.metrics if m.metric == "tg32")
+    assert tg32.ratio == pytest.approx(speed, rel=0.05)
+    assert "never judged" in tg32.reason
+    assert result.reason.endswith("not measured side by side: the artifact is gone")
+    assert "unpaired" in result.flags
+    assert result.conditions["unpaired"] == "the artifact is gone"
 
 
-def test_times_that_nobody_notices_are_no_regression() -> None:
-    result = compared(night(1, load_s=0.02), night(2, load_s=0.01))
-    assert verdicts(result)["load"] == "PASS"
-    result = compared(night(1, load_s=2.0), night(2, load_s=1.0))
-    assert verdicts(result)["load"] == "REGRESSED"
-
-
-def test_scatter_is_noisy_and_not_a_pass() -> None:
-    wild = (check_launch(), *(launch(n, decode_s=0.3 * n) for n in (1, 2, 3)))
-    result = compared(night(1, launches=wild), night(2))
-    assert verdicts(result)["tg32"] == "NOISY"
-    assert result.outcome == "inconclusive"
-    assert "noisy" in result.flags
-
-
-def test_one_launch_is_insufficient() -> None:
-    result = compared(night(1, launches=(check_launch(), launch(1))), night(2))
-    assert verdicts(result)["tg32"] == "INSUFFICIENT"
-    assert result.outcome == "inconclusive"
-
-
-def test_phones_drift_so_much_that_ten_percent_is_never_judged() -> None:
-    new, old = judged_cell(android(), "s24"), judged_cell(android(), "s24")
-    assert verdicts(compared(new, old, 0.1))["tg32"] == "INSUFFICIENT"
-    assert verdicts(compared(new, old, 0.3))["tg32"] == "PASS"
+def test_a_wrong_night_regresses_by_its_perplexity_alone() -> None:
+    case = Case()
+    result = compared(night(1, quantised=case.fp32 * np.float32(0.5)), night(2), 0.02)
+    assert (result.outcome, result.correctness_decision) == ("failed", "failed")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +106,7 @@ def test_another_runner_is_incomparable_but_a_new_version_of_it_is_not() -> None
     other = replace(new, runner=replace(new.runner, name="llama_main"))
     assert compared(other, night(2)).outcome == "inconclusive"
     newer = replace(new, runner=replace(new.runner, version="9.9", sha256="9" * 64))
-    assert compared(newer, night(2)).outcome == "passed"
+    assert verdicts(compared(newer, night(2)))["perplexity"] == "PASS"
 
 
 def edited(result: CellResult, which: str, **changes: object) -> CellResult:
@@ -217,27 +181,11 @@ def test_a_failed_cell_stays_failed_and_cells_that_never_ran_stay_as_they_are() 
 
 
 def test_an_inconclusive_cell_that_regressed_has_failed() -> None:
-    new = replace(night(1, speed=0.4), outcome="inconclusive", reason="a gate was undecided")
+    slow = side_by_side(0.4)
+    new = replace(slow, outcome="inconclusive", reason="a gate was undecided")
     result = compared(new, night(2))
     assert result.outcome == "failed"
     assert "a gate was undecided" in result.reason
-
-
-@pytest.mark.parametrize("metric", ["tg32", "ttft"])
-def test_verdicts_never_get_better_as_the_cell_gets_slower(metric: str) -> None:
-    """From far faster to far slower: IMPROVED, PASS, undecided, REGRESSED, in this order."""
-    order = ["IMPROVED", "PASS", "INSUFFICIENT", "REGRESSED"]
-    base = night(1)
-    old = next(p for p in base.performance if p.metric == metric)
-    found = []
-    for slower in np.geomspace(0.3, 3.0, 41):
-        factor = 1 / slower if old.unit == "tok/s" else slower
-        samples = tuple(replace(s, value=s.value * float(factor)) for s in old.samples)
-        cell = edited(base, metric, samples=samples)
-        found.append(order.index(verdicts(compared(cell, base))[metric]))
-    assert found == sorted(found)
-    assert set(found) == {0, 1, 2, 3}
-    assert all(b - a <= 1 for a, b in itertools.pairwise(found))
 
 
 # -- side by side
@@ -273,16 +221,119 @@ def test_pairs_tell_ten_percent_although_the_device_loses_half(ratio: float, ver
     assert result.outcome == ("failed" if verdict == "REGRESSED" else "passed")
 
 
-def test_pairs_that_scatter_are_undecided_and_say_what_they_could_have_seen() -> None:
+def test_pairs_that_scatter_are_undecided_and_say_what_they_would_have_found() -> None:
     result = compared(side_by_side(0.99, noise=0.1), night(3), regress=0.02)
     assert verdicts(result)["tg32"] == "NOISY"
-    assert "these launches can't tell" in result.reason
+    assert "would have been found" in result.reason
+    assert (result.outcome, result.speed_decision) == ("inconclusive", "undecided")
+
+
+def test_two_pairs_judge_nothing_however_alike_they_are() -> None:
+    result = compared(side_by_side(0.97, pairs=2, noise=1e-6), night(3), regress=0.02)
+    assert verdicts(result)["tg32"] == "INSUFFICIENT"
+    assert "2 launches of each side judge nothing; 4 are the least" in result.reason
     assert result.outcome == "inconclusive"
 
 
-def test_another_os_build_is_comparable_side_by_side_but_not_between_nights() -> None:
+def test_a_small_loss_that_is_proven_passes_and_is_shown() -> None:
+    result = compared(side_by_side(0.97, pairs=12, noise=0.002), night(3), regress=0.1)
+    assert verdicts(result)["tg32"] == "SLOWER"
+    assert (result.outcome, result.speed_decision) == ("passed", "passed")
+    assert result.baseline is not None
+    assert result.baseline.verdict == "SLOWER"
+    assert "slower" in result.flags
+
+
+@pytest.mark.parametrize("metric", ["tg32", "ttft"])
+def test_verdicts_never_get_better_as_the_cell_gets_slower(metric: str) -> None:
+    """From far faster to far slower, in this order."""
+    order = ["IMPROVED", "PASS", "SLOWER", "INSUFFICIENT", "REGRESSED"]
+    base = side_by_side(1.0, pairs=10, noise=0.01)
+    old = next(p for p in base.performance if p.metric == metric)
+    found = []
+    for slower in np.geomspace(0.5, 2.0, 81):
+        factor = 1 / slower if old.unit == "tok/s" else slower
+        samples = tuple(
+            replace(s, value=s.value * float(factor)) if s.arm == "candidate" else s
+            for s in old.samples
+        )
+        cell = edited(base, metric, samples=samples)
+        found.append(order.index(verdicts(compared(cell, base, 0.1))[metric]))
+    assert found == sorted(found)
+    assert set(found) == {0, 1, 2, 3, 4}
+    assert all(b - a <= 1 for a, b in itertools.pairwise(found))
+
+
+def test_the_smallest_loss_that_would_be_found_holds_what_is_accepted() -> None:
+    quiet, loud = (compared(side_by_side(1.0, noise=n), night(3), 0.1) for n in (0.002, 0.02))
+    found = []
+    for result in (quiet, loud):
+        assert result.baseline is not None
+        (one,) = (m for m in result.baseline.metrics if m.metric == "tg32")
+        assert one.smallest_loss is not None
+        found.append(one.smallest_loss)
+        row = next(p for p in result.performance if (p.metric, p.regime) == ("tg32", "warm"))
+        assert row.min_detectable_change == one.smallest_loss
+    assert 0.1 < found[0] < found[1] < 1
+
+
+def test_a_loss_beside_other_programs_fails_nothing() -> None:
+    slow = side_by_side(0.7)
+    rows = tuple(replace(p, guards={**p.guards, "load": "flagged"}) for p in slow.performance)
+    result = compared(replace(slow, performance=rows), night(3), 0.04)
+    assert verdicts(result)["tg32"] == "NOISY"
+    assert result.outcome == "inconclusive"
+
+
+# -- the whole night
+
+
+def suspicious_pair() -> CellResult:
+    """A loss that one sitting of few pairs suspects and can't prove for a whole night."""
+    return side_by_side(0.93, pairs=5, noise=0.02, seed=4)
+
+
+def test_what_is_suspected_is_no_regression_without_proof() -> None:
+    result = compared(suspicious_pair(), night(3), 0.02)
+    assert verdicts(result)["tg32"] in ("INSUFFICIENT", "NOISY")
+    assert "suspected" in result.reason
+    assert suspicious([result]) == (result.cell_id,)
+    assert suspicious([compared(side_by_side(1.0), night(3), 0.04)]) == ()
+
+
+def test_a_confirming_sitting_proves_what_one_could_not() -> None:
+    second = side_by_side(0.93, pairs=12, noise=0.02, seed=9)
+    result = compared(suspicious_pair(), night(3), 0.02, second=second)
+    assert verdicts(result)["tg32"] == "REGRESSED"
+    assert "confirmed by a second sitting" in result.reason
+    assert result.outcome == "failed"
+
+
+def test_a_confirming_sitting_clears_what_was_luck() -> None:
+    second = side_by_side(1.0, pairs=12, noise=0.002, seed=5)
+    result = compared(suspicious_pair(), night(3), 0.02, second=second)
+    assert verdicts(result)["tg32"] == "PASS"
+    assert result.outcome == "passed"
+
+
+def test_the_more_a_night_compares_the_more_a_loss_needs() -> None:
+    """What is proven on its own isn't among sixty cells."""
+    lossy = side_by_side(0.94, pairs=5, noise=0.006, seed=2)
+    alone = compared(lossy, night(3), 0.02)
+    clean = side_by_side(1.0)
+    others = [replace(clean, cell_id=f"cell{n}") for n in range(60)]
+    old = night(3)
+    cells = {cell.cell_id: old for cell in [lossy, *others]}
+    first, *_ = compare_run([lossy, *others], Against("old", cells, 0.02, {}, {}))
+    assert verdicts(alone)["tg32"] == "REGRESSED"
+    assert verdicts(first)["tg32"] != "REGRESSED"
+
+
+def test_another_os_build_is_comparable_side_by_side_and_an_alarm() -> None:
     old = night(3, device_facts=facts(os_build="b0"))
-    assert verdicts(compared(side_by_side(1.0), old, 0.04))["tg32"] == "PASS"
+    result = compared(side_by_side(1.0), old, 0.04)
+    assert verdicts(result)["tg32"] == "PASS"
+    assert result.alarms == ("device local: OS build is b1, was b0",)
     between = compared(night(1), old, 0.04)
     assert between.baseline is not None
     assert between.baseline.verdict == "INCOMPARABLE"
@@ -295,22 +346,64 @@ def test_invalid_numbers_are_not_judged_side_by_side() -> None:
     assert {found[name] for name in ("pp64", "tg32", "ttft", "load")} == {"INSUFFICIENT"}
 
 
-def test_the_same_bytes_pass_without_a_ratio() -> None:
-    same = replace(night(1, speed=0.5), flags=("same_as_baseline",))
-    result = compared(same, night(3), regress=0.02)
+# -- the same bytes
+
+
+def unchanged(**changes: object) -> CellResult:
+    return replace(night(1, **changes), flags=("same_as_baseline",))  # type: ignore[arg-type]
+
+
+def test_the_same_bytes_pass_where_the_device_gives_what_it_gave() -> None:
+    result = compared(unchanged(speed=0.95), night(3), regress=0.02)
     assert result.baseline is not None
-    assert (result.baseline.verdict, result.baseline.ratio) == ("PASS", None)
-    assert result.baseline.method == "identity"
+    assert (result.baseline.verdict, result.baseline.method) == ("PASS", "identity")
     assert "byte for byte" in result.baseline.reason
-    assert result.outcome == "passed"
+    assert (result.outcome, result.speed_decision, result.alarms) == ("passed", "passed", ())
 
 
-def test_without_the_baselines_artifact_the_nights_are_compared_and_it_is_said() -> None:
-    result = compare_with_baseline(
-        night(1), night(2), run_id="old", regress=0.02, unpaired="the artifact is gone"
-    )
-    assert "unpaired" in result.flags
-    assert result.conditions["unpaired"] == "the artifact is gone"
-    assert "not measured side by side: the artifact is gone" in result.reason
+@pytest.mark.parametrize("speed", [0.4, 2.0])
+def test_the_same_bytes_at_another_speed_are_an_alarm_about_the_device(speed: float) -> None:
+    result = compared(unchanged(speed=speed), night(3), regress=0.02)
+    assert (result.outcome, result.speed_decision) == ("inconclusive", "undecided")
+    assert verdicts(result)["tg32"] == "INCOMPARABLE"
+    assert "regressed" not in result.flags
+    assert any(a.startswith("device local: tg32: ") for a in result.alarms)
+    assert "the device changed, not the artifact" in result.alarms[0]
+
+
+def test_the_same_bytes_on_another_os_build_are_incomparable_and_an_alarm() -> None:
+    old = night(3, device_facts=facts(os_build="b0"))
+    result = compared(unchanged(), old, regress=0.02)
     assert result.baseline is not None
-    assert result.baseline.method == "sittings"
+    assert (result.baseline.verdict, result.outcome) == ("INCOMPARABLE", "inconclusive")
+    assert result.alarms == ("device local: OS build is b1, was b0",)
+
+
+def test_the_history_of_a_quiet_device_says_more_than_a_bound_for_all() -> None:
+    quiet = {"tg32": [80.0, 80.5, 79.5, 80.2, 79.8, 80.1], "pp64": [320.0]}
+    assert verdicts(compared(unchanged(speed=0.85), night(3), past=quiet))["tg32"] == "INCOMPARABLE"
+    loud = {"tg32": [60.0, 100.0, 75.0, 92.0, 64.0, 80.0], "pp64": [320.0]}
+    assert verdicts(compared(unchanged(speed=0.7), night(3), past=loud))["tg32"] == "PASS"
+
+
+def test_the_same_bytes_without_a_number_are_no_pass() -> None:
+    same = unchanged()
+    rows = tuple(replace(row, trust="invalid") for row in same.performance)
+    result = compared(replace(same, performance=rows), night(3))
+    assert verdicts(result)["tg32"] == "INSUFFICIENT"
+    assert result.outcome == "inconclusive"
+    empty = compared(replace(same, performance=(), correctness=None), night(3))
+    assert empty.outcome == "inconclusive"
+
+
+def test_the_same_bytes_while_the_device_was_busy_are_no_alarm() -> None:
+    same = unchanged(speed=0.5)
+    rows = tuple(replace(row, trust="noisy") for row in same.performance)
+    result = compared(replace(same, performance=rows), night(3))
+    assert verdicts(result)["tg32"] == "NOISY"
+    assert result.alarms == ()
+
+
+def test_an_emulated_device_without_a_baseline_is_judged_by_its_gates() -> None:
+    emulated = night(1, device_facts=facts(emulated=True, os_build="b1"))
+    assert compared(emulated, None) is emulated

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.core.rules.interval import spread
-from farm.judge.statistics import median_interval, min_detectable_change, ratio_interval
+from farm.judge.statistics import (
+    found_with_power,
+    median_interval,
+    min_detectable_change,
+    paired_interval,
+    ratio_interval,
+)
 
 values = st.floats(1e-3, 1e5, allow_nan=False)
 launches = st.dictionaries(
@@ -76,7 +82,7 @@ def test_units_do_not_matter(samples: dict[int, list[float]], factor: float) -> 
 def test_swapping_sides_inverts_the_ratio(
     a: dict[int, list[float]], b: dict[int, list[float]]
 ) -> None:
-    there, back = ratio_interval(a, b, drift=0.05), ratio_interval(b, a, drift=0.05)
+    there, back = ratio_interval(a, b), ratio_interval(b, a)
     assert there.ratio == pytest.approx(1 / back.ratio, rel=1e-6)
     assert there.ci95 is not None
     assert back.ci95 is not None
@@ -149,19 +155,36 @@ def test_ignoring_launches_would_not_cover() -> None:
     assert hits / trials < 0.85
 
 
-def test_a_change_of_the_detectable_size_is_at_the_edge_of_the_interval() -> None:
+def test_a_change_of_the_detectable_size_is_shown_with_its_power() -> None:
+    """Of many such sets 95 % show the change: their interval leaves out 1."""
+    random = np.random.default_rng(11)
+    shown, claimed = 0, found_with_power(0.03 * math.sqrt(2 / 6), 10, (0.025,))
+    for _ in range(2000):
+        new, old = (
+            {n: [float(v)] for n, v in enumerate(np.exp(shift + 0.03 * random.standard_normal(6)))}
+            for shift in (claimed, 0.0)
+        )
+        interval = ratio_interval(new, old).ci95
+        assert interval is not None
+        shown += interval[0] > 1
+    assert 0.93 <= shown / 2000 <= 0.97
     samples = {0: [100.0], 1: [104.0], 2: [97.0]}
     change = min_detectable_change(samples)
     assert change is not None
-    faster = {launch: [v * (1 + change) for v in group] for launch, group in samples.items()}
-    interval = ratio_interval(faster, samples).ci95
-    assert interval is not None
-    assert interval[0] == pytest.approx(1.0, abs=1e-9)
+    assert change > 0.1
 
 
-def test_drift_widens_the_interval_on_both_sides() -> None:
-    samples = {0: [100.0], 1: [100.0]}
-    assert ratio_interval(samples, samples, drift=0.25).ci95 == pytest.approx((0.8, 1.25))
+def test_two_looks_find_less_than_one() -> None:
+    one, two = (found_with_power(0.01, 8, levels) for levels in ((0.05,), (0.05, 0.01)))
+    assert 0 < one < two < 0.2
+    assert found_with_power(0.0, 8, (0.05,)) == 0.0
+
+
+def test_fewer_than_four_pairs_have_no_interval() -> None:
+    ours, theirs = {n: [97.0 + n / 50] for n in range(3)}, {n: [100.0] for n in range(3)}
+    found = paired_interval(ours, theirs)
+    assert (found.ci95, found.error, found.launches) == (None, None, (3, 3))
+    assert found.ratio == pytest.approx(0.9702, abs=1e-4)
 
 
 def test_spread_sees_a_slowdown_inside_every_launch_but_not_one_outlier() -> None:

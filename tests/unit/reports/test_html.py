@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from farm.core.result import BaselineReport, MetricComparison, Report
+from farm.core.comparison import BaselineReport, MetricComparison
+from farm.core.result import Report
 from farm.reports import html
 from farm.reports.strip import strip
 from tests.unit.reports.builders import EVIL, report

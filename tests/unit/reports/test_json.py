@@ -30,6 +30,7 @@ def test_the_data_has_what_the_contract_lists() -> None:
     assert data["schema_version"] == 1
     assert set(data["summary"]) == {
         "judged", "passed", "failed", "waived", "inconclusive", "errored", "skipped",
+        "speed_gated", "speed_decided",
     }  # fmt: skip
     result = data["results"][0]
     for key in ("cell_id", "job_id", "artifact", "runner", "device", "outcome", "reason", "flags",

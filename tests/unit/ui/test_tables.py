@@ -8,8 +8,8 @@ from rich.console import Console, RenderableType
 
 from farm.commands.doctor import Check
 from farm.core.artifact import Recipe
+from farm.core.comparison import BaselineReport, MetricComparison
 from farm.core.plan import Plan, Skip
-from farm.core.result import BaselineReport, MetricComparison
 from farm.core.spec import Gate, RunSpec
 from farm.ui import tables
 from tests.unit.reports.builders import ARTIFACT, cell, report

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from farm.core.rules.family import SURE
 from farm.core.rules.interval import (
     MAX_SPREAD,
     launch_logs,
     mean_interval,
-    pair_interval,
     pair_logs,
+    pair_statistics,
     spread,
     t975,
+    t_tail,
 )
 from farm.core.rules.launches import cell_launches, least_launches, too_long, without_baseline
 from farm.core.rules.stopping import decide, rates_by_launch, undecided
@@ -196,9 +200,7 @@ def test_nothing_changed_is_hardly_ever_called_a_regression(drift: float) -> Non
         logs = pair_logs(
             rates_by_launch(done, "tg64", "candidate"), rates_by_launch(done, "tg64", "baseline")
         )
-        mean, half = pair_interval(logs, looked=True)
-        assert half is not None
-        worse += mean + half < math.log(0.98)
+        worse += pair_statistics(logs, looked=True).tail(math.log(0.98)) <= 0.025
     assert worse / trials <= 0.02
 
 
@@ -210,9 +212,43 @@ def test_a_loss_of_ten_percent_is_found_although_the_device_drifts() -> None:
         logs = pair_logs(
             rates_by_launch(done, "tg64", "candidate"), rates_by_launch(done, "tg64", "baseline")
         )
-        mean, half = pair_interval(logs, looked=True)
-        found += half is not None and mean + half < math.log(0.98)
+        found += pair_statistics(logs, looked=True).tail(math.log(0.98)) <= SURE
     assert found >= 38
+
+
+def test_a_loss_goes_on_until_it_counts_in_a_whole_night() -> None:
+    """Beyond the bound at 95 % is no end yet: in a night of 240 comparisons that is luck."""
+    random = np.random.default_rng(3)
+    lossy = list(itertools.islice(block(random, 0.93, 0.0), 40))
+    looks = [lossy[:count] for count in range(8, 41, 4)]
+    logs = [
+        pair_logs(rates_by_launch(x, "tg64", "candidate"), rates_by_launch(x, "tg64", "baseline"))
+        for x in looks
+    ]
+    p = [pair_statistics(found, looked=True).tail(math.log(0.98)) for found in logs]
+    stops = [decide(policy(paired=True), look, 1.0) is not None for look in looks]
+    assert any(SURE < value <= 0.025 for value in p)
+    assert stops == [value <= SURE for value in p]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_pairs_judge_nothing(count: int) -> None:
+    alike = [launched(97.0), launched(100.0, "baseline"), launched(100.0, "baseline")] * count
+    assert undecided(policy(paired=True), alike) == ["tg64 has too few pairs"]
+    with pytest.raises(ValueError, match="judge nothing"):
+        pair_statistics([-0.03] * count)
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 4, 7, 30, 61])
+@pytest.mark.parametrize("t", [-1.5, 0.0, 0.7, 3.0, 25.0])
+def test_the_tail_of_students_t_is_scipys(df: int, t: float) -> None:
+    assert t_tail(t, df) == pytest.approx(float(stats.t.sf(t, df)), abs=1e-12)
+    assert (t_tail(math.inf, df), t_tail(-math.inf, df)) == (0.0, 1.0)
+
+
+def test_equal_pairs_have_no_scatter_and_still_a_side() -> None:
+    found = pair_statistics([math.log(0.9)] * 4)
+    assert (found.tail(math.log(0.95)), found.tail(math.log(0.85))) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.1])
@@ -221,9 +257,8 @@ def test_the_interval_of_pairs_covers_whatever_the_drift(drift: float) -> None:
     hits, trials = 0, 2000
     for _ in range(trials):
         turns = np.where(np.arange(6) % 2 == 0, drift, -drift)
-        mean, half = pair_interval(list(turns + 0.03 * random.standard_normal(6)))
-        assert half is not None
-        hits += abs(mean) <= half
+        found = pair_statistics(list(turns + 0.03 * random.standard_normal(6)))
+        hits += abs(found.mean) <= t975(found.df) * found.error
     assert 0.93 <= hits / trials <= 0.97
 
 

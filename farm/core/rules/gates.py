@@ -1,0 +1,70 @@
+"""The gates that exist, what each is about, and which metrics of a cell it applies to. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Literal
+
+GateKind = Literal["correctness", "speed", "memory"]
+
+#: Gates on logits, judged on the decode path: perplexity of the device artifact, the rest from
+#: eager_fp32 to device_pte, or to the stage that the gate is relative to.
+CORRECTNESS_METRICS = (
+    "perplexity",
+    "kl_mean",
+    "kl_max",
+    "top1_agreement",
+    "cosine_min",
+    "max_abs_error",
+)
+#: Gates on speed, and the metrics of the report that each of them applies to, by prefix.
+PERFORMANCE_METRICS = {
+    "prefill_tok_s": "pp",
+    "decode_tok_s": "tg",
+    "ttft_s": "ttft",
+    "load_s": "load",
+    "inter_token_s": "inter_token",
+}
+MEMORY_METRICS = ("peak_rss_bytes",)
+#: Rules that judge every cell; a config can't set them, but a waiver may name them.
+BUILT_IN = (
+    "bit_equal",
+    "canary",
+    "finite",
+    "layer_replay",
+    "perplexity_change",
+    "regret",
+    "repeatable",
+    "shape",
+    "text",
+)
+#: The gate on the loss against a baseline.
+REGRESS = "regress"
+
+
+def kind_of(metric: str) -> GateKind:
+    """Tell what a gate or a metric of a report is about; names of rates and times are speed."""
+    if metric in MEMORY_METRICS:
+        return "memory"
+    return "correctness" if metric in (*CORRECTNESS_METRICS, *BUILT_IN) else "speed"
+
+
+def applies(gate: str, metric: str) -> bool:
+    """Tell whether a gate is about a metric of the report: by its class, or by its own name."""
+    prefix = PERFORMANCE_METRICS.get(gate)
+    if prefix is None:
+        return gate == metric
+    rest = metric.removeprefix(prefix)
+    return metric.startswith(prefix) and (rest == "" or rest[0] in "@0123456789")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt one most likely means; None: nothing is near."""
+    options = list(known)
+    lowered = {option.lower(): option for option in options}
+    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    if found:
+        return lowered[found[0]]
+    starts = (option for option in options if len(name) > 1 and option.startswith(name.lower()))
+    return next(starts, None)

@@ -1,0 +1,190 @@
+"""The comparisons of a whole run decided together: what has regressed, and what that makes of it.
+
+Cells come with their comparison (farm.judge.baseline); where a cell looked suspicious a confirming
+sitting may have followed, the same cell measured again side by side. REGRESSED needs a p-value that
+holds for the whole night, and a confirming sitting that found the loss too where there was one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from farm.core.comparison import BaselineVerdict, MetricComparison
+from farm.core.result import CellResult, Decision, Outcome, PerformanceReport
+from farm.core.rules.family import FAMILY, SUSPECT, combined, holm
+from farm.core.rules.gates import kind_of
+from farm.judge.baseline import OPEN, compare_cell, fold
+from farm.judge.performance import by_launch
+from farm.judge.statistics import paired_interval
+from farm.judge.unchanged import Past
+from farm.judge.verdicts import with_power
+
+_OUTCOME: Mapping[BaselineVerdict, tuple[Outcome, str]] = {
+    "REGRESSED": ("failed", "regressed"),
+    "INCOMPARABLE": ("inconclusive", "incomparable"),
+    "NOISY": ("inconclusive", "noisy"),
+    "INSUFFICIENT": ("inconclusive", "insufficient"),
+    "SLOWER": ("passed", "slower"),
+}
+_SEVERITY: tuple[Outcome, ...] = ("passed", "inconclusive", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What a run is compared with."""
+
+    run_id: str
+    #: Results of the baseline, by cell id.
+    cells: Mapping[str, CellResult]
+    #: Largest loss that is accepted, as a fraction.
+    regress: float
+    #: Why the baseline's artifact could not run beside a cell, by cell id.
+    unpaired: Mapping[str, str]
+    #: What the same bytes gave in earlier nights, by cell id.
+    past: Mapping[str, Past]
+
+
+def compare_run(
+    results: Sequence[CellResult],
+    against: Against,
+    confirming: Mapping[str, CellResult] | None = None,
+) -> list[CellResult]:
+    """Compare the cells of a run with its baseline's and adjust their outcomes.
+
+    Args:
+        results: Judged cells, in the order of the plan.
+        against: The baseline.
+        confirming: Second sittings of suspicious cells, judged like the first, by cell id.
+    """
+    compared = [_compared(result, against) for result in results]
+    seconds = {
+        cell_id: _compared(result, against) for cell_id, result in (confirming or {}).items()
+    }
+    family: list[tuple[int, int, MetricComparison]] = []
+    for index, result in enumerate(compared):
+        metrics = () if result.baseline is None else result.baseline.metrics
+        second = seconds.get(result.cell_id)
+        for place, one in enumerate(metrics):
+            if one.p is not None:
+                family.append((index, place, _twice(one, second)))
+    rejected = holm([one.p for _, _, one in family if one.p is not None])
+    decided: dict[tuple[int, int], MetricComparison] = {}
+    for (index, place, one), is_loss in zip(family, rejected, strict=True):
+        powered = _with_power(one, compared[index], len(family))
+        decided[index, place] = _decided(powered, is_loss=is_loss)
+    return [_finished(result, index, decided) for index, result in enumerate(compared)]
+
+
+def _compared(result: CellResult, against: Against) -> CellResult:
+    cell_id = result.cell_id
+    old = against.cells.get(cell_id)
+    return compare_cell(
+        result,
+        old,
+        run_id=(old.origin_run if old is not None else "") or against.run_id,
+        regress=against.regress,
+        unpaired=against.unpaired.get(cell_id, ""),
+        past=against.past.get(cell_id),
+    )
+
+
+def _twice(one: MetricComparison, second: CellResult | None) -> MetricComparison:
+    """Join what the confirming sitting of a cell says of a metric."""
+    if second is None or second.baseline is None or one.p is None:
+        return one
+    other = next((m for m in second.baseline.metrics if m.metric == one.metric), None)
+    if other is None or other.p is None:
+        return one
+    if one.p > SUSPECT:  # undecided, and looked at again because of another metric
+        cleared = one.verdict in OPEN and other.verdict not in OPEN
+        return replace(other, p=one.p) if cleared else one
+    joined = replace(one, p=combined(one.p, other.p), confirmed=other.p <= SUSPECT)
+    if other.verdict in OPEN:
+        return replace(joined, ratio=other.ratio, ci95=other.ci95)
+    # The second look excludes the loss that the first one suspected.
+    reason = f"suspected ({one.ratio:.3g}x), not found again"
+    return replace(other, p=joined.p, confirmed=False, reason=reason)
+
+
+def _decided(one: MetricComparison, *, is_loss: bool) -> MetricComparison:
+    if one.verdict not in OPEN or one.p is None:
+        return one
+    if is_loss and one.confirmed is not False:
+        note = (
+            "confirmed by a second sitting" if one.confirmed else "no second sitting confirmed it"
+        )
+        return replace(one, verdict="REGRESSED", reason=f"{one.reason}; {note}")
+    reason = one.reason
+    if one.smallest_loss is not None:
+        reason += f"; a loss of {one.smallest_loss:.1%} would have been found"
+    if one.p <= SUSPECT:
+        reason += f"; suspected (p {one.p:.2g}), not proven at {FAMILY:.0%} for the whole night"
+    return replace(one, reason=reason)
+
+
+def _with_power(one: MetricComparison, cell: CellResult, comparisons: int) -> MetricComparison:
+    report = next(
+        (p for p in cell.performance if p.metric == one.metric and p.regime == "warm"), None
+    )
+    if report is None:
+        return one
+    own, other = by_launch(report.samples), by_launch(report.samples, "baseline")
+    return with_power(one, paired_interval(own, other, looked=True), comparisons)
+
+
+def _finished(
+    result: CellResult, index: int, decided: Mapping[tuple[int, int], MetricComparison]
+) -> CellResult:
+    """Fold the decided metrics; the outcome can only become worse by the comparison."""
+    report = result.baseline
+    if report is None or result.outcome in ("errored", "skipped"):
+        return result
+    metrics = tuple(decided.get((index, place), m) for place, m in enumerate(report.metrics))
+    if metrics != report.metrics:
+        report = fold(report.run_id, metrics, report.method)
+    outcome, flag = _OUTCOME.get(report.verdict, ("passed", ""))
+    if report.reason == "the baseline has no such cell":
+        flag = "no_baseline"
+    flags = result.flags if not flag or flag in result.flags else (*result.flags, flag)
+    result = replace(
+        result,
+        baseline=report,
+        flags=flags,
+        performance=tuple(_could_show(row, metrics) for row in result.performance),
+        speed_decision=_speed(result, metrics),
+        correctness_decision=_correctness(result, metrics),
+    )
+    if _SEVERITY.index(outcome) <= _SEVERITY.index(result.outcome):
+        return result
+    reason = f"{report.verdict} against {report.run_id}: {report.reason}"
+    if result.reason:
+        reason = f"{reason}; {result.reason}"
+    return replace(result, outcome=outcome, reason=reason)
+
+
+def _could_show(row: PerformanceReport, metrics: Sequence[MetricComparison]) -> PerformanceReport:
+    """Say of a row that was held against a baseline which loss would have been found."""
+    found = (m.smallest_loss for m in metrics if m.metric == row.metric and row.regime == "warm")
+    smallest = next(found, None)
+    return row if smallest is None else replace(row, min_detectable_change=smallest)
+
+
+def _speed(result: CellResult, metrics: Sequence[MetricComparison]) -> Decision:
+    """Join the comparison to what the cell's own gates said of its speed."""
+    own = result.speed_decision
+    speeds = [m for m in metrics if kind_of(m.metric) == "speed"]
+    found = {m.verdict for m in speeds}
+    if own == "failed" or "REGRESSED" in found:
+        return "failed"
+    whole = result.baseline is not None and not metrics and result.baseline.verdict in OPEN
+    if own == "undecided" or found & set(OPEN) or (whole and not result.device.emulated):
+        return "undecided"
+    return "passed" if speeds else own
+
+
+def _correctness(result: CellResult, metrics: Sequence[MetricComparison]) -> Decision:
+    found = {m.verdict for m in metrics if m.metric == "perplexity"}
+    if result.correctness_decision == "failed" or "REGRESSED" in found:
+        return "failed"
+    return "undecided" if found & set(OPEN) else result.correctness_decision

@@ -1,0 +1,117 @@
+"""A green without a judgement: correctness and speed are decided apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from farm.core.result import Judgement, PerformanceReport
+from farm.core.spec import Gate
+from farm.judge.cell import judge_cell
+from farm.judge.gates import performance_gates
+from farm.reports import junit
+from tests.unit.judge.builders import Case, check_launch, facts, judge, launch, telemetry
+from tests.unit.reports.builders import judged_cell, report
+
+
+def capped() -> Case:
+    """Every rate is invalid: the ceiling of the clock fell during each launch."""
+    slow = telemetry(1).clocks[0]
+    said = tuple(
+        telemetry(n, clocks=(replace(slow, lowest_khz=slow.highest_khz // 2),)) for n in (1, 2, 3)
+    )
+    return Case(telemetry=said)
+
+
+def decisions(judgement: Judgement) -> tuple[str, str, str]:
+    return judgement.outcome, judgement.correctness_decision, judgement.speed_decision
+
+
+def test_a_healthy_cell_without_a_gate_on_speed_says_so() -> None:
+    assert decisions(judge(Case())) == ("passed", "passed", "not gated")
+
+
+@pytest.mark.parametrize(("bound", "outcome", "speed"), [(5, "passed", "passed"),
+                                                         (5000, "failed", "failed")])  # fmt: skip
+def test_a_gate_on_speed_is_decided_apart(bound: float, outcome: str, speed: str) -> None:
+    found = judge(Case(gates=(Gate("decode_tok_s", ">=", bound),)))
+    assert decisions(found) == (outcome, "passed", speed)
+
+
+def test_a_cell_all_of_whose_speeds_are_invalid_never_passes() -> None:
+    found = judge(capped())
+    assert {p.trust for p in found.performance if p.unit == "tok/s"} == {"invalid"}
+    assert decisions(found) == ("inconclusive", "passed", "undecided")
+    assert found.reason == "no speed can be trusted: clock_cap"
+
+
+def test_a_run_of_invalid_speeds_is_no_green_in_any_report() -> None:
+    cell = judged_cell(capped(), "local")
+    found = report((cell,))
+    assert found.exit_code == 3
+    assert found.verdict_line == (
+        "0/1 judged: 0 passed, 0 failed; 1 not judged (1 invalid); speed 0/1 decided -> exit 3"
+    )
+    cases = list(ET.fromstring(junit.render(found)).iter("testcase"))
+    assert [case.find("skipped") is not None for case in cases] == [True]
+
+
+def test_speed_of_an_emulated_device_is_nobodys_question() -> None:
+    found = judge(Case(device_facts=facts(emulated=True)))
+    assert decisions(found) == ("passed", "passed", "not gated")
+
+
+def test_a_gate_on_the_speed_of_an_emulated_device_is_not_decided() -> None:
+    case = Case(device_facts=facts(emulated=True), gates=(Gate("decode_tok_s", ">=", 1),))
+    assert decisions(judge(case)) == ("inconclusive", "passed", "undecided")
+
+
+def test_speed_alone_is_no_pass() -> None:
+    """Without logits, text or canary nobody looked at correctness."""
+    case = Case(gates=(Gate("decode_tok_s", ">=", 5),))
+    case.launches = (launch(1), launch(2), launch(3))
+    task = case.task()
+    found = judge_cell(replace(task, host=None), {}, generated_text=None)
+    assert decisions(found) == ("inconclusive", "undecided", "passed")
+
+
+def test_a_gate_on_what_no_launch_gave_leaves_speed_undecided() -> None:
+    found = judge(Case(gates=(Gate("tg999", ">=", 5),)))
+    assert decisions(found) == ("inconclusive", "passed", "undecided")
+
+
+def test_a_wrong_model_that_nobody_timed_has_failed() -> None:
+    case = Case(launches=(check_launch(),), gates=(Gate("decode_tok_s", ">=", 5),))
+    case.device = case.fp32[::-1].copy()
+    assert decisions(judge(case)) == ("failed", "failed", "undecided")
+
+
+def rate(trust: str, low: float, high: float) -> PerformanceReport:
+    base = next(p for p in judge(Case()).performance if p.metric == "tg32")
+    return replace(base, median=(low + high) / 2, ci95=(low, high), trust=trust)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("trust", "low", "high", "passed"),
+    [
+        ("ok", 11, 13, True),
+        ("ok", 7, 9, False),
+        ("unverified", 7, 9, False),
+        ("noisy", 11, 13, True),
+        ("noisy", 9, 13, None),
+        ("noisy", 7, 9, None),
+        ("invalid", 11, 13, None),
+        ("invalid", 7, 9, None),
+    ],
+)
+def test_what_a_gate_makes_of_trust(trust: str, low: float, high: float, passed: object) -> None:
+    (found,) = performance_gates([Gate("decode_tok_s", ">=", 10)], rate(trust, low, high))
+    assert found.passed is passed
+
+
+def test_a_noisy_number_without_an_interval_passes_nothing() -> None:
+    noisy = replace(rate("noisy", 11, 13), ci95=None)
+    (found,) = performance_gates([Gate("decode_tok_s", ">=", 10)], noisy)
+    assert found.passed is None
