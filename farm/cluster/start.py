@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +15,12 @@ from pathlib import Path
 import psutil
 
 from farm.cluster.local_pool import LocalPool
+from farm.cluster.ray_environment import set_environment
+from farm.cluster.start_failure import cannot_start, telling
 from farm.core.errors import FarmError, Interrupted, PlanError
 from farm.core.events import Handshake
+from farm.core.printable import printable
+from farm.host.signals import handled_by
 from farm.paths import farm_home
 from farm.protocols import Site, TaskPool
 from farm.site.agent.agent import SiteAgent
@@ -25,6 +29,10 @@ log = logging.getLogger(__name__)
 
 #: Most time that ending a pool or a site may take before it is left to its own supervision.
 CLOSE_S = 3.0
+#: Longest time for Ray itself to start, and then for the agent of each site to answer, seconds.
+#: On an idle host each takes 3 to 8 s.
+START_LIMIT_S = 90.0
+HANDSHAKE_LIMIT_S = 60.0
 #: CPUs of an export where the config doesn't say.
 CPUS_PER_EXPORT = 2
 
@@ -55,26 +63,26 @@ def local_agent(name: str) -> SiteAgent:
     return SiteAgent(farm_home(), name=name)
 
 
-def launch(cluster: str) -> None:
+def launch(cluster: str, limit_s: float = START_LIMIT_S) -> None:
     """Start our own Ray runtime, or join a cluster; nothing to do for `none`.
 
     Blocks for seconds and has to be called outside the event loop: Ctrl-C ends it at once there,
-    and the kernel ends Ray's processes when the thread that started them ends.
+    and the kernel ends Ray's processes when the thread that started them ends. A start that takes
+    longer than `limit_s` ends this process, with the likely cause and the exit code of PlanError.
 
     Raises:
         PlanError: Ray can't start, or nothing answers.
     """
     if cluster == "none":
         return
-    # Ray reads these when it is imported. A cluster of our own listens on loopback only and lives
-    # for one command; on any other an open port is code execution, so its token is required.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if cluster == "local" else "token")
-    from farm.cluster import ray_runtime
-
-    with _interruptible():
-        if cluster == "local":
+    local = cluster == "local"
+    set_environment(local=local)
+    with _interruptible(), _limited(limit_s, cluster):
+        try:
+            from farm.cluster import ray_runtime
+        except ImportError as error:
+            raise cannot_start(f"it can't be imported: {telling(str(error))}") from error
+        if local:
             ray_runtime.start_local(cpus=os.cpu_count() or 1)
         else:
             ray_runtime.join(cluster)
@@ -82,35 +90,55 @@ def launch(cluster: str) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end this process at once, with what it started.
+    """Let a signal that ends a run end this process at once, with what it started.
 
     Ray's own start can't be unwound in the middle (its native part crashes), and nothing of ours
     exists yet that would have to be cleaned up.
     """
 
     def end(_number: int, _frame: object) -> None:
-        for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                child.kill()
-        os.write(2, b"farm: interrupted\n")
-        os._exit(Interrupted.exit_code)
+        _end_now("interrupted", Interrupted.exit_code)
 
-    previous = signal.signal(signal.SIGINT, end)
+    with handled_by(end):
+        yield
+
+
+@contextlib.contextmanager
+def _limited(limit_s: float, cluster: str) -> Iterator[None]:
+    """End this process when the block takes longer: nothing in Ray's start can be unwound."""
+
+    def expire() -> None:
+        seen = f"it did not start within {limit_s:.0f} s"
+        error = cannot_start(seen) if cluster == "local" else PlanError(f"{cluster}: {seen}")
+        _end_now(error.message, error.exit_code)
+
+    timer = threading.Timer(limit_s, expire)
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        timer.cancel()
 
 
-async def start(cluster: str, home: Path) -> Runtime:
+def _end_now(message: str, code: int) -> None:
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    os.write(2, f"farm: {printable(message)}\n".encode())
+    os._exit(code)
+
+
+async def start(cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S) -> Runtime:
     """Provide pool and sites, after `launch`.
 
     Args:
         cluster: As for `launch`.
         home: FARM_HOME of this host.
+        limit_s: Longest time until the agent of a site answers.
 
     Raises:
-        PlanError: A site runs another farm.
+        PlanError: A site runs another farm, or its agent doesn't answer.
     """
     cpus = os.cpu_count() or 1
     if cluster == "none":
@@ -134,16 +162,25 @@ async def start(cluster: str, home: Path) -> Runtime:
             sites[name] = RaySite(name, partial(local_agent, name), detached=True)
     runtime = Runtime(RayPool(cpus_per_export=min(CPUS_PER_EXPORT, cpus)), sites, ray_runtime.stop)
     try:
-        await _shake_hands(runtime.sites, await SiteAgent(home).handshake())
+        await _shake_hands(runtime.sites, await SiteAgent(home).handshake(), limit_s)
     except BaseException:
         await runtime.close()
         raise
     return runtime
 
 
-async def _shake_hands(sites: Mapping[str, Site], ours: Handshake) -> None:
+async def _shake_hands(sites: Mapping[str, Site], ours: Handshake, limit_s: float) -> None:
     for name, site in sites.items():
-        theirs = await site.handshake()
+        try:
+            async with asyncio.timeout(limit_s):
+                theirs = await site.handshake()
+        except TimeoutError:
+            seen = f"its worker for this host's devices did not start within {limit_s:.0f} s"
+            raise _no_handshake(name, seen) from None
+        except PlanError:
+            raise
+        except FarmError as error:
+            raise _no_handshake(name, telling(error.message)) from error
         for what in ("protocol", "farm_tree_sha256", "python"):
             here, there = getattr(ours, what), getattr(theirs, what)
             if here != there:
@@ -151,3 +188,13 @@ async def _shake_hands(sites: Mapping[str, Site], ours: Handshake) -> None:
                     f"site {name or 'local'} runs another farm: {what} is {there} there and"
                     f" {here} here. Install the same version on both."
                 )
+
+
+def _no_handshake(name: str, seen: str) -> PlanError:
+    """Return the error of a site whose agent doesn't come up."""
+    if not name:
+        return cannot_start(seen)
+    return PlanError(
+        f"site {name} does not answer: {seen}. Look at `ray status` and at Ray's logs there, or"
+        " leave its devices out with --select."
+    )
