@@ -17,7 +17,8 @@ def main() -> None:
 
     protect()
     for number in ending_signals():
-        signal.signal(number, raise_interrupt)
+        if number != signal.SIGINT:  # Python's own handler is one that asyncio knows
+            signal.signal(number, raise_interrupt)
     code = _fenced()
     lost = stdout_failed()
     if lost is not None:
@@ -48,11 +49,6 @@ def _fenced() -> int:
         is_help = text.startswith("Usage:")
         sys.stderr.write(text if is_help else f"farm: {text.rstrip('.')}. See `farm --help`.\n")
         return 2
-    except SystemExit as ended:
-        # typer ends so on Ctrl-C, and on errors of its own that it has already shown.
-        if ended.code == 130:
-            sys.stderr.write("farm: interrupted\n")
-        return ended.code if isinstance(ended.code, int) else 0
     except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("farm: interrupted\n")
         return 130
