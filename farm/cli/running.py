@@ -17,14 +17,18 @@ _RUNS = Path("runs")
 
 
 def run(
-    config: o.Config,
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="Run config (YAML); examples are in configs/. None with --resume."),
+    ] = None,
     inventory: o.InventoryFile = None,
     select: o.Select = "",
     set_: o.Set = None,
     cluster: o.Cluster = "local",
     out: o.Out = _RUNS,
     resume: Annotated[
-        str | None, typer.Option(help="Go on with a run: only cells without a verdict run again.")
+        str | None,
+        typer.Option(help="Go on with a run: only cells without a verdict run again."),
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Compare with a baseline: a name, or a report.json.")
@@ -40,7 +44,7 @@ def run(
     from farm.paths import farm_home
     from farm.planning.planning import RunOptions
     from farm.run import run_folder
-    from farm.run.run import run_config
+    from farm.run.run import resume_run, run_config
 
     options = RunOptions(
         config=config,
@@ -49,12 +53,15 @@ def run(
         overrides=tuple(set_ or ()),
         cluster=cluster,
         out=out,
-        resume=None if resume is None else run_folder.find(resume, out),
         baseline=baseline,
         quick=quick,
     )
+    folder = None if resume is None else run_folder.find(resume, out)
     with show.watching(live, as_json=as_json) as emit:
-        finished = run_config(options, farm_home(), emit)
+        if folder is None:
+            finished = run_config(options, farm_home(), emit)
+        else:
+            finished = resume_run(folder, options, farm_home(), emit)
     print_finished(finished, as_json=as_json)
     return finished.report.exit_code
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +16,9 @@ import psutil
 from farm.cluster.local_pool import LocalPool
 from farm.cluster.ray_environment import set_environment
 from farm.cluster.start_failure import cannot_start, telling
+from farm.cluster.watchdog import limited
 from farm.core.errors import FarmError, Interrupted, PlanError
 from farm.core.events import Handshake
-from farm.core.printable import printable
 from farm.host.signals import handled_by
 from farm.paths import farm_home
 from farm.protocols import Site, TaskPool
@@ -77,7 +76,7 @@ def launch(cluster: str, limit_s: float = START_LIMIT_S) -> None:
         return
     local = cluster == "local"
     set_environment(local=local)
-    with _interruptible(), _limited(limit_s, cluster):
+    with _interruptible(), limited(limit_s, cluster):
         try:
             from farm.cluster import ray_runtime
         except ImportError as error:
@@ -97,36 +96,14 @@ def _interruptible() -> Iterator[None]:
     """
 
     def end(_number: int, _frame: object) -> None:
-        _end_now("interrupted", Interrupted.exit_code)
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        os.write(2, b"farm: interrupted\n")
+        os._exit(Interrupted.exit_code)
 
     with handled_by(end):
         yield
-
-
-@contextlib.contextmanager
-def _limited(limit_s: float, cluster: str) -> Iterator[None]:
-    """End this process when the block takes longer: nothing in Ray's start can be unwound."""
-
-    def expire() -> None:
-        seen = f"it did not start within {limit_s:.0f} s"
-        error = cannot_start(seen) if cluster == "local" else PlanError(f"{cluster}: {seen}")
-        _end_now(error.message, error.exit_code)
-
-    timer = threading.Timer(limit_s, expire)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _end_now(message: str, code: int) -> None:
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            child.kill()
-    os.write(2, f"farm: {printable(message)}\n".encode())
-    os._exit(code)
 
 
 async def start(cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S) -> Runtime:
