@@ -56,8 +56,19 @@ def main(pid: int, limit_s: float, cluster: str) -> None:
     seen = f"it did not start within {limit_s:.0f} s"
     error = cannot_start(seen) if cluster == "local" else PlanError(f"{cluster}: {seen}")
     os.write(2, f"farm: {printable(error.message)}\n".encode())
-    # Ray's processes end with the process that started them.
     os.kill(pid, _END)
+    if cluster == "local":
+        _end_all_of_this_run()
+
+
+def _end_all_of_this_run() -> None:
+    """End what Ray started: processes whose own parent was killed don't end by themselves."""
+    mark = f"RAY_AUTH_TOKEN={os.environ.get('RAY_AUTH_TOKEN', 'none')}".encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended, or is another user's
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            if mark in environment and int(entry.name) != os.getpid():
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -164,7 +164,9 @@ class Journal:
             sql = "INSERT INTO events (at, kind, data, checksum) VALUES (?, ?, ?, ?)"
             statements.append((sql, values))
         for cell_id, value in measured:
-            statements.append(_replace("measured", cell_id, codec.to_json(value)))
+            # Unlike a report it may hold a number that is none: judging says so, not this.
+            text = json.dumps(codec.to_data(value), sort_keys=True)
+            statements.append(_replace("measured", cell_id, text))
         self._commit(statements)
 
     def events(self) -> Iterator[dict[str, Any]]:

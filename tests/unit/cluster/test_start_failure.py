@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from farm.clock import Deadline
 from farm.cluster import start_failure
 from farm.cluster.start_failure import cannot_start, likely_causes, ray_folder, telling
 
@@ -99,10 +101,15 @@ def test_long_texts_are_cut_to_what_tells() -> None:
 
 #: Ray's native code holds the interpreter while it waits for a raylet that the kernel killed.
 _HANGS = """
-import ctypes, sys, types
+import ctypes, os, subprocess, sys, time, types
 from farm.cluster import start
+
+def orphan():
+    code = "import subprocess; print(subprocess.Popen(['sleep', '60'], stdout=2).pid)"
+    return int(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE).stdout)
+
 runtime = types.ModuleType("farm.cluster.ray_runtime")
-runtime.start_local = lambda cpus: ctypes.PyDLL(None).sleep(60)
+runtime.start_local = lambda cpus: print(orphan(), flush=True) or ctypes.PyDLL(None).sleep(60)
 import farm.cluster
 sys.modules["farm.cluster.ray_runtime"] = farm.cluster.ray_runtime = runtime
 start.launch("local", limit_s=0.5)
@@ -117,10 +124,18 @@ def test_a_start_that_hangs_ends_with_its_cause() -> None:
     assert "did not start within" in done.stderr
     assert "--cluster none" in done.stderr
     assert "Traceback" not in done.stderr
+    left = Path(f"/proc/{int(done.stdout)}/cmdline")
+    deadline = Deadline(10)
+    while left.exists() and left.read_bytes() and not deadline.passed:
+        time.sleep(0.05)
+    assert not (left.exists() and left.read_bytes()), "an orphan of Ray's was left"
 
 
 def test_a_start_in_time_leaves_no_trace() -> None:
-    code = _HANGS.replace("ctypes.PyDLL(None).sleep(60)", "print(7)") + "print(8)"
+    code = (
+        _HANGS.replace("print(orphan(), flush=True) or ctypes.PyDLL(None).sleep(60)", "print(7)")
+        + "print(8)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
     )
