@@ -172,8 +172,10 @@ class Controller:
         def ended(task: asyncio.Task[None]) -> None:
             self._others.discard(task)
             error = None if task.cancelled() else task.exception()
-            if isinstance(error, Exception):
-                self._inbox.put_nowait(error)
+            if error is not None:  # native code may raise what is no Exception
+                self._inbox.put_nowait(
+                    error if isinstance(error, Exception) else RuntimeError(repr(error))
+                )
 
         task.add_done_callback(ended)
         return task

@@ -230,10 +230,9 @@ def test_a_full_disk_of_the_run_folder_is_said(farm: Farm) -> None:
     try:
         running = farm.start("run", TINY, *ONLY_LOCAL, "--cluster", "none", *LONG)
         wait_for(running, "measure")
-        with (runs / "filler").open("wb") as filler, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), (runs / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(b"x" * 4096)
-                filler.flush()
         running.send_signal(signal.SIGINT)
         rest, _ = running.communicate(timeout=60)
         assert running.returncode in (3, 130), rest
