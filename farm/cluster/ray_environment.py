@@ -23,8 +23,7 @@ def set_environment(*, local: bool) -> None:
     Args:
         local: The cluster is ours and ends with this process.
     """
-    for key, value in _ALWAYS.items():
-        os.environ.setdefault(key, value)
+    os.environ.update(_ALWAYS)
     if not local:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         return

@@ -163,7 +163,8 @@ async def _shake_hands(sites: Mapping[str, Site], ours: Handshake, limit_s: floa
             if here != there:
                 raise PlanError(
                     f"site {name or 'local'} runs another farm: {what} is {there} there and"
-                    f" {here} here. Install the same version on both."
+                    f" {here} here. Install the same version on both; an agent of the old one"
+                    " ends with `ray stop` on its host."
                 )
 
 
