@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from farm.cluster.start import Runtime
-from farm.core.errors import FarmError, StoreError
+from farm.core.errors import FarmError, RunnerCrashed, StoreError
 from farm.core.plan import Catalog
 from farm.core.result import Report
 from farm.core.runtime import DeviceJob, DeviceRunResult
@@ -301,3 +301,16 @@ def test_another_export_makes_a_kept_result_worthless(lab: Lab) -> None:
     assert sorted(lab.jobs) == ["a", "a", "b", "b"], (
         "measured again with the program that is judged"
     )
+
+
+def test_only_cells_without_a_verdict_run_again(lab: Lab) -> None:
+    def crashes(job: DeviceJob) -> DeviceRunResult | FarmError:
+        return RunnerCrashed("ended by signal 11") if job.device == "b" else b.run_result()
+
+    first = asyncio.run(lab.start(crashes))
+    assert outcomes(first) == {"a": "passed", "b": "errored"}
+    assert first.exit_code == 3
+    again = asyncio.run(lab.resume())
+    assert (outcomes(again), again.exit_code) == (ALL_PASSED, 0)
+    assert sorted(lab.jobs) == ["a", "b", "b"]
+    assert report_of(lab.folder, lab.home) == again
