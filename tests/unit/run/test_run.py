@@ -18,11 +18,9 @@ import pytest
 from farm.cluster.start import Runtime
 from farm.core.errors import FarmError, RunnerCrashed, StoreError
 from farm.core.plan import Catalog
-from farm.core.result import Report
+from farm.core.result import CellResult, Report
 from farm.core.runtime import DeviceJob, DeviceRunResult
-from farm.core.tasks import HostTask, HostTaskResult
 from farm.planning.planning import Prepared, RunOptions
-from farm.protocols import StageCallback
 from farm.run import run as run_module
 from farm.run import run_folder
 from farm.run.journal import Journal
@@ -114,20 +112,17 @@ def test_a_run_leaves_every_file_and_needs_no_rebuilding(lab: Lab) -> None:
 def test_an_unforeseen_error_leaves_a_report_and_resume_ends_the_run(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = lab.pool.run
+    real = Journal.finish_cell
 
-    async def odd(task: HostTask, on_stage: StageCallback) -> HostTaskResult:
-        if task.task_id.startswith("compare") and task.task_id.endswith(":b"):
-            monkeypatch.setattr(Journal, "finish_cell", broken)
-        return await real(task, on_stage)
-
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError("odd")
+    def odd(journal: Journal, result: CellResult) -> None:
+        if journal.cells():
+            raise ZeroDivisionError("odd")
+        real(journal, result)
 
     with monkeypatch.context() as patched:
-        patched.setattr(lab.pool, "run", odd)
+        patched.setattr(Journal, "finish_cell", odd)
         report = asyncio.run(lab.start())
-    monkeypatch.undo()
+    assert outcomes(report) == ALL_PASSED, "the last verdict was there, and not recorded"
     assert report.exit_code == 3
     assert any("ZeroDivisionError: odd" in alarm for alarm in report.alarms)
     assert json.loads((lab.folder / "report.json").read_text())["exit_code"] == 3
