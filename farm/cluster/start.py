@@ -147,25 +147,26 @@ async def start(cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S) ->
 
 
 async def _shake_hands(sites: Mapping[str, Site], ours: Handshake, limit_s: float) -> None:
-    for name, site in sites.items():
-        try:
-            async with asyncio.timeout(limit_s):
-                theirs = await site.handshake()
-        except TimeoutError:
-            seen = f"its worker for this host's devices did not start within {limit_s:.0f} s"
-            raise _no_handshake(name, seen) from None
-        except PlanError:
-            raise
-        except FarmError as error:
-            raise _no_handshake(name, telling(error.message)) from error
-        for what in ("protocol", "farm_tree_sha256", "python"):
-            here, there = getattr(ours, what), getattr(theirs, what)
-            if here != there:
-                raise PlanError(
-                    f"site {name or 'local'} runs another farm: {what} is {there} there and"
-                    f" {here} here. Install the same version on both; an agent of the old one"
-                    " ends with `ray stop` on its host."
-                )
+    await asyncio.gather(*(_shake_hand(site, name, ours, limit_s) for name, site in sites.items()))
+
+
+async def _shake_hand(site: Site, name: str, ours: Handshake, limit_s: float) -> None:
+    try:
+        async with asyncio.timeout(limit_s):
+            theirs = await site.handshake()
+    except TimeoutError:
+        seen = f"its worker for this host's devices did not start within {limit_s:.0f} s"
+        raise _no_handshake(name, seen) from None
+    except FarmError as error:
+        raise _no_handshake(name, telling(error.message)) from error
+    for what in ("protocol", "farm_tree_sha256", "python"):
+        here, there = getattr(ours, what), getattr(theirs, what)
+        if here != there:
+            raise PlanError(
+                f"site {name or 'local'} runs another farm: {what} is {there} there and"
+                f" {here} here. Install the same version on both; an agent of the old one"
+                " ends with `ray stop` on its host."
+            )
 
 
 def _no_handshake(name: str, seen: str) -> PlanError:

@@ -58,7 +58,7 @@ POLL_LINGER_S = 2.0
 SITE_LOST_S = 30.0
 _POLL_PAUSE_S = 0.5
 #: Longest time for a site to take a cancellation, seconds.
-_CANCEL_S = 2.0
+_CANCEL_S = 1.0
 
 Emit = Callable[[ViewEvent], None]
 

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 Emit = Callable[[ViewEvent], None]
 
 #: Longest time that an interrupted run goes on comparing what devices have measured, seconds.
-COMPARE_S = 1.5
+COMPARE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
