@@ -17,7 +17,9 @@ def start(
 ) -> subprocess.CompletedProcess[str]:
     """Run `farm models` with its rows replaced by a function of ours."""
     code = (
-        f"import os, sys, signal, time\n{prefix}\n"
+        # A shell that starts the tests in the background lets them ignore SIGINT.
+        "import os, sys, signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"{prefix}\n"
         f"def rows():\n    {body}\n"
         "from farm.planning import catalog\ncatalog.model_rows = rows\n"
         "from farm.cli import main\nsys.argv = ['farm', 'models', *sys.argv[1:]]\nmain()\n"
