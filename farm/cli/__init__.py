@@ -13,12 +13,12 @@ def main() -> None:
     import signal
 
     from farm.cli.streams import protect, stdout_failed
-    from farm.host.signals import ending_signals, raise_interrupt
+    from farm.host.signals import ending_signals, interrupt
 
     protect()
     for number in ending_signals():
         if number != signal.SIGINT:  # Python's own handler is one that asyncio knows
-            signal.signal(number, raise_interrupt)
+            signal.signal(number, interrupt)
     code = _fenced()
     lost = stdout_failed()
     if lost is not None:

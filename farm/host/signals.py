@@ -24,10 +24,12 @@ def handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
             signal.signal(number, before)
 
 
-def raise_interrupt(_number: int, _frame: object) -> None:
-    """Handle a signal as Python handles Ctrl-C.
+def interrupt(_number: int, _frame: object) -> None:
+    """Handle a signal as Ctrl-C is handled at this moment: asyncio, for one, has its own way.
 
     Raises:
-        KeyboardInterrupt: Always.
+        KeyboardInterrupt: Where that is Python's own way, or Ctrl-C is ignored.
     """
-    raise KeyboardInterrupt
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)

@@ -64,6 +64,17 @@ def test_signals_end_a_command_with_130(tmp_path: Path, name: str) -> None:
     assert (done.returncode, done.stderr) == (130, "")
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signals_end_what_asyncio_runs_without_a_traceback(tmp_path: Path, name: str) -> None:
+    asynchronous = (
+        "import asyncio\nasync def work():\n"
+        f"    asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.{name})\n"
+        "    try:\n        await asyncio.sleep(9)\n    finally:\n        print('cleaned')"
+    )
+    done = start(tmp_path, "asyncio.run(work())", prefix=asynchronous)
+    assert (done.returncode, done.stderr, done.stdout) == (130, "", "cleaned\n")
+
+
 def test_nohup_keeps_its_promise(tmp_path: Path) -> None:
     ignored = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"
     done = start(tmp_path, "os.kill(os.getpid(), signal.SIGHUP); return []", prefix=ignored)
