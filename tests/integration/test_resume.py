@@ -168,7 +168,9 @@ def test_a_damaged_result_is_named_and_its_cell_runs_again(
 ) -> None:
     farm = copy(done, tmp_path)
     (key, value, checksum) = measured[0]
-    unjudge(farm, measured=[(key, value.replace('"duration_s":0', '"duration_s":9'), checksum)])
+    flipped = value.replace('"duration_s": 0', '"duration_s": 9')
+    assert flipped != value
+    unjudge(farm, measured=[(key, flipped, checksum)])
     again = farm("run", "--resume", "latest", *NONE)
     assert again.returncode == 0, again.stdout + again.stderr
     assert any("of measured is damaged" in alarm for alarm in farm.report()["alarms"])
