@@ -9,13 +9,29 @@ import sys
 
 
 def main() -> None:
-    """Entry point of `farm`. Errors of ours become one paragraph and their exit code."""
-    from farm.cli import streams
+    """Entry point of `farm`. Errors become one paragraph and their exit code."""
+    from farm.cli.streams import fill_closed, protect, stdout_failed
 
-    streams.fill_closed()
-    streams.replace_unwritable()
-    import logging
+    fill_closed()
+    import signal
 
+    from farm.host.signals import ending_signals, interrupt
+
+    protect()
+    for number in ending_signals():
+        if number != signal.SIGINT:  # Python's own handler is one that asyncio knows
+            signal.signal(number, interrupt)
+    code = _fenced()
+    lost = stdout_failed()
+    if lost is not None:
+        sys.stderr.write(f"farm: can't write to standard output: {lost.strerror}\n")
+        code = code or 3
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def _fenced() -> int:
+    """Run the command; returns its exit code whatever happens."""
     import typer
 
     from farm.cli.commands import app
@@ -24,6 +40,33 @@ def main() -> None:
 
     # Wrong usage, as click raises it; typer has no name for it.
     usage_error: type[BaseException] = typer.BadParameter.__mro__[2]
+    _log_to_stderr()
+    try:
+        code = app(standalone_mode=False)
+    except FarmError as error:
+        sys.stderr.write(f"farm: {printable(str(error))}\n")
+        return error.exit_code
+    except usage_error as error:
+        text = str(error)
+        is_help = text.startswith("Usage:")
+        sys.stderr.write(text if is_help else f"farm: {text.rstrip('.')}. See `farm --help`.\n")
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
+        sys.stderr.write("farm: interrupted\n")
+        return 130
+    except Exception as error:  # the last fence: 1 would mean that a gate failed
+        from farm.cli.defects import EXIT_DEFECT, describe
+        from farm.paths import farm_home
+
+        sys.stderr.write(f"{printable(describe(error, farm_home()))}\n")
+        return EXIT_DEFECT
+    return code if isinstance(code, int) else 0
+
+
+def _log_to_stderr() -> None:
+    import logging
+
+    from farm.core.printable import printable
 
     class Printable(logging.Formatter):
         """Messages quote devices: nothing of them may act on the terminal."""
@@ -34,21 +77,3 @@ def main() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Printable("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    try:
-        code = app(standalone_mode=False)
-    except FarmError as error:
-        sys.stderr.write(f"farm: {printable(str(error))}\n")
-        sys.exit(error.exit_code)
-    except usage_error as error:
-        text = str(error)
-        is_help = text.startswith("Usage:")
-        sys.stderr.write(text if is_help else f"farm: {text.rstrip('.')}. See `farm --help`.\n")
-        sys.exit(2)
-    except (typer.Abort, KeyboardInterrupt):
-        sys.stderr.write("farm: interrupted\n")
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output went away (`farm ... | head`); nothing is left to say.
-        sys.stderr.close()
-        sys.exit(0)
-    sys.exit(code if isinstance(code, int) else 0)

@@ -17,7 +17,7 @@ app = typer.Typer(
         "still right and how fast they are.\n\n"
         "Start with `farm doctor`, then `farm run configs/tiny.yaml`. A RUN is an id, `latest` "
         "or a folder. Exit codes: 0 all judged cells passed; 1 a gate failed; 2 bad config or "
-        "usage; 3 something could not be judged; 130 interrupted."
+        "usage; 3 something could not be judged; 70 a defect of farm; 130 interrupted."
     ),
 )
 

@@ -17,15 +17,16 @@ def report(
     ] = "table",
     out: o.Out = o.RUNS,
 ) -> int:
-    """Print the report of a run.
+    """Print the report of a run; of one that was killed, what its journal knows.
 
     Example: `farm report latest --format markdown`
     """
+    from farm.paths import farm_home
     from farm.reports import renderers
-    from farm.reports.json import load_report
     from farm.run import run_folder
+    from farm.run.rebuild import report_of
 
-    loaded = load_report(run_folder.find(run, out) / run_folder.REPORT)
+    loaded = report_of(run_folder.find(run, out), farm_home())
     if format_ == "table":
         from farm.ui import tables
 

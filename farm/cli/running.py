@@ -15,14 +15,18 @@ if TYPE_CHECKING:  # keeps `farm --help` quick
 
 
 def run(
-    config: o.Config,
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="Run config (YAML); examples are in configs/. None with --resume."),
+    ] = None,
     inventory: o.InventoryFile = None,
     select: o.Select = "",
     set_: o.Set = None,
     cluster: o.Cluster = "local",
     out: o.Out = o.RUNS,
     resume: Annotated[
-        str | None, typer.Option(help="Go on with a run: only cells without a verdict run again.")
+        str | None,
+        typer.Option(help="Go on with a run: only cells without a verdict run again."),
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Compare with a baseline: a name, or a report.json.")
@@ -45,25 +49,29 @@ def run(
         overrides=tuple(set_ or ()),
         cluster=cluster,
         out=out,
-        resume=None if resume is None else run_folder.find(resume, out),
         baseline=baseline,
         quick=quick,
     )
-    return watch(options, live, as_json=as_json)
+    folder = None if resume is None else run_folder.find(resume, out)
+    return watch(options, live, as_json=as_json, folder=folder)
 
 
-def watch(options: RunOptions, live: str, *, as_json: bool) -> int:
+def watch(options: RunOptions, live: str, *, as_json: bool, folder: Path | None = None) -> int:
     """Run a config, show how it goes and what it found; return the exit code.
 
-    With `as_json` the report is printed as JSON, else the table, the files and the last line.
+    With `as_json` the report is printed as JSON, else the table, the files and the last line. With
+    the `folder` of a run, go on with that one.
     """
     from farm.paths import farm_home
     from farm.reports import renderers
-    from farm.run.run import run_config
+    from farm.run.run import resume_run, run_config
     from farm.ui import tables
 
     with show.watching(live, as_json=as_json) as emit:
-        finished = run_config(options, farm_home(), emit)
+        if folder is None:
+            finished = run_config(options, farm_home(), emit)
+        else:
+            finished = resume_run(folder, options, farm_home(), emit)
     report = finished.report
     if as_json:
         show.print_text(renderers.render(report, "json"))

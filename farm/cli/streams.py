@@ -1,10 +1,52 @@
-"""The standard streams as a command finds them: closed, or unable to write every character."""
+"""Standard output and error that outlive their reader: a run doesn't end because `head` did."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
+from typing import TextIO
+
+#: A reader that went away, or a terminal that was closed: nobody misses what is not written.
+_GONE = (errno.EPIPE, errno.EIO)
+
+
+class Output(io.TextIOWrapper):
+    """A text stream whose failed writes are kept as `lost` and go nowhere from then on.
+
+    Characters that its encoding doesn't have are written as escapes.
+    """
+
+    #: The first error of a write; None while everything arrived.
+    lost: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write, or note that nothing can be written."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._lose(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or note that nothing can be written."""
+        try:
+            super().flush()
+        except OSError as error:
+            self._lose(error)
+
+    @property
+    def failed(self) -> OSError | None:
+        """Why somebody misses what was written; None also when they stopped reading."""
+        return None if self.lost is None or self.lost.errno in _GONE else self.lost
+
+    def _lose(self, error: OSError) -> None:
+        if self.lost is None:
+            self.lost = error
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
 
 
 def fill_closed() -> None:
@@ -21,19 +63,24 @@ def fill_closed() -> None:
             opened = os.open(os.devnull, flags)
             assert opened == number, f"{opened} was opened for {number}"
             os.set_inheritable(number, True)
-    if sys.stdin is None:
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as we
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
-def replace_unwritable() -> None:
-    """Let streams of another encoding than UTF-8 write `?` for what they can't write.
+def protect() -> None:
+    """Put such streams in the place of standard output and error; closed ones write nowhere."""
+    sys.stdout = _protected(sys.stdout)
+    sys.stderr = _protected(sys.stderr)
 
-    A report that was computed must not be lost to a check mark.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
-            stream.reconfigure(errors="replace")
+
+def stdout_failed() -> OSError | None:
+    """Write out what is left of standard output; returns why that failed, if somebody minds."""
+    sys.stdout.flush()
+    return sys.stdout.failed if isinstance(sys.stdout, Output) else None
+
+
+def _protected(stream: TextIO | None) -> TextIO:
+    if stream is None:  # started with the descriptor closed
+        return open(os.devnull, "w", encoding="utf-8")
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    encoding, lines = stream.encoding, stream.line_buffering
+    return Output(stream.detach(), encoding, "backslashreplace", line_buffering=lines)

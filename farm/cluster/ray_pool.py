@@ -13,9 +13,9 @@ from typing import Any
 import ray
 from ray import exceptions as ray_errors
 
+from farm.cluster.granted import granted
 from farm.core.artifact import StageEvent
 from farm.core.errors import FarmError, Interrupted
-from farm.core.spec import Resources
 from farm.core.tasks import ExportTask, HostTask, HostTaskResult, ReferenceTask
 from farm.protocols import StageCallback
 
@@ -70,7 +70,8 @@ class RayPool:
         """See protocols.TaskPool."""
         options: dict[str, Any] = {"num_cpus": 1}
         if isinstance(task, ExportTask | ReferenceTask):
-            task = replace(task, resources=self._granted(task.resources))
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            task = replace(task, resources=granted(task.resources, nodes, self._cpus))
             options["num_cpus"] = task.resources.cpus
             options["memory"] = task.resources.memory_bytes or None
         stream = self._remote.options(**options, name=task.task_id).remote(task)
@@ -96,20 +97,6 @@ class RayPool:
             raise
         finally:
             self._running.discard(stream)
-
-    def _granted(self, asked: Resources) -> Resources:
-        """What the largest node can set aside: Ray would wait for ever for more.
-
-        A model that doesn't fit is refused by the export itself, which says what it needs.
-        """
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        cpus = max((int(node.get("CPU", 1)) for node in nodes), default=1)
-        memory = max((int(node.get("memory", 0)) for node in nodes), default=0)
-        return replace(
-            asked,
-            cpus=max(1, min(asked.cpus or self._cpus, cpus)),
-            memory_bytes=min(asked.memory_bytes, memory),
-        )
 
     async def close(self) -> None:
         """See protocols.TaskPool."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ray
-from ray import exceptions as ray_errors
 
+from farm.cluster.start_failure import cannot_start, telling
 from farm.core.errors import PlanError
 
 #: Memory of the object store of a local cluster: events and small results travel through it,
@@ -17,7 +17,7 @@ def start_local(*, cpus: int) -> None:
     """Start a Ray runtime that belongs to this process and ends with it.
 
     Raises:
-        PlanError: Ray can't start here; the message says why and names `--cluster none`.
+        PlanError: Ray can't start here; the message names the likely cause.
     """
     try:
         ray.init(
@@ -31,11 +31,8 @@ def start_local(*, cpus: int) -> None:
             object_store_memory=_OBJECT_STORE_BYTES,
             _node_ip_address="127.0.0.1",
         )
-    except (RuntimeError, OSError, ValueError, ConnectionError, ray_errors.RayError) as error:
-        raise PlanError(
-            f"Ray can't start on this machine: {error}. `--cluster none` runs the same work"
-            " without it."
-        ) from error
+    except Exception as error:  # Ray raises plain Exception, and whatever its hooks raise
+        raise cannot_start(telling(f"{type(error).__name__}: {error}")) from error
 
 
 def join(address: str) -> None:
@@ -48,10 +45,10 @@ def join(address: str) -> None:
         ray.init(
             address=address, namespace=_NAMESPACE, configure_logging=False, log_to_driver=False
         )
-    except (RuntimeError, OSError, ValueError, ConnectionError, ray_errors.RayError) as error:
+    except Exception as error:  # as in start_local
         raise PlanError(
-            f"no Ray cluster answers at {address}: {error}. Start one with `ray start --head"
-            " --resources '{\"site:NAME\": 1}'`, or leave --cluster out."
+            f"no Ray cluster answers at {address}: {telling(str(error))}. Start one with"
+            " `ray start --head --resources '{\"site:NAME\": 1}'`, or leave --cluster out."
         ) from error
 
 

@@ -24,11 +24,13 @@ class RaySite:
     Args:
         name: Name of the site, as in the `site:NAME` resource of its node.
         factory: Makes the plain agent inside the actor; picklable.
-        detached: Keep the agent when this process ends (joined clusters).
+        detached: The agent belongs to its host, not to this process (joined clusters): others
+            use it too, and `close` leaves it alone.
     """
 
     def __init__(self, name: str, factory: Callable[[], Any], *, detached: bool = False) -> None:
         self.name = name
+        self._detached = detached
         # max_task_retries stays 0: with 1 a job can silently run twice.
         options: Mapping[str, Any] = {
             "num_cpus": 0,
@@ -84,6 +86,8 @@ class RaySite:
 
     async def close(self) -> None:
         """See protocols.Site."""
+        if self._detached:
+            return
         try:
             await self._call(self._actor.close.remote())
         finally:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +14,12 @@ from pathlib import Path
 import psutil
 
 from farm.cluster.local_pool import LocalPool
+from farm.cluster.ray_environment import set_environment
+from farm.cluster.start_failure import cannot_start, telling
+from farm.cluster.watchdog import limited
 from farm.core.errors import FarmError, Interrupted, PlanError
 from farm.core.events import Handshake
+from farm.host.signals import handled_by
 from farm.paths import farm_home
 from farm.protocols import Site, TaskPool
 from farm.site.agent.agent import SiteAgent
@@ -25,6 +28,10 @@ log = logging.getLogger(__name__)
 
 #: Most time that ending a pool or a site may take before it is left to its own supervision.
 CLOSE_S = 3.0
+#: Longest time for Ray itself to start, and then for the agent of each site to answer, seconds.
+#: On an idle host each takes 3 to 8 s.
+START_LIMIT_S = 90.0
+HANDSHAKE_LIMIT_S = 60.0
 #: CPUs of an export where the config doesn't say.
 CPUS_PER_EXPORT = 2
 
@@ -55,26 +62,26 @@ def local_agent(name: str) -> SiteAgent:
     return SiteAgent(farm_home(), name=name)
 
 
-def launch(cluster: str) -> None:
+def launch(cluster: str, limit_s: float = START_LIMIT_S) -> None:
     """Start our own Ray runtime, or join a cluster; nothing to do for `none`.
 
     Blocks for seconds and has to be called outside the event loop: Ctrl-C ends it at once there,
-    and the kernel ends Ray's processes when the thread that started them ends.
+    and the kernel ends Ray's processes when the thread that started them ends. A start that takes
+    longer than `limit_s` ends this process, with the likely cause and the exit code of PlanError.
 
     Raises:
         PlanError: Ray can't start, or nothing answers.
     """
     if cluster == "none":
         return
-    # Ray reads these when it is imported. A cluster of our own listens on loopback only and lives
-    # for one command; on any other an open port is code execution, so its token is required.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if cluster == "local" else "token")
-    from farm.cluster import ray_runtime
-
-    with _interruptible():
-        if cluster == "local":
+    local = cluster == "local"
+    set_environment(local=local)
+    with _interruptible(), limited(limit_s, cluster):
+        try:
+            from farm.cluster import ray_runtime
+        except ImportError as error:
+            raise cannot_start(f"it can't be imported: {telling(str(error))}") from error
+        if local:
             ray_runtime.start_local(cpus=os.cpu_count() or 1)
         else:
             ray_runtime.join(cluster)
@@ -82,7 +89,7 @@ def launch(cluster: str) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end this process at once, with what it started.
+    """Let a signal that ends a run end this process at once, with what it started.
 
     Ray's own start can't be unwound in the middle (its native part crashes), and nothing of ours
     exists yet that would have to be cleaned up.
@@ -95,22 +102,20 @@ def _interruptible() -> Iterator[None]:
         os.write(2, b"farm: interrupted\n")
         os._exit(Interrupted.exit_code)
 
-    previous = signal.signal(signal.SIGINT, end)
-    try:
+    with handled_by(end):
         yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
-async def start(cluster: str, home: Path) -> Runtime:
+async def start(cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S) -> Runtime:
     """Provide pool and sites, after `launch`.
 
     Args:
         cluster: As for `launch`.
         home: FARM_HOME of this host.
+        limit_s: Longest time until the agent of a site answers.
 
     Raises:
-        PlanError: A site runs another farm.
+        PlanError: A site runs another farm, or its agent doesn't answer.
     """
     cpus = os.cpu_count() or 1
     if cluster == "none":
@@ -134,20 +139,41 @@ async def start(cluster: str, home: Path) -> Runtime:
             sites[name] = RaySite(name, partial(local_agent, name), detached=True)
     runtime = Runtime(RayPool(cpus_per_export=min(CPUS_PER_EXPORT, cpus)), sites, ray_runtime.stop)
     try:
-        await _shake_hands(runtime.sites, await SiteAgent(home).handshake())
+        await _shake_hands(runtime.sites, await SiteAgent(home).handshake(), limit_s)
     except BaseException:
         await runtime.close()
         raise
     return runtime
 
 
-async def _shake_hands(sites: Mapping[str, Site], ours: Handshake) -> None:
-    for name, site in sites.items():
-        theirs = await site.handshake()
-        for what in ("protocol", "farm_tree_sha256", "python"):
-            here, there = getattr(ours, what), getattr(theirs, what)
-            if here != there:
-                raise PlanError(
-                    f"site {name or 'local'} runs another farm: {what} is {there} there and"
-                    f" {here} here. Install the same version on both."
-                )
+async def _shake_hands(sites: Mapping[str, Site], ours: Handshake, limit_s: float) -> None:
+    await asyncio.gather(*(_shake_hand(site, name, ours, limit_s) for name, site in sites.items()))
+
+
+async def _shake_hand(site: Site, name: str, ours: Handshake, limit_s: float) -> None:
+    try:
+        async with asyncio.timeout(limit_s):
+            theirs = await site.handshake()
+    except TimeoutError:
+        seen = f"its worker for this host's devices did not start within {limit_s:.0f} s"
+        raise _no_handshake(name, seen) from None
+    except FarmError as error:
+        raise _no_handshake(name, telling(error.message)) from error
+    for what in ("protocol", "farm_tree_sha256", "python"):
+        here, there = getattr(ours, what), getattr(theirs, what)
+        if here != there:
+            raise PlanError(
+                f"site {name or 'local'} runs another farm: {what} is {there} there and"
+                f" {here} here. Install the same version on both; an agent of the old one"
+                " ends with `ray stop` on its host."
+            )
+
+
+def _no_handshake(name: str, seen: str) -> PlanError:
+    """Return the error of a site whose agent doesn't come up."""
+    if not name:
+        return cannot_start(seen)
+    return PlanError(
+        f"site {name} does not answer: {seen}. Look at `ray status` and at Ray's logs there, or"
+        " leave its devices out with --select."
+    )

@@ -50,7 +50,7 @@ def export(options: RunOptions, home: Path, emit: Emit) -> list[Made]:
         for toolchain in spec.matrix.toolchain
     ]
     cluster_start.launch(options.cluster)
-    with ContentStore(paths.store_root(home)).in_use(f"farm export {options.config.name}"):
+    with ContentStore(paths.store_root(home)).in_use(f"farm export {options.config}"):
         return asyncio.run(_export(options, home, emit, catalog, spec.export, wanted))
 
 

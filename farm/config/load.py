@@ -163,6 +163,7 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
             memory_bytes=config.export.memory or 0,
             timeout_s=config.export.timeout_s,
         ),
+        limits=core.Limits(config.limits.job_s, config.limits.run_s),
         gates=tuple(_gate(metric, text) for metric, text in gates.items()),
         regress=regress,
         require=core.Require(_exact(config.require.judged), _exact(config.require.speed)),

@@ -224,6 +224,13 @@ class ExportConfig(_Model):
     )
 
 
+class LimitsConfig(_Model):
+    """When a run ends what doesn't end by itself; the cells concerned read as errored."""
+
+    job_s: float = Field(4 * 3600.0, gt=0, description="Most time of a job, waits included.")
+    run_s: float = Field(48 * 3600.0, gt=0, description="Most time of the whole run.")
+
+
 class WaiverConfig(_Model):
     """A known failure, allowed until a date."""
 
@@ -267,6 +274,7 @@ class RunConfig(_Model):
     workload: WorkloadConfig = WorkloadConfig()
     correctness: CorrectnessConfig = CorrectnessConfig()
     export: ExportConfig = ExportConfig()
+    limits: LimitsConfig = LimitsConfig()
     gates: dict[str, str] = {}
     require: RequireConfig = RequireConfig()
     waivers: tuple[WaiverConfig, ...] = ()

@@ -102,8 +102,14 @@ def alarms(
 
 
 def cell_alarms(results: Iterable[CellResult]) -> tuple[str, ...]:
-    """Return what the cells say about their devices, each once."""
-    return tuple(dict.fromkeys(alarm for result in results for alarm in result.alarms))
+    """Return what the cells say about their devices and models, each once."""
+    found: dict[str, None] = {}
+    for result in results:
+        found |= dict.fromkeys(result.alarms)
+        if "unanchored" in result.flags:
+            why = result.conditions.get("source", "").removeprefix("none: ")
+            found[f"model {result.model} is unanchored: {why}"] = None
+    return tuple(found)
 
 
 def build_report(

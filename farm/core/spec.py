@@ -86,6 +86,16 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """When the controller ends what doesn't end by itself."""
+
+    #: Most time of one job on a device, from its submission to its end, seconds.
+    job_s: float = 4 * 3600.0
+    #: Most time of the run, seconds.
+    run_s: float = 48 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
     """A bound on one metric of a cell."""
 
@@ -166,6 +176,7 @@ class RunSpec:
     workload: Workload = field(default_factory=Workload)
     correctness: Correctness = field(default_factory=Correctness)
     export: Resources = field(default_factory=Resources)
+    limits: Limits = field(default_factory=Limits)
     gates: tuple[Gate, ...] = ()
     #: Largest allowed loss against the baseline, as a fraction (0.02 is 2 %).
     regress: float = 0.02

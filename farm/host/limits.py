@@ -18,6 +18,8 @@ class Limits:
     """None: unlimited, or not a system with control groups."""
     cpus: float | None
     """Processors' worth of time per period; None: unlimited."""
+    tasks: int | None = None
+    """Processes and threads together; None: unlimited."""
 
 
 def read_limits(root: Path = Path("/")) -> Limits:
@@ -33,12 +35,14 @@ def read_limits(root: Path = Path("/")) -> Limits:
     mount = root / "sys/fs/cgroup"
     memory: list[int] = []
     cpus: list[float] = []
+    tasks: list[int] = []
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
             for folder in _upwards(mount, path):
                 memory += _numbers(folder / "memory.max")[:1]
                 cpus += _quota(_numbers(folder / "cpu.max"))
+                tasks += _numbers(folder / "pids.max")
         if "memory" in controllers.split(","):
             for folder in _upwards(mount / "memory", path):
                 memory += _numbers(folder / "memory.limit_in_bytes")
@@ -46,8 +50,11 @@ def read_limits(root: Path = Path("/")) -> Limits:
             for folder in _upwards(mount / "cpu", path):
                 quota = _numbers(folder / "cpu.cfs_quota_us")
                 cpus += _quota([*quota, *_numbers(folder / "cpu.cfs_period_us")])
+        if "pids" in controllers.split(","):
+            for folder in _upwards(mount / "pids", path):
+                tasks += _numbers(folder / "pids.max")
     limited = [value for value in memory if value < _UNLIMITED_BYTES]
-    return Limits(min(limited, default=None), min(cpus, default=None))
+    return Limits(min(limited, default=None), min(cpus, default=None), min(tasks, default=None))
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:

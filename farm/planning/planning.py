@@ -13,6 +13,7 @@ from farm.cluster import start as cluster_start
 from farm.cluster.start import Runtime
 from farm.config.load import load_inventory, load_run
 from farm.core.device import Inventory
+from farm.core.errors import ConfigError
 from farm.core.plan import Catalog, Plan, make_plan, measuring_at_most_s
 from farm.core.rules.launches import measures, too_long
 from farm.core.rules.waivers import check_cells
@@ -29,14 +30,13 @@ from farm.state.health_book import HealthBook
 class RunOptions:
     """What the command line says about a run."""
 
-    config: Path
+    #: None only where a run is gone on with: its journal has the plan.
+    config: Path | None
     inventory: Path | None = None
     select: str = ""
     overrides: tuple[str, ...] = ()
     cluster: str = "local"
     out: Path = field(default_factory=lambda: Path("runs"))
-    #: Folder of a run to go on with.
-    resume: Path | None = None
     #: Name or report file to compare with; None compares with nothing.
     baseline: str | None = None
     quick: bool = False
@@ -73,6 +73,8 @@ def load(options: RunOptions) -> Loaded:
         ConfigError: Something in them is wrong; names file and key.
         UnknownName: A model, recipe or runner that nobody knows.
     """
+    if options.config is None:
+        raise ConfigError("give a run config, or `--resume RUN`; `ls configs` shows examples")
     spec, config = load_run(options.config, options.overrides)
     spec = replace(spec, require=spec.require.filled(options.require))
     if options.quick:

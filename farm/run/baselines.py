@@ -16,9 +16,11 @@ from farm.core.errors import ConfigError
 from farm.core.flow.chain import bundle_files
 from farm.core.result import ArtifactReport, CellResult, Report
 from farm.core.runtime import BaselineArm, DeployFile, Program, RunnerBuild
+from farm.planning.planning import Prepared
 from farm.reports.json import load_report, render
 from farm.run.run_folder import write_text
 from farm.store.actions import ActionCache, runner_key
+from farm.store.objects import ContentStore
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")
 
@@ -145,6 +147,27 @@ def list_baselines(root: Path) -> list[Baseline]:
         ConfigError: One of the files is no report.
     """
     return [Baseline(path.stem, load_report(path)) for path in sorted(root.glob("*.json"))]
+
+
+def find_arms(
+    prepared: Prepared, baseline: Baseline | None, store: ContentStore
+) -> tuple[dict[str, BaselineArm], dict[str, str]]:
+    """What of the baseline can run beside each cell, and why others can't, by cell id."""
+    if baseline is None:
+        return {}, {}
+    cache = ActionCache(store)
+    arms, reasons = {}, {}
+    cells = baseline.cells
+    for cell in prepared.plan.cells:
+        if cell.cell_id not in cells:
+            continue
+        program = prepared.catalog.recipes[cell.artifact.recipe].program
+        found = find_arm(cells[cell.cell_id], cache, program)
+        if isinstance(found, str):
+            reasons[cell.cell_id] = found
+        else:
+            arms[cell.cell_id] = found
+    return arms, reasons
 
 
 def find_arm(cell: CellResult, cache: ActionCache, program: Program) -> BaselineArm | str:

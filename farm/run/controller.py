@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 
 from farm import codec
-from farm.clock import utc_now
-from farm.core.artifact import ExportResult, ObjectRef, StageEvent
-from farm.core.errors import FarmError, StoreError, TransportError
+from farm.clock import Deadline, utc_now
+from farm.core.artifact import ObjectRef
+from farm.core.errors import FarmError, RunnerTimeout, TransportError
 from farm.core.events import (
     DeviceChanged,
     DeviceRecovery,
@@ -40,19 +40,25 @@ from farm.core.flow.stimuli import (
     TaskEnded,
 )
 from farm.core.runtime import DeviceJob
-from farm.core.tasks import KIND_NAMES, HostTask, HostTaskResult
-from farm.core.view import CellDone, DeviceNote, TaskFinished, TaskProgress, TaskStarted, ViewEvent
+from farm.core.spec import Limits
+from farm.core.tasks import HostTask, HostTaskResult
+from farm.core.view import CellDone, DeviceNote, ViewEvent
 from farm.protocols import Site, TaskPool
 from farm.run.device_health import Care
+from farm.run.halt import Halt, halted_by, over_limit
+from farm.run.host_tasks import HostTasks
 from farm.run.journal import Journal
+from farm.run.measured import Measured
 
 log = logging.getLogger(__name__)
 
 #: A poll returns at once when there are events, else after this long.
 POLL_LINGER_S = 2.0
-#: After this many failed polls in a row a site counts as lost.
-_POLL_FAILURES = 3
+#: A site that no poll reached for so long counts as lost, seconds; a busy one may miss some.
+SITE_LOST_S = 30.0
 _POLL_PAUSE_S = 0.5
+#: Longest time for a site to take a cancellation, seconds.
+_CANCEL_S = 1.0
 
 Emit = Callable[[ViewEvent], None]
 
@@ -65,12 +71,13 @@ class Controller:
         pool: Where host tasks run.
         sites: By name; the empty name is this host's.
         journal: Where everything is recorded before it is acknowledged.
-        emit: Receives view events; must return quickly and not raise.
+        emit: Receives view events; must return quickly.
         on_finished: Called with each JobFinished, for keeping its logs.
         on_task: Called with each host task that ended and what came of it.
         estimates: Seconds that a task took last time, by task id.
         store_home: FARM_HOME of this host, the source of objects for its own sites.
         care: Counts what speaks against devices.
+        limits: Longest time of a job and of the run.
     """
 
     def __init__(
@@ -86,48 +93,92 @@ class Controller:
         estimates: Mapping[str, float],
         store_home: str,
         care: Care,
+        limits: Limits,
     ) -> None:
-        self._flow, self._pool, self._sites, self._journal = flow, pool, sites, journal
-        self._emit, self._on_finished, self._estimates = emit, on_finished, estimates
-        self._store_home, self._on_task, self._care = store_home, on_task, care
-        #: What happened, or the error that ends the run because it can't be recorded.
-        self._inbox: asyncio.Queue[Stimulus | StoreError] = asyncio.Queue()
-        self._tasks: dict[str, asyncio.Task[HostTaskResult]] = {}
+        self._flow, self._sites, self._journal = flow, sites, journal
+        self._emit, self._on_finished = emit, on_finished
+        self._store_home, self._care, self._limits = store_home, care, limits
+        #: What happened, or the error that ends the run.
+        self._inbox: asyncio.Queue[Stimulus | Exception] = asyncio.Queue()
+        put = self._inbox.put_nowait
+        self._host = HostTasks(pool, emit, on_task, estimates, on_end=put, on_failure=put)
         #: Jobs given to sites and not ended, by id, with the name of the site.
         self._jobs: dict[str, tuple[str, DeviceJob]] = {}
-        #: How long each host task that did work took, by task id: the next run's estimates.
-        self.durations_s: dict[str, float] = {}
+        #: What carries jobs to sites, and what ends those that take too long, by job id.
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._overdue: dict[str, asyncio.TimerHandle] = {}
+        #: Job and attempt of jobs that were given up: what still comes of them is nothing new.
+        self._given_up: set[tuple[str, int]] = set()
+        self._others: set[asyncio.Task[None]] = set()
+        self._cancelling: set[asyncio.Task[None]] = set()
         #: Seconds each device had a job.
         self.busy_s: dict[str, float] = {}
         self._job_started: dict[str, float] = {}
-        self._task_rows: dict[str, dict[str, object]] = {}
+        self._started_at: dict[str, str] = {}
+
+    @property
+    def durations_s(self) -> Mapping[str, float]:
+        """How long each host task that did work took, by task id: the next run's estimates."""
+        return self._host.durations_s
 
     def interrupt(self) -> None:
         """End the run now; `run` returns when everything was told so."""
         self._inbox.put_nowait(Interrupt())
 
-    async def run(self) -> None:
-        """Run to the end of the flow.
+    async def run(self) -> Halt | None:
+        """Run to the end of the flow, or to the first error that nobody foresaw.
 
-        Raises:
-            StoreError: The journal can't be written; nothing is acknowledged after that.
+        Returns:
+            None at the flow's own end; else why the run ended, with everything cancelled. Nothing
+            is acknowledged that could not be recorded.
         """
-        pollers = [asyncio.create_task(self._poll(site)) for site in self._sites.values()]
+        for site in self._sites.values():
+            self._spawn(self._poll(site))
+        timer = asyncio.timeout(self._limits.run_s)
+        halt = None
         try:
-            await self._perform(self._flow.handle(Started()))
-            while not self._flow.finished:
-                stimulus = await self._inbox.get()
-                if isinstance(stimulus, StoreError):
-                    raise stimulus
-                if isinstance(stimulus, TaskEnded):
-                    self._journal.record([("task", self._task_rows.pop(stimulus.task_id))])
-                await self._perform(self._flow.handle(stimulus))
+            async with timer:
+                await self._pump()
+        except Exception as error:  # the fence of the run: it becomes the reason of every open cell
+            expired = timer.expired()
+            halt = over_limit(self._limits.run_s) if expired else halted_by(error)
+            await self._cancel_all()
         finally:
-            for poller in pollers:
-                poller.cancel()
-            for task in self._tasks.values():
+            for handle in self._overdue.values():
+                handle.cancel()
+            await asyncio.gather(*self._cancelling, return_exceptions=True)
+            others = [*self._others, *self._sending.values()]
+            for task in others:
                 task.cancel()
-            await asyncio.gather(*pollers, *self._tasks.values(), return_exceptions=True)
+            self._host.cancel_all()
+            await asyncio.gather(*others, self._host.ended(), return_exceptions=True)
+        return halt
+
+    async def _pump(self) -> None:
+        await self._perform(self._flow.handle(Started()))
+        while not self._flow.finished:
+            stimulus = await self._inbox.get()
+            if isinstance(stimulus, Exception):
+                raise stimulus
+            if isinstance(stimulus, TaskEnded):
+                self._journal.record([("task", self._host.row(stimulus.task_id))])
+            await self._perform(self._flow.handle(stimulus))
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Start a task whose error, should it have one, ends the run."""
+        task = asyncio.ensure_future(work)
+        self._others.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._others.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:  # native code may raise what is no Exception
+                self._inbox.put_nowait(
+                    error if isinstance(error, Exception) else RuntimeError(repr(error))
+                )
+
+        task.add_done_callback(ended)
+        return task
 
     # -- performing
 
@@ -135,9 +186,9 @@ class Controller:
         for instruction in instructions:
             match instruction:
                 case StartTask(task=task):
-                    self._start_task(task)
+                    self._host.start(task)
                 case SubmitJob():
-                    await self._submit(instruction)
+                    self._submit(instruction)
                 case FinishCell(result=result):
                     self._journal.finish_cell(result)
                     self._emit(CellDone(result))
@@ -148,120 +199,81 @@ class Controller:
                 case CancelAll():
                     await self._cancel_all()
 
-    def _start_task(self, task: HostTask) -> None:
-        kind, name = KIND_NAMES[type(task)], task.task_id.partition(":")[2]
-        self._emit(TaskStarted(kind, name, self._estimates.get(task.task_id)))
-        started = time.monotonic()
-        begun: list[float] = []
-
-        def on_stage(event: StageEvent) -> None:
-            if not begun and event.name != "waiting":
-                begun.append(time.monotonic())
-            self._emit(TaskProgress.of(kind, name, event, time.monotonic() - started))
-
-        running = asyncio.ensure_future(self._pool.run(task, on_stage))
-        self._tasks[task.task_id] = running
-
-        def ended(future: asyncio.Task[HostTaskResult]) -> None:
-            # A callback rather than the end of a coroutine: a task that is cancelled before
-            # its first step never runs any of its own code.
-            self._tasks.pop(task.task_id, None)
-            self._inbox.put_nowait(self._ended(task, kind, name, started, begun, future))
-
-        running.add_done_callback(ended)
-
-    def _ended(
-        self,
-        task: HostTask,
-        kind: str,
-        name: str,
-        started: float,
-        begun: list[float],
-        future: asyncio.Task[HostTaskResult],
-    ) -> TaskEnded:
-        elapsed = time.monotonic() - started
-        if future.cancelled():
-            error: FarmError | None = FarmError(f"{task.task_id} was cancelled")
-        else:
-            failure = future.exception()
-            if failure is None or isinstance(failure, FarmError):
-                error = failure
-            else:
-                log.error("task %s", task.task_id, exc_info=failure)
-                error = FarmError(f"{task.task_id}: {type(failure).__name__}: {failure}")
-        result = None if error is not None else future.result()
-        hit = bool(getattr(result, "cache_hit", False))
-        if result is not None and not hit:
-            # The next run's estimate: neither the wait for a host nor a toolchain's installation.
-            self.durations_s[task.task_id] = (
-                result.seconds
-                if isinstance(result, ExportResult)
-                else elapsed - (begun[0] - started if begun else 0.0)
-            )
-        self._emit(TaskFinished(kind, name, elapsed, hit, None if error is None else str(error)))
-        self._task_rows[task.task_id] = {
-            "task": task.task_id,
-            "seconds": round(elapsed, 3),
-            "cache_hit": hit,
-            "error": None if error is None else str(error),
-        }
-        outcome = error or result
-        assert outcome is not None, "a task ends with a result or an error"
-        self._on_task(task, outcome)
-        return TaskEnded(task.task_id, result, error)
-
-    async def _submit(self, instruction: SubmitJob) -> None:
+    def _submit(self, instruction: SubmitJob) -> None:
+        """Send a job to its site, beside the pump: a slow site stops nothing else."""
         job = instruction.job
         self._journal.record(
             [("leased", {"job": job.job_id, "attempt": job.attempt, "device": job.device})]
         )
         self._jobs[job.job_id] = (instruction.site, job)
         self._job_started[job.job_id] = time.monotonic()
+        loop = asyncio.get_running_loop()
+        self._overdue[job.job_id] = loop.call_later(
+            self._limits.job_s, self._give_up, instruction.site, job
+        )
+        self._sending[job.job_id] = self._spawn(self._send(instruction.site, job))
+
+    async def _send(self, site: str, job: DeviceJob) -> None:
         try:
-            site = self._sites[instruction.site]
-            await site.ensure(needed_objects(job), self._store_home)
-            await site.submit([job])
+            await self._sites[site].ensure(needed_objects(job), self._store_home)
+            await self._sites[site].submit([job])
         except FarmError as error:
             self._lose(job, error)
+        finally:
+            self._sending.pop(job.job_id, None)
+
+    def _give_up(self, site: str, job: DeviceJob) -> None:
+        """End a job that reached its limit; its site may never answer."""
+        if sending := self._sending.pop(job.job_id, None):
+            sending.cancel()
+        self._given_up.add((job.job_id, job.attempt))
+        text = f"{job.device}: the job reached limits.job_s ({self._limits.job_s:g} s)"
+        self._lose(job, RunnerTimeout(text, device=job.device))
+        self._cancelling.add(self._spawn(self._cancel(site, [job.job_id])))
 
     def _lose(self, job: DeviceJob, error: FarmError) -> None:
-        self._jobs.pop(job.job_id, None)
+        self._forget(job.job_id)
         self._inbox.put_nowait(JobFinished(job.attempt_id, job.device, utc_now(), None, error))
 
+    def _forget(self, job_id: str) -> DeviceJob | None:
+        if handle := self._overdue.pop(job_id, None):
+            handle.cancel()
+        return self._jobs.pop(job_id, ("", None))[1]
+
     async def _cancel_all(self) -> None:
-        for task in list(self._tasks.values()):
-            task.cancel()
+        self._host.cancel_all()
+        for sending in self._sending.values():
+            sending.cancel()
         by_site: dict[str, list[str]] = {}
         for job_id, (site, _) in self._jobs.items():
             by_site.setdefault(site, []).append(job_id)
-        for site, job_ids in by_site.items():
-            try:
-                async with asyncio.timeout(2.0):
-                    await self._sites[site].cancel(job_ids)
-            except (FarmError, TimeoutError) as error:
-                log.warning("site %s did not take the cancellation: %s", site or "local", error)
+        await asyncio.gather(*(self._cancel(site, job_ids) for site, job_ids in by_site.items()))
+
+    async def _cancel(self, site: str, job_ids: list[str]) -> None:
+        try:
+            async with asyncio.timeout(_CANCEL_S):
+                await self._sites[site].cancel(job_ids)
+        except (FarmError, TimeoutError) as error:
+            log.warning("site %s did not take the cancellation: %s", site or "local", error)
 
     # -- listening
 
     async def _poll(self, site: Site) -> None:
-        after, failures = 0, 0
+        after, reached = 0, Deadline(SITE_LOST_S)
         while True:
             try:
-                events = await site.poll(after, POLL_LINGER_S)
-                failures = 0
-            except FarmError as error:
-                failures += 1
-                if failures >= _POLL_FAILURES:
-                    self._site_lost(site, error)
+                async with asyncio.timeout(reached.remaining_s):
+                    events = await site.poll(after, POLL_LINGER_S)
+            except (FarmError, TimeoutError) as error:
+                if reached.passed:
+                    reason = str(error) or "it does not answer"
+                    self._site_lost(site, f"not reached for {SITE_LOST_S:g} s: {reason}")
                     return
-                await asyncio.sleep(_POLL_PAUSE_S * failures)
+                await asyncio.sleep(_POLL_PAUSE_S)
                 continue
+            reached = Deadline(SITE_LOST_S)
             if events:
-                try:
-                    self._take(events)
-                except StoreError as error:  # not recorded, so not acknowledged either
-                    self._inbox.put_nowait(error)
-                    return
+                self._take(events)
                 after = events[-1].seq
 
     def _take(self, events: list[Numbered]) -> None:
@@ -270,26 +282,61 @@ class Controller:
         What is no event of this run's current attempts is neither recorded nor shown: the flow
         counts it.
         """
-        events = [item for item in events if not self._flow.drops(item.event)]
+        events = [
+            item
+            for item in events
+            if not self._is_given_up(item.event) and not self._flow.drops(item.event)
+        ]
         kept = [
             (type(item.event).__name__, _journaled(item.event))
             for item in events
             if isinstance(item.event, JobStarted | JobFinished | DeviceRecovery)
         ]
         if kept:
-            self._journal.record(kept)
+            self._journal.record(kept, self._measured(events))
         for item in events:
             event = item.event
             if isinstance(event, JobStarted | JobProgress | JobFinished):
                 self._emit(event)
             if isinstance(event, JobFinished):
-                self._jobs.pop(event.job_id, None)
+                self._forget(event.job_id)
                 spent = time.monotonic() - self._job_started.get(event.job_id, time.monotonic())
                 self.busy_s[event.device] = self.busy_s.get(event.device, 0.0) + spent
                 self._on_finished(event)
                 # Before the job's end: nothing else may start on the device in between.
                 self._quarantine(self._care.job_finished(event))
             self._pass_on(event)
+
+    def _is_given_up(self, event: SiteEvent) -> bool:
+        match event:
+            case JobStarted() | JobProgress() | JobFinished():
+                return (event.job_id, event.attempt) in self._given_up
+        return False
+
+    def _measured(self, events: list[Numbered]) -> list[tuple[str, Measured]]:
+        """What devices measured, with all that comparing needs of this moment."""
+        found = []
+        for item in events:
+            event = item.event
+            if isinstance(event, JobStarted):
+                self._started_at[event.job_id] = event.at
+            if not isinstance(event, JobFinished) or event.result is None:
+                continue
+            _, job = self._jobs.get(event.job_id, ("", None))
+            device = next((d for d in self._flow.devices if d.name == event.device), None)
+            if job is None or device is None or job.attempt != event.attempt:
+                continue  # none of ours: the flow makes nothing of it either
+            value = Measured(
+                cell_id=job.cell_id,
+                attempt=event.attempt,
+                device=device,
+                started_at=self._started_at.get(event.job_id),
+                ended_at=event.at,
+                program_sha256=job.artifact[0].object.sha256,
+                result=event.result,
+            )
+            found.append((job.cell_id, value))
+        return found
 
     def _pass_on(self, event: SiteEvent) -> None:
         """Let an event act on the flow; what is only for people is shown."""
@@ -311,9 +358,9 @@ class Controller:
             self._emit(DeviceNote(decision.device, f"quarantined: {decision.reason}"))
             self._inbox.put_nowait(decision)
 
-    def _site_lost(self, site: Site, error: FarmError) -> None:
-        log.error("site %s is lost: %s", site.name, error)
-        lost = TransportError(f"the agent of site {site.name or 'local'} was lost: {error}")
+    def _site_lost(self, site: Site, reason: str) -> None:
+        log.error("site %s is lost: %s", site.name, reason)
+        lost = TransportError(f"the agent of site {site.name or 'local'} was lost: {reason}")
         for name, job in list(self._jobs.values()):
             if self._sites[name] is site:
                 self._lose(job, lost)

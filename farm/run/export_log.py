@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from farm import codec
 from farm.core.artifact import ExportResult, ToolchainVersions
 from farm.core.errors import FarmError
 from farm.core.plan import ArtifactId
@@ -24,6 +26,18 @@ class ExportLog:
             request = task.request
             artifact = ArtifactId(request.model.name, request.recipe.name, request.toolchain.name)
             self.results[artifact] = outcome
+
+    def restore(self, events: Iterable[Mapping[str, Any]], artifacts: Sequence[ArtifactId]) -> None:
+        """Take in the exports that a journal tells of; the last end of each counts."""
+        by_task = {f"export:{artifact}": artifact for artifact in artifacts}
+        for event in events:
+            artifact = by_task.get(event.get("task", "")) if event["kind"] == "task" else None
+            if artifact is None:
+                continue
+            if event["export"] is not None:
+                self.results[artifact] = codec.from_data(ExportResult, event["export"])
+            elif not isinstance(self.results.get(artifact), ExportResult):
+                self.results[artifact] = FarmError(str(event["error"]))
 
     def reports(self, artifacts: Sequence[ArtifactId]) -> list[ExportReport]:
         """Describe each export that ended."""

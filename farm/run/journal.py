@@ -1,33 +1,53 @@
 """The journal of a run: what happened, durably and in order. Reports and resume derive from it.
 
 SQLite in WAL mode with synchronous=FULL; one transaction for each batch of events, committed
-before the site hears that they arrived. It doesn't decide anything.
+before they are acknowledged to the site. Every record carries a checksum. It decides nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from farm import codec
 from farm.clock import utc_now
 from farm.core.errors import ConfigError, StoreError
 from farm.core.result import CellResult
+from farm.run.measured import Measured
+from farm.run.run_lock import RunLock
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+T = TypeVar("T")
+
+#: Version of the tables below. A journal of another one can't be read.
+FORMAT = 2
+
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS meta (
+  key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS events (
-  seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS cells (cell_id TEXT PRIMARY KEY, result TEXT NOT NULL) WITHOUT ROWID;
+  seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL,
+  checksum TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS cells (
+  key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS measured (
+  key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = {FORMAT};
 """
 
 #: File systems on which SQLite's locks or write-ahead log can't be relied on.
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs"}
 )
+
+#: Outcomes that comparing gave.
+JUDGED = ("passed", "failed", "inconclusive")
+
+_Statement = tuple[str, tuple[Any, ...]]
 
 
 def file_system_type(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
@@ -55,59 +75,119 @@ class Journal:
     Args:
         path: `journal.db` in the run folder.
         resume: Open one that exists; otherwise a new one is made.
+        read_only: Only look: nothing is locked or written.
 
     Raises:
-        StoreError: The folder is on a network file system, full, or can't be written.
-        ConfigError: `resume` is asked for and there is no journal.
+        StoreError: The folder is on a network file system, full, or can't be written; another
+            process works on the run.
+        ConfigError: `resume` is asked for and there is no journal, or one of another farm.
     """
 
-    def __init__(self, path: Path, *, resume: bool = False) -> None:
+    def __init__(self, path: Path, *, resume: bool = False, read_only: bool = False) -> None:
         self._path = path
+        #: Records that could not be read, each named; never empty without a reason.
+        self.damaged: list[str] = []
+        self._reopened: set[str] = set()
         kind = file_system_type(path.parent)
         if kind in NETWORK_FILE_SYSTEMS:
             raise StoreError(
                 f"{path.parent} is on a network file system ({kind}), where the journal can be"
                 " lost; give a local folder with --out"
             )
-        if resume and not path.exists():
+        if (resume or read_only) and not path.exists():
             raise ConfigError(f"{path.parent}: is no run that can be resumed (no journal.db)")
+        self._lock = None if read_only else RunLock(path.parent)
         try:
+            # The report of a killed run is made from WAL and file: SQLite has to open both.
             self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
+            if resume or read_only:
+                self._check_format()
+            if not read_only:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.executescript(_SCHEMA)
         except sqlite3.Error as error:
-            raise StoreError(f"can't write the journal {path}: {error}") from error
+            self.close()
+            raise StoreError(f"can't use the journal {path}: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_format(self) -> None:
+        (found,) = self._db.execute("PRAGMA user_version").fetchone()
+        if found != FORMAT:
+            raise ConfigError(
+                f"{self._path}: has format {found}, this farm reads {FORMAT}: use the farm that"
+                " wrote it, or start a new run"
+            )
 
     def close(self) -> None:
-        """Close the file; all of it is already durable."""
-        self._db.close()
+        """Close the file and release the run; all of it is already durable."""
+        if hasattr(self, "_db"):
+            self._db.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    # -- facts about the run
 
     def get(self, key: str) -> str | None:
-        """Return a fact about the run, or None."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+        """Return a fact about the run, or None.
+
+        Raises:
+            StoreError: It is damaged: the run can't be gone on with.
+        """
+        for found, value in self._rows("meta", key):
+            return found and value
+        if self.damaged:
+            raise StoreError(f"{self._path}: {'; '.join(self.damaged)}; start a new run")
+        return None
 
     def set(self, key: str, value: str) -> None:
         """Store a fact about the run."""
-        self._commit([("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))])
+        self._commit([_replace("meta", key, value)])
 
-    def record(self, events: Sequence[tuple[str, Any]]) -> None:
-        """Store events, as kind and plain data, in one transaction.
+    # -- events
+
+    def record(
+        self, events: Sequence[tuple[str, Any]], measured: Sequence[tuple[str, Measured]] = ()
+    ) -> None:
+        """Store events, as kind and plain data, and results of devices, in one transaction.
 
         Raises:
             StoreError: The disk is full or can't be written.
         """
         at = utc_now()
-        self._commit(
-            [
-                (
-                    "INSERT INTO events (at, kind, data) VALUES (?, ?, ?)",
-                    (at, kind, json.dumps(data, sort_keys=True)),
-                )
-                for kind, data in events
-            ]
-        )
+        statements: list[_Statement] = []
+        for kind, data in events:
+            text = json.dumps(data, sort_keys=True)
+            values = (at, kind, text, _checksum(at, kind, text))
+            sql = "INSERT INTO events (at, kind, data, checksum) VALUES (?, ?, ?, ?)"
+            statements.append((sql, values))
+        for cell_id, value in measured:
+            # Unlike a report it may hold a number that is none: judging says so, not this.
+            text = json.dumps(codec.to_data(value), sort_keys=True)
+            statements.append(_replace("measured", cell_id, text))
+        self._commit(statements)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield every event in order, as plain data; a damaged one has the kind `damaged`."""
+        with self._translated():
+            rows = self._db.execute("SELECT * FROM events ORDER BY seq").fetchall()
+        expected = 1
+        for seq, at, kind, data, checksum in rows:
+            for missing in range(expected, seq):
+                yield self._damage(f"event {missing} is missing", missing)
+            expected = seq + 1
+            if checksum != _checksum(at, kind, data):
+                yield self._damage(f"event {seq} ({kind!s:.40}) is damaged", seq)
+            else:
+                yield {"seq": seq, "at": at, "kind": kind, **json.loads(data)}
+
+    def _damage(self, what: str, seq: int) -> dict[str, Any]:
+        self._note_damage(what)
+        return {"seq": seq, "at": "", "kind": "damaged", "reason": what}
+
+    # -- cells
 
     def finish_cell(self, result: CellResult) -> None:
         """Store the one result of a cell; a second one for the same cell is refused.
@@ -115,23 +195,52 @@ class Journal:
         Raises:
             StoreError: The cell has a result already, or the disk can't be written.
         """
-        self._commit([("INSERT INTO cells VALUES (?, ?)", (result.cell_id, codec.to_json(result)))])
+        verb = "INSERT OR REPLACE" if result.cell_id in self._reopened else "INSERT"
+        self._finish(verb, result)
+        self._reopened.discard(result.cell_id)
 
-    def reopen_cell(self, cell_id: str) -> None:
-        """Forget the result of a cell that a resumed run tries again."""
-        self._commit([("DELETE FROM cells WHERE cell_id = ?", (cell_id,))])
+    def reopen(self, cell_ids: Iterable[str]) -> None:
+        """Let each of these cells get one more result; the old one stays until then."""
+        self._reopened |= set(cell_ids)
+
+    def _finish(self, verb: str, result: CellResult) -> None:
+        _, values = _replace("cells", result.cell_id, codec.to_json(result))
+        statements: list[_Statement] = [(f"{verb} INTO cells VALUES (?, ?, ?)", values)]
+        if result.outcome in JUDGED:
+            # What was judged is not judged again: a later run of the cell measures anew.
+            statements.append(("DELETE FROM measured WHERE key = ?", (result.cell_id,)))
+        self._commit(statements)
 
     def cells(self) -> dict[str, CellResult]:
-        """Return the recorded results by cell id."""
-        rows = self._db.execute("SELECT cell_id, result FROM cells ORDER BY cell_id")
-        return {cell_id: codec.from_json(CellResult, text) for cell_id, text in rows}
+        """Return the recorded results by cell id, without damaged ones."""
+        return self._values("cells", CellResult)
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Yield every event in order, as plain data."""
-        for seq, at, kind, data in self._db.execute("SELECT * FROM events ORDER BY seq"):
-            yield {"seq": seq, "at": at, "kind": kind, **json.loads(data)}
+    def measured(self) -> dict[str, Measured]:
+        """Return the last result of a device by cell id, without damaged ones."""
+        return self._values("measured", Measured)
 
-    def _commit(self, statements: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
+    def _values(self, table: str, kind: type[T]) -> dict[str, T]:
+        return {key: codec.from_data(kind, json.loads(value)) for key, value in self._rows(table)}
+
+    def _rows(self, table: str, key: str | None = None) -> Iterator[tuple[str, str]]:
+        """Yield the keys and values of intact records; note the others."""
+        with self._translated():
+            rows = self._db.execute(
+                f"SELECT key, value, checksum FROM {table} WHERE ?1 IS NULL OR key = ?1"
+                " ORDER BY key",
+                (key,),
+            ).fetchall()
+        for found, value, checksum in rows:
+            if checksum == _checksum(table, found, value):
+                yield found, value
+            else:
+                self._note_damage(f"record {found!r} of {table} is damaged")
+
+    def _note_damage(self, what: str) -> None:
+        if what not in self.damaged:
+            self.damaged.append(what)
+
+    def _commit(self, statements: Sequence[_Statement]) -> None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             for sql, values in statements:
@@ -144,3 +253,21 @@ class Journal:
                 f"can't write the journal {self._path}: {error}; free some space, then continue"
                 f" with `farm run --resume {self._path.parent}`"
             ) from error
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"can't read the journal {self._path}: {error}") from error
+
+
+def _replace(table: str, key: str, value: str) -> _Statement:
+    values = (key, value, _checksum(table, key, value))
+    return f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", values
+
+
+def _checksum(*parts: Any) -> str:
+    """Hash of a record with its place, so that a value under another key counts as damaged."""
+    text = "\0".join(str(part) for part in parts)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

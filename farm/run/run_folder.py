@@ -43,10 +43,17 @@ def create(out: Path, run_id: str) -> Path:
 
 
 def point_latest(folder: Path) -> None:
-    """Let `latest` beside the run folder point to it, in one step."""
+    """Let `latest` beside the run folder point to it, in one step.
+
+    Raises:
+        StoreError: The disk is full or can't be written.
+    """
     temporary = folder.parent / f".latest-{secrets.token_hex(4)}"
-    temporary.symlink_to(folder.name)
-    temporary.replace(folder.parent / "latest")
+    try:
+        temporary.symlink_to(folder.name)
+        temporary.replace(folder.parent / "latest")
+    except OSError as error:
+        raise StoreError(f"can't write {folder.parent / 'latest'}: {error.strerror}") from error
 
 
 def find(run: str, out: Path) -> Path:

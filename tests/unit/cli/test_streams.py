@@ -47,19 +47,19 @@ def test_what_is_printed_never_lands_in_a_file(closed: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "ascii:surrogateescape", "cp1252"])
-def test_a_character_that_can_not_be_written_becomes_a_question_mark(
+def test_a_character_that_can_not_be_written_becomes_an_escape(
     encoding: str, tmp_path: Path
 ) -> None:
     code = (
-        "from farm.cli import streams; streams.replace_unwritable();"
+        "from farm.cli import streams; streams.protect();"
         "import sys; print('passed \\u2713'); print('\\u2713', file=sys.stderr)"
     )
     done = shell(code, "", tmp_path, PYTHONIOENCODING=encoding)
-    assert (done.returncode, done.stdout) == (0, b"passed ?\n")
+    assert (done.returncode, done.stdout) == (0, b"passed \\u2713\n")
 
 
 def test_utf_8_stays_as_it_is(tmp_path: Path) -> None:
-    code = "from farm.cli import streams; streams.replace_unwritable(); print('\\u2713')"
+    code = "from farm.cli import streams; streams.protect(); print('\\u2713')"
     assert shell(code, "", tmp_path, PYTHONIOENCODING="utf-8").stdout == "\u2713\n".encode()
 
 

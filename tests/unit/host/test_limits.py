@@ -37,7 +37,10 @@ def test_version_1_knows_its_own_word_for_unlimited(tmp_path: Path) -> None:
     root = tree(
         tmp_path,
         {
-            "proc/self/cgroup": "5:memory:/box\n4:cpu,cpuacct:/box\n1:name=systemd:/\n",
+            "proc/self/cgroup": (
+                "6:pids:/box\n5:memory:/box\n4:cpu,cpuacct:/box\n1:name=systemd:/\n"
+            ),
+            "sys/fs/cgroup/pids/box/pids.max": "120\n",
             "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
             "sys/fs/cgroup/memory/box/memory.limit_in_bytes": f"{GIB}\n",
             "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us": "50000\n",
@@ -46,7 +49,7 @@ def test_version_1_knows_its_own_word_for_unlimited(tmp_path: Path) -> None:
             "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
         },
     )
-    assert read_limits(root) == Limits(memory_bytes=GIB, cpus=0.5)
+    assert read_limits(root) == Limits(memory_bytes=GIB, cpus=0.5, tasks=120)
 
 
 def test_a_container_sees_only_the_mount_of_its_group(tmp_path: Path) -> None:

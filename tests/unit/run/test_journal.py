@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import contextlib
+import socket
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from farm.core.errors import ConfigError, StoreError
+from farm.core.result import Outcome
 from farm.run.journal import Journal, file_system_type
+from farm.run.measured import Measured
+from farm.run.run_lock import is_locked
+from tests.unit.core import builders as b
 from tests.unit.core.rules.test_verdict import cell_result
 
 
@@ -23,14 +32,98 @@ def test_what_was_recorded_is_there_after_reopening(tmp_path: Path) -> None:
     assert again.cells() == {result.cell_id: result}
 
 
-def test_a_cell_has_one_result(tmp_path: Path) -> None:
+def test_a_cell_has_one_result_and_keeps_it_until_there_is_another(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
-    journal.finish_cell(cell_result("passed"))
+    first = cell_result("errored")
+    journal.finish_cell(first)
     with pytest.raises(StoreError, match="--resume"):
         journal.finish_cell(cell_result("failed"))
-    journal.reopen_cell(cell_result("failed").cell_id)
+    journal.reopen([first.cell_id])
+    assert journal.cells() == {first.cell_id: first}
     journal.finish_cell(cell_result("failed"))
     assert [r.outcome for r in journal.cells().values()] == ["failed"]
+    with pytest.raises(StoreError):
+        journal.finish_cell(cell_result("passed"))
+
+
+def measured(cell_id: str) -> Measured:
+    return Measured(cell_id, 1, b.device("a"), None, "2026-01-01", "0" * 64, b.run_result())
+
+
+@pytest.mark.parametrize(("outcome", "left"), [("passed", 0), ("inconclusive", 0), ("skipped", 1)])
+def test_what_was_measured_stays_until_it_is_judged(
+    tmp_path: Path, outcome: Outcome, left: int
+) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    result = cell_result(outcome)
+    journal.record([], [(result.cell_id, measured(result.cell_id))])
+    assert journal.measured() == {result.cell_id: measured(result.cell_id)}
+    journal.finish_cell(result)
+    assert len(journal.measured()) == left
+
+
+def damage(path: Path, sql: str) -> Journal:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute(sql)
+        db.commit()
+    return Journal(path, resume=True)
+
+
+def test_damaged_records_are_named_and_never_believed(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal(path)
+    journal.set("epoch", "1")
+    journal.record([("leased", {"n": n}) for n in range(4)], [("c", measured("c"))])
+    result = cell_result("failed")
+    journal.finish_cell(result)
+    journal.close()
+    flips = {
+        "UPDATE cells SET value = replace(value, 'failed', 'passed')": result.cell_id,
+        "UPDATE measured SET value = replace(value, '2026', '2027')": "'c' of measured",
+        "UPDATE events SET data = replace(data, '2', '3') WHERE seq = 3": "event 3 (leased)",
+        "DELETE FROM events WHERE seq = 2": "event 2 is missing",
+    }
+    for sql, named in flips.items():
+        journal = damage(path, sql)
+        events, cells, results = list(journal.events()), journal.cells(), journal.measured()
+        assert any(named in what for what in journal.damaged), (sql, journal.damaged)
+        journal.close()
+    assert [e["kind"] for e in events] == ["leased", "damaged", "damaged", "leased"]
+    assert (cells, results) == ({}, {})
+    journal = damage(path, "UPDATE meta SET value = '9'")
+    with pytest.raises(StoreError, match=r"'epoch' of meta is damaged.*start a new run"):
+        journal.get("epoch")
+
+
+def test_a_result_under_another_cells_name_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal(path)
+    journal.finish_cell(cell_result("passed"))
+    journal.close()
+    journal = damage(path, "UPDATE cells SET key = 'another'")
+    assert journal.cells() == {}
+    assert journal.damaged == ["record 'another' of cells is damaged"]
+
+
+def test_a_run_has_one_controller_and_the_error_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    code = (
+        "import sys, pathlib\nfrom farm.run.journal import Journal\n"
+        f"Journal(pathlib.Path({str(path)!r}))\nprint('held', flush=True)\nsys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(StoreError, match=rf"process {other.pid} on {socket.gethostname()}"):
+        Journal(path, resume=True)
+    assert is_locked(tmp_path)
+    Journal(path, read_only=True).close()
+    other.kill()
+    other.communicate()
+    assert not is_locked(tmp_path)
+    Journal(path, resume=True).close()
 
 
 def test_resume_needs_a_journal(tmp_path: Path) -> None:

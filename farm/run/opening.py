@@ -1,0 +1,101 @@
+"""A run's folder and journal: made anew, or opened to go on with."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+from farm import codec
+from farm.core.errors import StoreError
+from farm.core.result import CellResult
+from farm.host.facts import farm_report, host_facts
+from farm.planning.planning import Prepared, RunOptions, plan_data
+from farm.run import run_folder
+from farm.run.journal import Journal
+from farm.run.saved_plan import SavedPlan, refuse_other, save
+
+#: Keys of the journal's facts.
+PLAN, EPOCH, HOST, FARM, STARTED = "plan", "epoch", "host", "farm", "started_at"
+RUN_ID = "run_id"
+#: The epoch whose reports are in the folder.
+REPORTED = "reported"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A run that this process works on."""
+
+    folder: Path
+    journal: Journal
+    run_id: str
+    epoch: int
+    started_at: str
+    #: Verdicts of earlier epochs, by cell id.
+    finished: dict[str, CellResult]
+
+
+def open_new(options: RunOptions, prepared: Prepared, baseline_run: str, started: str) -> Opened:
+    """Make the folder of a new run, with its plan in the journal.
+
+    Raises:
+        StoreError: The folder can't be made or written.
+    """
+    run_id = run_folder.new_run_id(prepared.spec.name, datetime.datetime.now(datetime.UTC))
+    folder = run_folder.create(options.out.resolve(), run_id)
+    journal = Journal(folder / run_folder.JOURNAL)
+    try:
+        for key, value in (
+            (RUN_ID, run_id),
+            (STARTED, started),
+            (EPOCH, "1"),
+            (HOST, codec.to_json(host_facts())),
+            (FARM, codec.to_json(farm_report())),
+            (PLAN, codec.to_json(save(prepared, options, baseline_run))),
+        ):
+            journal.set(key, value)
+        run_folder.write_json(folder / run_folder.PLAN, plan_data(prepared))
+        run_folder.point_latest(folder)
+    except BaseException:
+        journal.close()
+        raise
+    return Opened(folder, journal, run_id, 1, started, {})
+
+
+def open_resumed(folder: Path, options: RunOptions) -> Opened:
+    """Open a run to go on with: only cells without a verdict run again.
+
+    Raises:
+        ConfigError: It was started with other options.
+        StoreError: Another process works on it, or its plan is damaged.
+    """
+    journal = Journal(folder / run_folder.JOURNAL, resume=True)
+    try:
+        refuse_other(saved_of(journal, folder), options, folder)
+        cells = journal.cells()
+        finished = {i: result for i, result in cells.items() if _is_verdict(result)}
+        # A damaged result is none: its cell runs again, and the report names the record.
+        journal.reopen(cell.cell_id for cell in saved_of(journal, folder).plan.cells)
+        epoch = int(journal.get(EPOCH) or "1") + 1
+        journal.set(EPOCH, str(epoch))
+        run_id, started = journal.get(RUN_ID) or folder.name, journal.get(STARTED) or ""
+    except BaseException:
+        journal.close()
+        raise
+    return Opened(folder, journal, run_id, epoch, started, finished)
+
+
+def saved_of(journal: Journal, folder: Path) -> SavedPlan:
+    """Return the plan of a run.
+
+    Raises:
+        StoreError: It was ended before it had one, or the plan is damaged.
+    """
+    text = journal.get(PLAN)
+    if text is None:
+        raise StoreError(f"{folder}: ended before its plan was made; start a new run")
+    return codec.from_json(SavedPlan, text)
+
+
+def _is_verdict(result: CellResult) -> bool:
+    return result.outcome in ("passed", "failed")

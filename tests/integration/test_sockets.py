@@ -1,0 +1,185 @@
+"""A run's own cluster: its sockets are on the loopback address, and strangers are refused."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.command import SOURCES
+
+pytestmark = pytest.mark.ray
+
+#: A cluster as `farm run` starts it, with the agent of this host and one worker of the pool.
+_CLUSTER = """
+import asyncio, os, pathlib, sys
+from farm.cluster import start
+
+async def main():
+    runtime = await start.start("local", pathlib.Path(os.environ["FARM_HOME"]))
+    from farm.cluster.ray_pool import ray
+    remote = ray.remote(lambda: os.environ["RAY_AUTH_TOKEN"]).remote()
+    assert await remote == os.environ["RAY_AUTH_TOKEN"]
+    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await runtime.close()
+
+start.launch("local")
+asyncio.run(main())
+"""
+
+
+class Cluster:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # An address or a token of the user's own must not get in.
+        environment = {
+            **os.environ,
+            "FARM_HOME": str(folder / "home"),
+            "HOME": str(folder),
+            "PYTHONPATH": str(SOURCES),
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_AUTH_TOKEN": "a" * 64,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _CLUSTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self.process.stdout is not None
+        self.address, self.token = self.process.stdout.readline().split()
+
+    def processes(self) -> list[psutil.Process]:
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def listening(self) -> dict[tuple[str, int], str]:
+        """Name of the process by address, of every socket that takes connections."""
+        found = {}
+        for process in self.processes():
+            for connection in process.net_connections(kind="inet"):
+                udp = connection.type == socket.SOCK_DGRAM and not connection.raddr
+                if udp or connection.status == psutil.CONN_LISTEN:
+                    ip, port = connection.laddr
+                    found[ip.removeprefix("::ffff:"), port] = process.name()
+        return found
+
+    def close(self) -> None:
+        processes = self.processes()
+        self.process.communicate("", timeout=30)
+        _, left = psutil.wait_procs(processes, timeout=10)
+        assert not left
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield made
+    made.close()
+
+
+def call(port: int, method: str, token: str | None) -> bytes:
+    """Call a gRPC method with an empty request over bare HTTP/2; returns what came back."""
+    fields = {":method": "POST", ":scheme": "http", ":path": method, ":authority": "ray"}
+    fields |= {"content-type": "application/grpc", "te": "trailers"}
+    if token is not None:
+        fields["authorization"] = f"Bearer {token}"
+    block = b"".join(
+        b"\0" + bytes([len(key)]) + key.encode() + bytes([len(value)]) + value.encode()
+        for key, value in fields.items()
+    )
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        head = len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big")
+        return head + payload
+
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as link:
+        link.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
+        link.sendall(frame(1, 4, 1, block) + frame(0, 1, 1, b"\0\0\0\0\0"))
+        answer = b""
+        while b"grpc-status" not in answer and (piece := link.recv(65536)):
+            answer += piece
+    return answer
+
+
+def test_every_socket_is_on_the_loopback_address(cluster: Cluster) -> None:
+    listening = cluster.listening()
+    assert {"gcs_server", "raylet"} <= set(listening.values()), "nothing was looked at"
+    assert len(listening) >= 6
+    assert {ip for ip, _ in listening} == {"127.0.0.1"}, listening
+
+
+#: A method of each gRPC service that a process of Ray listens with.
+METHODS = {
+    "gcs_server": ("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",),
+    "raylet": ("/ray.rpc.NodeManagerService/GetNodeStats", "/ray.rpc.ObjectManagerService/Pull"),
+    "ray::IDLE": ("/ray.rpc.CoreWorkerService/GetCoreWorkerStats",),
+    "python": ("/ray.rpc.CoreWorkerService/GetCoreWorkerStats",),
+    "ray::_Agent": ("/ray.rpc.CoreWorkerService/GetCoreWorkerStats",),
+}
+_UNIMPLEMENTED = b"grpc-status\x0212"
+
+
+@pytest.mark.parametrize("token", [None, "f" * 64])
+def test_head_and_workers_refuse_strangers(cluster: Cluster, token: str | None) -> None:
+    refused = set()
+    for (_, port), name in cluster.listening().items():
+        if "RuntimeEnv" in name:
+            continue  # HTTP, below
+        (methods,) = (found for prefix, found in METHODS.items() if name.startswith(prefix))
+        for method in methods:
+            allowed = call(port, method, cluster.token)
+            assert b"InvalidAuthToken" not in allowed, name
+            if _UNIMPLEMENTED not in allowed:
+                assert b"InvalidAuthToken" in call(port, method, token), (name, port)
+                refused.add((name, port))
+    grpc = {(name, port) for (_, port), name in cluster.listening().items() if "Env" not in name}
+    assert refused == grpc, "a port answered to none of the methods"
+
+
+@pytest.mark.parametrize("token", [None, "f" * 64])
+def test_agent_of_runtime_environments_refuses_strangers(
+    cluster: Cluster, token: str | None
+) -> None:
+    (port,) = (port for (_, port), name in cluster.listening().items() if "Env" in name)
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    url = f"http://127.0.0.1:{port}/get_or_create_runtime_env"
+    request = urllib.request.Request(url, data=b"", headers=headers)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=10)
+    refused.value.close()
+    assert refused.value.code in (401, 403)
+
+
+def test_a_driver_with_a_made_up_token_cannot_join(cluster: Cluster) -> None:
+    environment = {
+        **os.environ,
+        "HOME": str(cluster.folder),
+        "RAY_AUTH_MODE": "token",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else it looks for us on the external address
+    }
+    code = f"import ray; ray.init(address={cluster.address!r}, log_to_driver=False)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "RAY_AUTH_TOKEN": "f" * 64},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "InvalidAuthToken" in done.stderr
+
+
+def test_nothing_is_written_to_the_users_home(cluster: Cluster) -> None:
+    assert not (cluster.folder / ".ray").exists()

@@ -1,0 +1,60 @@
+"""Handshakes with sites: bounded, and what they say where none is possible."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from farm.cluster import start
+from farm.cluster.ray_environment import set_environment
+from farm.core.errors import FarmError, PlanError
+from farm.core.events import Handshake
+from tests.unit.fakes import FakeSite
+
+OURS = Handshake(1, "tree", "3.11")
+
+
+class Silent(FakeSite):
+    async def handshake(self) -> Handshake:
+        await asyncio.Event().wait()
+        return OURS
+
+
+class Broken(FakeSite):
+    async def handshake(self) -> Handshake:
+        raise FarmError("its agent was lost: The actor died: killed by the kernel\n  File x")
+
+
+def shake(name: str, site: FakeSite) -> str:
+    with pytest.raises(PlanError) as refused:
+        asyncio.run(start._shake_hands({name: site}, OURS, 0.05))
+    return refused.value.message
+
+
+def test_an_agent_that_never_answers_is_waited_for_so_long_only() -> None:
+    text = shake("", Silent(lambda job: None))
+    assert "did not start within" in text
+    assert "--cluster none" in text
+    assert "site rack2 does not answer" in shake("rack2", Silent(lambda job: None))
+
+
+def test_an_agent_that_dies_is_named_in_one_line() -> None:
+    text = shake("", Broken(lambda job: None))
+    assert "killed by the kernel" in text
+    assert "File x" not in text
+
+
+def test_a_run_of_ours_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "a" * 64}
+    tokens = set()
+    for _ in range(2):
+        set_environment(local=True)
+        tokens.add(os.environ["RAY_AUTH_TOKEN"])
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+        assert os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
+    assert len(tokens) == 2
+    assert "a" * 64 not in tokens
