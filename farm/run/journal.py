@@ -136,10 +136,10 @@ class Journal:
         Raises:
             StoreError: It is damaged: the run can't be gone on with.
         """
-        for found, value in self._rows("meta", key):
-            return found and value
-        if self.damaged:
-            raise StoreError(f"{self._path}: {'; '.join(self.damaged)}; start a new run")
+        for _, value in self._rows("meta", key):
+            return value
+        if (what := _damaged("meta", key)) in self.damaged:
+            raise StoreError(f"{self._path}: {what}; start a new run")
         return None
 
     def set(self, key: str, value: str) -> None:
@@ -234,7 +234,7 @@ class Journal:
             if checksum == _checksum(table, found, value):
                 yield found, value
             else:
-                self._note_damage(f"record {found!r} of {table} is damaged")
+                self._note_damage(_damaged(table, found))
 
     def _note_damage(self, what: str) -> None:
         if what not in self.damaged:
@@ -265,6 +265,10 @@ class Journal:
 def _replace(table: str, key: str, value: str) -> _Statement:
     values = (key, value, _checksum(table, key, value))
     return f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", values
+
+
+def _damaged(table: str, key: str) -> str:
+    return f"record {key!r} of {table} is damaged"
 
 
 def _checksum(*parts: Any) -> str:

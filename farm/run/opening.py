@@ -71,11 +71,13 @@ def open_resumed(folder: Path, options: RunOptions) -> Opened:
     """
     journal = Journal(folder / run_folder.JOURNAL, resume=True)
     try:
-        refuse_other(saved_of(journal, folder), options, folder)
+        saved = saved_of(journal, folder)
+        refuse_other(saved, options, folder)
         cells = journal.cells()
         finished = {i: result for i, result in cells.items() if _is_verdict(result)}
         # A damaged result is none: its cell runs again, and the report names the record.
-        journal.reopen(cell.cell_id for cell in saved_of(journal, folder).plan.cells)
+        planned = [*saved.plan.cells, *(skip.cell for skip in saved.plan.skips)]
+        journal.reopen({cell.cell_id for cell in planned} - set(finished))
         epoch = int(journal.get(EPOCH) or "1") + 1
         journal.set(EPOCH, str(epoch))
         run_id, started = journal.get(RUN_ID) or folder.name, journal.get(STARTED) or ""

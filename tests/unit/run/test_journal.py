@@ -87,6 +87,7 @@ def test_damaged_records_are_named_and_never_believed(tmp_path: Path) -> None:
         journal = damage(path, sql)
         events, cells, results = list(journal.events()), journal.cells(), journal.measured()
         assert any(named in what for what in journal.damaged), (sql, journal.damaged)
+        assert journal.get("absent") is None, "damage elsewhere says nothing of it"
         journal.close()
     assert [e["kind"] for e in events] == ["leased", "damaged", "damaged", "leased"]
     assert (cells, results) == ({}, {})

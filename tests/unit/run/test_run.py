@@ -309,3 +309,15 @@ def test_only_cells_without_a_verdict_run_again(lab: Lab) -> None:
     assert (outcomes(again), again.exit_code) == (ALL_PASSED, 0)
     assert sorted(lab.jobs) == ["a", "b", "b"]
     assert report_of(lab.folder, lab.home) == again
+
+
+def test_planned_skips_stay_what_they_were(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = b.plan(b.run_spec(), b.device("a"), b.device("b", alive=False))
+    planned = replace(lab.prepared(), plan=plan)
+    monkeypatch.setattr(lab, "prepared", lambda: planned)
+    first = asyncio.run(lab.start(lambda job: RunnerCrashed("ended by signal 11")))
+    assert outcomes(first) == {"a": "errored", "b": "skipped"}
+    again = asyncio.run(lab.resume())
+    assert outcomes(again) == {"a": "passed", "b": "skipped"}
+    assert again.exit_code == 3, "a device of the inventory is missing"
+    assert not [alarm for alarm in again.alarms if "ended early" in alarm]
