@@ -111,6 +111,11 @@ def _groups(flow: RunFlow) -> Iterator[str]:
         taken = flow.placement.matcher.taken(one.cell.group)
         if one.cell.group and taken.get(one.device or "") != one.cell.cell_id:
             yield f"{one.cell.cell_id} runs on {one.device}, kept for {taken}"
+    for group in {one.cell.group for one in flow.cells}:
+        for name, cell_id in flow.placement.matcher.taken(group).items():
+            one = flow.cells[cell_id]
+            if one.state not in (*_HAS_DEVICE, State.DONE) or (one.device or name) != name:
+                yield f"{name} is kept for {cell_id}, which is {one.state.value} on {one.device}"
 
 
 def _cells(flow: RunFlow, *states: State) -> list[CellProgress]:

@@ -21,7 +21,7 @@ from farm.core.errors import (
     TransportError,
 )
 from farm.core.events import DeviceChanged, JobEvent, JobFinished, JobStarted
-from farm.core.flow.flow import RunFlow
+from farm.core.flow.flow import MAX_ATTEMPTS, RunFlow
 from farm.core.flow.stimuli import (
     DeviceQuarantined,
     FinishCell,
@@ -114,6 +114,9 @@ class World:
         self.delivered: list[JobFinished] = []
         self.ended_tasks: list[TaskEnded] = []
         self.finished: dict[str, CellResult] = {}
+        #: Failures in a row by device, and devices that are to get nothing more.
+        self.row: dict[str, int] = {}
+        self.dead: set[str] = set()
         #: Tasks that ended with a result and an error.
         self.spoilt: set[str] = set()
         self.strays = 0
@@ -132,6 +135,7 @@ class World:
             if fits:
                 del self.current[stimulus.device]
                 self.counted.setdefault(stimulus.job_id, []).append(stimulus)
+                self._count_failures(stimulus)
         out = self.flow.handle(stimulus)
         if not fits:
             self.strays += 1
@@ -143,6 +147,8 @@ class World:
                     self.tasks.append(task)
                 case SubmitJob(job=job):
                     assert job.device not in self.current, f"{job.device} got a second job"
+                    assert job.device not in self.dead, f"{job.device} was given up"
+                    assert self._state(job.device) == "ready", f"{job.device} is not ready"
                     assert job.attempt_id not in self.submitted, f"{job.attempt_id} came twice"
                     self.submitted.add(job.attempt_id)
                     self.current[job.device] = job.attempt_id
@@ -154,6 +160,14 @@ class World:
                     self.finished[result.cell_id] = result
         self.flow.validate()
         assert sum(self.flow.dropped.values()) == self.strays, self.flow.dropped
+
+    def _count_failures(self, event: JobFinished) -> None:
+        if isinstance(event.error, LeaseError | Interrupted):
+            return
+        failed = isinstance(event.error, DeviceLost)
+        self.row[event.device] = self.row.get(event.device, 0) + 1 if failed else 0
+        if self.row[event.device] == 3:
+            self.dead.add(event.device)
 
     def _snapshot(self) -> list[object]:
         return [
@@ -317,6 +331,7 @@ class World:
 
     def _device_quarantined(self, which: int) -> str:
         name = sorted(self.devices)[which % len(self.devices)]
+        self.dead.add(name)
         self.feed(DeviceQuarantined(name, "3 failures in a row"))
         return name
 
@@ -397,11 +412,12 @@ class World:
         if result.flags == ("interrupted",):
             ends = ends[: len(shown)]
         assert shown == ends, f"{result.cell_id} shows the attempts {shown}, there were {ends}"
+        assert len(shown) <= MAX_ATTEMPTS, f"{result.cell_id} was tried {len(shown)} times"
         if result.outcome in ("passed", "failed", "inconclusive"):
             last = real[-1].result
             assert last is not None, f"{result.cell_id} is {result.outcome} without evidence"
             assert real[-1].error is None, f"{result.cell_id} is {result.outcome} of an error"
-            assert f"compare:{result.cell_id}" not in self.spoilt
+            assert f"compare:{result.cell_id}" not in self.spoilt, "judged by a task that failed"
             assert result.pushed_bytes == last.deployed.pushed_bytes, "another attempt's evidence"
             assert result.device.name == real[-1].device
         else:
