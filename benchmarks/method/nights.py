@@ -39,17 +39,17 @@ def pair_logs(
 
     The metrics of a cell share their sitting's drift and have a scatter of their own.
     """
-    launches = 2 * pairs
+    shape = (series, metrics, pairs)
     if scatter.recorded is None:
-        own = scatter.sigma * random.standard_normal((series, metrics, launches))
+        own = math.sqrt(2) * scatter.sigma * random.standard_normal(shape)
     else:
-        own = _stretches(random, scatter.recorded, series * metrics, launches)
-        own = own.reshape(series, metrics, launches)
-    logs = own + _drift(random, series, launches)[:, np.newaxis, :]
-    blocks = logs.reshape(series, metrics, -1, 2)
-    differences: Array = blocks[..., 0] - blocks[..., 1]
-    differences[..., 1::2] *= -1  # the second pair of A B B A has the baseline first
-    return differences
+        # Neighbours as they were recorded, whichever of them is called the baseline.
+        own = random.choice(np.diff(scatter.recorded), shape) * random.choice([-1.0, 1.0], shape)
+    blocks = _drift(random, series, 2 * pairs).reshape(series, pairs, 2)
+    drift: Array = blocks[..., 0] - blocks[..., 1]
+    drift[:, 1::2] *= -1  # the second pair of A B B A has the baseline first
+    found: Array = own + drift[:, np.newaxis, :]
+    return found
 
 
 def _drift(random: np.random.Generator, series: int, launches: int) -> Array:
@@ -63,15 +63,6 @@ def _drift(random: np.random.Generator, series: int, launches: int) -> Array:
     kind = random.integers(0, 3, (series, 1))
     chosen: Array = np.where(kind == 0, linear, np.where(kind == 1, walk, step))
     return chosen
-
-
-def _stretches(random: np.random.Generator, recorded: Array, count: int, length: int) -> Array:
-    """Stretches of a recording in its order, from anywhere in it, forwards or backwards."""
-    starts = random.integers(0, len(recorded), (count, 1))
-    ways = random.choice([-1, 1], (count, 1))
-    found: Array = recorded[(starts + ways * np.arange(length)) % len(recorded)]
-    centred: Array = found - found.mean(axis=1, keepdims=True)
-    return centred
 
 
 def estimate(pairs: Array, *, looked: bool) -> tuple[Array, Array, int]:
