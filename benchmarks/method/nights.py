@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from farm.core.rules.family import FAMILY, SURE, SUSPECT
+from farm.core.rules.family import FAMILY, SURE, SUSPECT, WEIGHT
 from farm.core.rules.interval import LEAST_PAIRS, LOOKING
 
 Array = NDArray[np.float64]
@@ -131,7 +131,7 @@ def new_method(
 
     Args:
         pairs: The first look, [series, metrics, pairs].
-        confirming: A sitting of its own for the suspicious, the same shape but for the pairs.
+        confirming: A sitting of its own for what that leaves open, the same but for the pairs.
         regress: Loss that is accepted.
         comparisons: Gated comparisons of the night.
     """
@@ -153,12 +153,9 @@ def new_method(
     mean, error, df = estimate(confirming, looked=False)
     second = stats.t.sf((bound - mean) / error, df)
     second_holds = mean - stats.t.isf(0.025, df) * error >= bound
-    suspect = p <= SUSPECT
-    again: NDArray[np.bool_] = np.asarray(suspect.any(axis=1))
-    joined = np.where(suspect, SUSPECT * second, p)
-    lost = (joined <= FAMILY / comparisons) & suspect & (second <= SUSPECT)
-    decided = np.where(again[:, np.newaxis], holds | second_holds, holds) & ~lost
-    decided &= ~suspect | second_holds
-    undecided = ~lost.any(axis=1) & ~decided.all(axis=1)
+    again: NDArray[np.bool_] = np.asarray((~holds).any(axis=1))
+    joined = np.where(p <= SUSPECT, SUSPECT / WEIGHT * second, second / (1 - WEIGHT))
+    lost = (joined <= FAMILY / comparisons) & ~holds & ~second_holds
+    undecided = ~lost.any(axis=1) & ~(holds | second_holds).all(axis=1)
     taken += np.where(again, confirming.shape[-1], 0)
     return Judged(lost.any(axis=1), lost[:, 0], undecided, taken)

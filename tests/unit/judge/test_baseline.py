@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from farm.core.result import CellResult
-from farm.core.rules.family import suspicious
+from farm.core.rules.family import second_sittings
 from farm.core.runtime import Arm
 from farm.judge.night import Against, compare_run
 from tests.unit.judge.builders import Case, check_launch, facts, launch
@@ -297,8 +297,8 @@ def test_what_is_suspected_is_no_regression_without_proof() -> None:
     result = compared(suspicious_pair(), night(3), 0.02)
     assert verdicts(result)["tg32"] in ("INSUFFICIENT", "NOISY")
     assert "suspected" in result.reason
-    assert suspicious([result]) == (result.cell_id,)
-    assert suspicious([compared(side_by_side(1.0), night(3), 0.04)]) == ()
+    assert second_sittings([result]) == (result.cell_id,)
+    assert second_sittings([compared(side_by_side(1.0), night(3), 0.04)]) == ()
 
 
 def test_a_confirming_sitting_proves_what_one_could_not() -> None:
