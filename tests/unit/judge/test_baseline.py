@@ -169,6 +169,8 @@ def test_memory_is_judged_by_its_launches() -> None:
 def test_without_a_baseline_nothing_is_proved() -> None:
     result = compared(night(1), None)
     assert (result.outcome, "no_baseline" in result.flags) == ("inconclusive", True)
+    assert "insufficient" not in result.flags
+    assert result.speed_decision == "undecided"
 
 
 def test_a_failed_cell_stays_failed_and_cells_that_never_ran_stay_as_they_are() -> None:
