@@ -5,7 +5,7 @@ normal distribution of 1, 3, 5 and 8 % (a model, not a measurement), and as reco
 a recording of real launches is there; every sitting drifts by 20 %, a third each as a line, a
 random walk and a step. Then one cell of each night loses 5 %, 10 % and twice the tolerance in one
 metric. Two rules judge the same launches: `old`, one look at 95 % as of commit 0541dee, and `new`,
-that of farm.judge.night with a confirming sitting of twice the budget for what looks suspicious.
+that of farm.judge.night with a second sitting of twice the budget for what the first leaves open.
 `auto` is the smallest tolerance that the budget decides by farm.judge.budget, from the scatter that
 the pairs of earlier nights show; `best` is what a test
 with known scatter and no error to share could decide, on independent launches.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from farm.core.rules.family import FAMILY, SURE, SUSPECT
+from farm.core.rules.family import FAMILY, SURE, SUSPECT, WEIGHT
 from farm.core.rules.interval import LEAST_PAIRS, LOOKING
 
 Array = NDArray[np.float64]
@@ -39,17 +39,17 @@ def pair_logs(
 
     The metrics of a cell share their sitting's drift and have a scatter of their own.
     """
-    launches = 2 * pairs
+    shape = (series, metrics, pairs)
     if scatter.recorded is None:
-        own = scatter.sigma * random.standard_normal((series, metrics, launches))
+        own = math.sqrt(2) * scatter.sigma * random.standard_normal(shape)
     else:
-        own = _stretches(random, scatter.recorded, series * metrics, launches)
-        own = own.reshape(series, metrics, launches)
-    logs = own + _drift(random, series, launches)[:, np.newaxis, :]
-    blocks = logs.reshape(series, metrics, -1, 2)
-    differences: Array = blocks[..., 0] - blocks[..., 1]
-    differences[..., 1::2] *= -1  # the second pair of A B B A has the baseline first
-    return differences
+        # Neighbours as they were recorded, whichever of them is called the baseline.
+        own = random.choice(np.diff(scatter.recorded), shape) * random.choice([-1.0, 1.0], shape)
+    blocks = _drift(random, series, 2 * pairs).reshape(series, pairs, 2)
+    drift: Array = blocks[..., 0] - blocks[..., 1]
+    drift[:, 1::2] *= -1  # the second pair of A B B A has the baseline first
+    found: Array = own + drift[:, np.newaxis, :]
+    return found
 
 
 def _drift(random: np.random.Generator, series: int, launches: int) -> Array:
@@ -63,15 +63,6 @@ def _drift(random: np.random.Generator, series: int, launches: int) -> Array:
     kind = random.integers(0, 3, (series, 1))
     chosen: Array = np.where(kind == 0, linear, np.where(kind == 1, walk, step))
     return chosen
-
-
-def _stretches(random: np.random.Generator, recorded: Array, count: int, length: int) -> Array:
-    """Stretches of a recording in its order, from anywhere in it, forwards or backwards."""
-    starts = random.integers(0, len(recorded), (count, 1))
-    ways = random.choice([-1, 1], (count, 1))
-    found: Array = recorded[(starts + ways * np.arange(length)) % len(recorded)]
-    centred: Array = found - found.mean(axis=1, keepdims=True)
-    return centred
 
 
 def estimate(pairs: Array, *, looked: bool) -> tuple[Array, Array, int]:
@@ -140,7 +131,7 @@ def new_method(
 
     Args:
         pairs: The first look, [series, metrics, pairs].
-        confirming: A sitting of its own for the suspicious, the same shape but for the pairs.
+        confirming: A sitting of its own for what that leaves open, the same but for the pairs.
         regress: Loss that is accepted.
         comparisons: Gated comparisons of the night.
     """
@@ -162,12 +153,9 @@ def new_method(
     mean, error, df = estimate(confirming, looked=False)
     second = stats.t.sf((bound - mean) / error, df)
     second_holds = mean - stats.t.isf(0.025, df) * error >= bound
-    suspect = p <= SUSPECT
-    again: NDArray[np.bool_] = np.asarray(suspect.any(axis=1))
-    joined = np.where(suspect, SUSPECT * second, p)
-    lost = (joined <= FAMILY / comparisons) & suspect & (second <= SUSPECT)
-    decided = np.where(again[:, np.newaxis], holds | second_holds, holds) & ~lost
-    decided &= ~suspect | second_holds
-    undecided = ~lost.any(axis=1) & ~decided.all(axis=1)
+    again: NDArray[np.bool_] = np.asarray((~holds).any(axis=1))
+    joined = np.where(p <= SUSPECT, SUSPECT / WEIGHT * second, second / (1 - WEIGHT))
+    lost = (joined <= FAMILY / comparisons) & ~holds & ~second_holds
+    undecided = ~lost.any(axis=1) & ~(holds | second_holds).all(axis=1)
     taken += np.where(again, confirming.shape[-1], 0)
     return Judged(lost.any(axis=1), lost[:, 0], undecided, taken)

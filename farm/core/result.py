@@ -112,7 +112,8 @@ class PerformanceReport:
     median: float | None
     #: 95 % interval of the median over launches; None with too few launches.
     ci95: tuple[float, float] | None
-    #: Smallest relative change that these samples could show, for example 0.03.
+    #: Smallest relative change that samples like these show with 95 % power, for example 0.03; of
+    #: a row held against a baseline the smallest loss, what is accepted included.
     min_detectable_change: float | None
     samples: tuple[SampleReport, ...]
     gates: tuple[GateResult, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from farm.core.rules.family import FAMILY, SUSPECT
+from farm.core.rules.family import SUSPECT, second_level
 from farm.core.rules.interval import LEAST_PAIRS, LOOKING
 from farm.judge.statistics import found_with_power
 
@@ -53,7 +53,7 @@ def decidable(scatter: float, night: Night) -> float | None:
     first = scatter * math.sqrt(2 / night.pairs) * LOOKING
     second = scatter * math.sqrt(2 / night.confirming)
     passes = found_with_power(first, night.pairs - 2, (0.025,), power=PASSES ** (1 / night.metrics))
-    level = min(0.5, FAMILY / (night.comparisons * SUSPECT))
+    level = second_level(night.comparisons)
     each = math.sqrt(FINDS)
     finds = max(
         found_with_power(first, night.pairs - 2, (SUSPECT,), power=each),

@@ -96,15 +96,14 @@ def _twice(one: MetricComparison, second: CellResult | None) -> MetricComparison
     other = next((m for m in second.baseline.metrics if m.metric == one.metric), None)
     if other is None or other.p is None:
         return one
-    if one.p > SUSPECT:  # undecided, and looked at again because of another metric
-        cleared = one.verdict in OPEN and other.verdict not in OPEN
-        return replace(other, p=one.p) if cleared else one
-    joined = replace(one, p=combined(one.p, other.p), confirmed=other.p <= SUSPECT)
+    if one.verdict not in OPEN:
+        return one  # decided; the cell was measured again because of another metric
+    joined = combined(one.p, other.p)
     if other.verdict in OPEN:
-        return replace(joined, ratio=other.ratio, ci95=other.ci95)
-    # The second look excludes the loss that the first one suspected.
-    reason = f"suspected ({one.ratio:.3g}x), not found again"
-    return replace(other, p=joined.p, confirmed=False, reason=reason)
+        confirmed = other.p <= SUSPECT
+        return replace(one, p=joined, confirmed=confirmed, ratio=other.ratio, ci95=other.ci95)
+    reason = f"suspected ({one.ratio:.3g}x), not found again" if one.p <= SUSPECT else other.reason
+    return replace(other, p=joined, confirmed=False, reason=reason)
 
 
 def _decided(one: MetricComparison, *, is_loss: bool) -> MetricComparison:
@@ -144,8 +143,8 @@ def _finished(
     if metrics != report.metrics:
         report = fold(report.run_id, metrics, report.method)
     outcome, flag = _OUTCOME.get(report.verdict, ("passed", ""))
-    if report.reason == "the baseline has no such cell":
-        flag = "no_baseline"
+    if "no_baseline" in result.flags:
+        flag = ""  # said already, and more plainly
     flags = result.flags if not flag or flag in result.flags else (*result.flags, flag)
     result = replace(
         result,

@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from farm.core.comparison import BaselineVerdict, MetricComparison
 from farm.core.result import PerformanceReport
-from farm.core.rules.family import FAMILY, SUSPECT
+from farm.core.rules.family import SUSPECT, second_level
 from farm.core.rules.interval import LEAST_PAIRS, MAX_SPREAD, spread, t_tail
 from farm.judge.performance import by_launch
 from farm.judge.statistics import Ratio, found_with_power, paired_interval, ratio_interval
@@ -76,7 +76,7 @@ def with_power(one: MetricComparison, found: Ratio, comparisons: int) -> MetricC
     """
     if found.error is None or one.bound is None:
         return one
-    levels = (SUSPECT, min(0.5, FAMILY / (comparisons * SUSPECT)))
+    levels = (SUSPECT, second_level(comparisons))
     beyond = found_with_power(found.error, found.df, levels)
     return replace(one, smallest_loss=_loss(one.bound, beyond))
 

@@ -30,10 +30,16 @@ def test_three_nights(farm: Farm, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
     done = farm("nightly", TINY, *LOCAL)
-    assert done.returncode == 0, done.stdout + done.stderr
-    baseline = farm.report()["results"][0]["baseline"]
-    assert (baseline["verdict"], baseline["method"]) == ("PASS", "identity")
-    assert "byte for byte" in baseline["reason"]
+    result = farm.report()["results"][0]
+    baseline = result["baseline"]
+    # The same bytes test the machine: a busy one makes them undecided, never REGRESSED.
+    assert baseline["method"] == "identity"
+    if baseline["verdict"] == "PASS":
+        assert "byte for byte" in baseline["reason"]
+    else:
+        assert baseline["verdict"] in ("NOISY", "INCOMPARABLE", "INSUFFICIENT")
+    passed = (result["outcome"], done.returncode) == ("passed", 0)
+    assert passed == (baseline["verdict"] == "PASS"), done.stdout + done.stderr
 
     # Attention without the custom operators: the artifact of a night on which they were lost.
     plain = tmp_path / "plain"
@@ -61,6 +67,9 @@ def test_three_nights(farm: Farm, tmp_path: Path) -> None:
     done = farm("nightly", TINY, *LOCAL, "--set", model)
     result = farm.report()["results"][0]
     assert result["baseline"]["method"] == "sittings"
+    speeds = {m["metric"]: m["verdict"] for m in result["baseline"]["metrics"]}
+    assert speeds["tg128"] == "INSUFFICIENT"
+    assert result["speed_decision"] == "undecided"
     assert "unpaired" in result["flags"]
     assert "no longer in the content store" in result["conditions"]["unpaired"]
 

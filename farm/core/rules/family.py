@@ -5,9 +5,10 @@ all gated comparisons of a run are judged together by Holm's step-down method, w
 chance of any false REGRESSED in a clean night at `FAMILY` however the comparisons depend on each
 other (Holm, "A simple sequentially rejective multiple test procedure", 1979).
 
-A first look costs little and opens a second one: where its p-value is at most `SUSPECT` the cell is
-measured again later in the run. The first look then counts as passed at `SUSPECT`, and the second
-sitting, drawn independently of it, has only the rest to prove: the product is a valid p-value.
+A first look costs little and opens a second one for the few cells that it leaves open: a sitting of
+its own, later in the run, drawn independently. Where the first p-value was at most `SUSPECT` the
+second has only the rest to prove; where it was larger, the second stands almost alone. `WEIGHT`
+shares the error between the two ways, so that their union is a valid p-value.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from farm.core.result import CellResult
 
 #: Chance of any false REGRESSED in a clean night.
 FAMILY = 0.01
-#: p-value of a first look from which on a cell gets a confirming sitting.
+#: p-value of a first look from which on a loss is suspected.
 SUSPECT = 0.05
+#: Share of the error for what the first look suspected; the rest is for what it left open.
+WEIGHT = 0.8
 #: p-value that decides in one sitting whatever the night: 60 cells with four metrics each.
 SURE = FAMILY / 240
 #: Chance with which a loss shall be found whose size is told as the smallest that would be.
@@ -37,19 +40,34 @@ def holm(p: Sequence[float], level: float = FAMILY) -> list[bool]:
     return rejected
 
 
-def combined(first: float, confirming: float | None) -> float:
-    """Return the p-value of a first look and its confirming sitting, None where there was none."""
-    if confirming is None or first > SUSPECT:
+def combined(first: float, second: float | None) -> float:
+    """Return the p-value of a first look and a second sitting, None where there was none."""
+    if second is None:
         return first
-    return SUSPECT * confirming
+    way = SUSPECT / WEIGHT if first <= SUSPECT else 1 / (1 - WEIGHT)
+    return min(1.0, way * second)
 
 
-def suspicious(results: Iterable[CellResult]) -> tuple[str, ...]:
-    """Name the cells that need a confirming sitting: a loss was seen, side by side."""
-    return tuple(
-        result.cell_id
-        for result in results
-        if result.baseline is not None
-        and result.baseline.method == "paired"
-        and any(m.p is not None and m.p <= SUSPECT for m in result.baseline.metrics)
-    )
+def second_level(comparisons: int) -> float:
+    """p-value that a second sitting needs about what the first one suspected."""
+    return min(0.5, FAMILY / comparisons * WEIGHT / SUSPECT)
+
+
+def second_sittings(results: Iterable[CellResult]) -> tuple[str, ...]:
+    """Name the cells to be measured again side by side, the most suspicious first.
+
+    A cell is one of them where a metric is undecided that launches could decide. How many there is
+    time for is the run's to say.
+    """
+    found: list[tuple[float, str]] = []
+    for result in results:
+        if result.baseline is None or result.baseline.method != "paired":
+            continue
+        undecided = [
+            m.p
+            for m in result.baseline.metrics
+            if m.p is not None and m.verdict in ("REGRESSED", "NOISY", "INSUFFICIENT")
+        ]
+        if undecided:
+            found.append((min(undecided), result.cell_id))
+    return tuple(cell_id for _, cell_id in sorted(found))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from farm.core.result import CellResult
-from farm.core.rules.family import suspicious
+from farm.core.rules.family import second_sittings
 from farm.core.runtime import Arm
 from farm.judge.night import Against, compare_run
 from tests.unit.judge.builders import Case, check_launch, facts, launch
@@ -169,6 +169,8 @@ def test_memory_is_judged_by_its_launches() -> None:
 def test_without_a_baseline_nothing_is_proved() -> None:
     result = compared(night(1), None)
     assert (result.outcome, "no_baseline" in result.flags) == ("inconclusive", True)
+    assert "insufficient" not in result.flags
+    assert result.speed_decision == "undecided"
 
 
 def test_a_failed_cell_stays_failed_and_cells_that_never_ran_stay_as_they_are() -> None:
@@ -297,8 +299,8 @@ def test_what_is_suspected_is_no_regression_without_proof() -> None:
     result = compared(suspicious_pair(), night(3), 0.02)
     assert verdicts(result)["tg32"] in ("INSUFFICIENT", "NOISY")
     assert "suspected" in result.reason
-    assert suspicious([result]) == (result.cell_id,)
-    assert suspicious([compared(side_by_side(1.0), night(3), 0.04)]) == ()
+    assert second_sittings([result]) == (result.cell_id,)
+    assert second_sittings([compared(side_by_side(1.0), night(3), 0.04)]) == ()
 
 
 def test_a_confirming_sitting_proves_what_one_could_not() -> None:

@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from farm.core.comparison import BaselineReport, MetricComparison
 from farm.core.errors import UnknownName
 from farm.core.result import Report
 from farm.reports import junit, markdown, renderers, table
@@ -168,3 +169,36 @@ def test_axes_are_named_only_where_they_differ(full: Report) -> None:
     first, *rest = full.results
     mixed = replace(full, results=(replace(first, threads=4), *rest))
     assert {row.recipe for row in rows(mixed)} == {"xnnpack-8da4w t4", "xnnpack-8da4w auto"}
+
+
+def test_a_row_says_how_its_speed_stands_where_the_outcome_does_not(full: Report) -> None:
+    local = full.results[0]
+    assert "speed" not in rows(full)[0].trust
+    ungated = replace(local, speed_decision="not gated")
+    undecided = replace(local, speed_decision="undecided", outcome="inconclusive")
+    slower = replace(local, baseline=BaselineReport("old", "SLOWER", 0.97, (0.96, 0.98)))
+    found = rows(replace(full, results=(ungated, undecided, slower)))
+    assert [row.trust for row in found] == ["ok, speed not gated", "ok, speed undecided",
+                                            "ok, SLOWER"]  # fmt: skip
+    for name in ("table", "markdown", "html", "junit"):
+        text = renderers.render(replace(full, results=(ungated,)), name)
+        assert "not gated" in text, name
+
+
+def test_a_regression_has_a_body_in_junit(full: Report) -> None:
+    metric = MetricComparison("tg32", "REGRESSED", 0.9, (0.88, 0.92), "0.9x the baseline")
+    passing = MetricComparison("pp64", "PASS", 1.0, (0.98, 1.02))
+    baseline = BaselineReport("old", "REGRESSED", 0.9, (0.88, 0.92), (metric, passing))
+    slow = replace(full.results[0], outcome="failed", reason="REGRESSED", baseline=baseline)
+    root = ET.fromstring(junit.render(replace(full, results=(slow,))))
+    failure = root.find(".//failure")
+    assert failure is not None
+    assert failure.text == "regress 0.9 tg32 0.9x the baseline"
+
+
+def test_what_cells_say_of_their_devices_is_an_alarm_once() -> None:
+    cells = tuple(
+        replace(cell, alarms=("device s24: OS build is b2, was b1",))
+        for cell in report().results[:2]
+    )
+    assert report(cells).alarms.count("device s24: OS build is b2, was b1") == 1
