@@ -155,7 +155,7 @@ def test_rules_are_read_beside_the_file(tmp_path: Path) -> None:
     assert data.stop_ids == (7, 9, *BYTES.data.stop_ids)
     assert data.chat_template == "x"
     (tmp_path / "generation_config.json").write_text("{")
-    with pytest.raises(ExportError, match=r"generation_config\.json: not JSON"):
+    with pytest.raises(ExportError, match=r"generation_config\.json: not readable JSON"):
         read_tokenizer_file(path)
 
 
