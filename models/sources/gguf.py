@@ -268,7 +268,7 @@ def _opened(path: Path) -> Any:
     try:
         return gguf.GGUFReader(path)
     except (ValueError, IndexError, KeyError, OSError, UnicodeDecodeError) as error:
-        old = re.fullmatch(r"(\d+) is not a valid GGMLQuantizationType", str(error))
+        old = re.search(r"(\d+)\)? is not a valid GGMLQuantizationType", str(error))
         if old is not None:
             number = int(old[1])
             raise ExportError(
