@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from farm.core.errors import ExportError
 from models.checkpoint import Checkpoint
 from models.reference.logits import eager_logits
 from models.sources import open_source
+from models.sources.hf import HfCheckpoint
 from models.tokenizer import Tokenizer
 from tests.integration.models import checkpoints as made
 from tests.integration.models import families
@@ -193,3 +195,71 @@ def test_a_mutation_of_a_good_checkpoint_is_refused(name: str, tmp_path: Path) -
 
 def test_there_are_twenty_mutations() -> None:
     assert len(MUTATIONS) >= 20
+
+
+def meta_folder(tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
+    """Meta's format of a good checkpoint, its tensors changed."""
+    made.save(made.make("Qwen3", head_dim=32), tmp_path / "hf")
+    checkpoint = opened(tmp_path / "hf")
+    assert isinstance(checkpoint, HfCheckpoint)
+    folder = tmp_path / "meta"
+    folder.mkdir()
+    families.save_meta(checkpoint, folder)
+    path = folder / "consolidated.00.pth"
+    tensors = torch.load(path, weights_only=True)
+    change(tensors)
+    torch.save(tensors, path)
+    return folder
+
+
+def open_meta(folder: Path) -> Checkpoint:
+    source = ModelSource("ours", kind="meta", path=str(folder))
+    return open_source(source, folder, lambda _done, _total: None)
+
+
+def test_pth_with_the_names_of_executorchs_converters(tmp_path: Path) -> None:
+    def rename(found: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in found if "_norm.weight" in name and "attention." in name]:
+            found[name.replace("_norm.", "_norm_fn.")] = found.pop(name)
+        assert any("k_norm_fn" in name for name in found)
+
+    folder = meta_folder(tmp_path, rename)
+    found = our_logits(open_meta(folder), folder)
+    assert families.max_difference(found, their_logits(tmp_path / "hf")) <= TOLERANCE
+
+
+WQ = "layers.0.attention.wq.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda found: found.update({WQ: found[WQ].to(torch.int8), WQ + "_s": torch.ones(1)}),
+            "wq.weight is stored as CharStorage",
+        ),
+        (
+            lambda found: found.update({WQ: found[WQ].to(torch.float8_e4m3fn)}),
+            "wq.weight is stored as float8_e4m3fn",
+        ),
+        (
+            lambda found: found.update({WQ.replace("weight", "scales"): torch.ones(1)}),
+            "wq.scales would not be used: it belongs to weights that were quantised",
+        ),
+        (
+            lambda found: found.update({"layers.0.attention.wo.bias": torch.ones(64)}),
+            "wo.bias would not be used: it is a bias",
+        ),
+        (
+            lambda found: found.update({"layers.9.ffn_norm.weight": torch.ones(64)}),
+            "layers.9.ffn_norm.weight would not be used",
+        ),
+    ],
+)
+def test_pth_that_would_be_read_wrongly_is_refused(
+    change: Callable[[dict[str, torch.Tensor]], None], words: str, tmp_path: Path
+) -> None:
+    folder = meta_folder(tmp_path, change)
+    with pytest.raises(ExportError, match=re.escape(words)) as refused:
+        open_meta(folder)
+    assert "consolidated.00.pth" in refused.value.message
