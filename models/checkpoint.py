@@ -42,6 +42,8 @@ class TokenizerData:
     eos_token: str = ""
     #: Other tokens that have a name, as (`pad_token`, its text): templates may print those too.
     special: tuple[tuple[str, str], ...] = ()
+    #: Files that disagreed, and which one was taken.
+    notes: tuple[str, ...] = ()
 
 
 class Checkpoint(Protocol):

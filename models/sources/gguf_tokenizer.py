@@ -196,6 +196,16 @@ def _sentence_pieces(
     return sentence_piece_json(vocab, pieces, special, scheme="each" if prefix else "never")
 
 
+def metaspace(scheme: str) -> dict[str, Any]:
+    """Pre-tokenizer that shows spaces, and puts one before a text by the scheme."""
+    return {
+        "type": "Metaspace",
+        "replacement": "\u2581",
+        "prepend_scheme": scheme,
+        "split": False,
+    }
+
+
 def sentence_piece_json(
     vocab: dict[str, int],
     pieces: Sequence[tuple[str, float]],
@@ -235,12 +245,7 @@ def sentence_piece_json(
     base["pre_tokenizer"] = None
     if scheme in ("first", "always"):
         base["normalizer"] = None
-        base["pre_tokenizer"] = {
-            "type": "Metaspace",
-            "replacement": "\u2581",
-            "prepend_scheme": scheme,
-            "split": False,
-        }
+        base["pre_tokenizer"] = metaspace(scheme)
     base["decoder"] = {
         "type": "Sequence",
         "decoders": [

@@ -87,7 +87,7 @@ class HfCheckpoint:
         path = tokenizer or find_tokenizer(folder)
         self.tokenizer: TokenizerData = read_tokenizer_file(path, read.eos_ids)
         check_vocabulary(self.tokenizer, self.config, path)
-        self.notes = read.notes + notes + more
+        self.notes = read.notes + notes + more + self.tokenizer.notes
         # config.json decides stop ids where generation_config.json has none.
         self._used = [*weights, folder / "config.json", path, *rule_files(path)]
         self._cache = cache

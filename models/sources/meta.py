@@ -43,7 +43,7 @@ class MetaCheckpoint:
             raise ExportError(f"{folder}: no consolidated.00.pth; not a folder in Meta's format")
         refuse_adapter(folder)
         self.tokenizer: TokenizerData = read_tokenizer_file(tokenizer)
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = self.tokenizer.notes
         shapes = [_plain_shapes(path) for path in self._shards]
         vocab = last_token(self.tokenizer.json)[1] + 1
         self.config = read_params(folder / "params.json", shapes[0], len(shapes), vocab)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,12 @@ from tokenizers import AddedToken
 from farm.core.errors import ExportError
 from models.checkpoint import TokenizerData
 from models.sources.files import refuse_lfs_pointer
-from models.sources.gguf_tokenizer import LLAMA3
+from models.sources.gguf_tokenizer import metaspace
 from models.sources.hf_config import eos_ids as eos_numbers
 from models.sources.hf_config import read_json
 from models.sources.sentencepiece_file import Pieces, read_pieces
-from models.tokenizer import Tokenizer, bpe_json, byte_alphabet
+from models.sources.tiktoken_file import is_tiktoken, read_tiktoken
+from models.tokenizer import Tokenizer
 
 #: Files of a folder that decide how text becomes ids, in order of preference.
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model")
@@ -40,6 +39,8 @@ _NAMED = (
     "cls_token",
     "mask_token",
 )
+#: Names of the class that builds Llama 2's tokenizer.
+_LLAMA_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast")
 #: How an added token is found in a text.
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -83,12 +84,49 @@ def read_tokenizer_file(path: Path, eos_ids: tuple[int, ...] | None = None) -> T
     rules = _read_rules(path)
     if data.lstrip()[:1] == b"{":
         try:
-            return _with_rules(path, data.decode("utf-8"), rules, eos_ids, None)
+            content, notes = _as_llamas(data.decode("utf-8"), rules, path)
+            return replace(_with_rules(path, content, rules, eos_ids, None), notes=notes)
         except UnicodeDecodeError as error:
             raise ExportError(f"{path}: not UTF-8: {error}") from error
-    if _is_tiktoken(data):
-        return _from_tiktoken(data, path, rules)
+    if is_tiktoken(data):
+        if rules.known:
+            raise ExportError(
+                f"{path}: a tiktoken file beside tokenizer_config.json: which special tokens it has"
+                " isn't known; save tokenizer.json with transformers (AutoTokenizer)"
+            )
+        return read_tiktoken(data, path)
     return _from_sentencepiece(path, data, rules, eos_ids)
+
+
+def _as_llamas(content: str, rules: _Rules, path: Path) -> tuple[str, tuple[str, ...]]:
+    """Put spaces where transformers' LlamaTokenizer does, and say so where that is a difference.
+
+    That class takes vocabulary and merges from tokenizer.json, and builds the rest itself; older
+    files have a space before every stretch between special tokens.
+    """
+    if rules.config.get("tokenizer_class") not in _LLAMA_CLASSES or '"Prepend"' not in content:
+        return content, ()
+    try:
+        data = json.loads(content)
+        steps = (data["normalizer"] or {}).get("normalizers", [])
+        if not (data["model"].get("byte_fallback") and steps[0].get("type") == "Prepend"):
+            return content, ()
+        if steps[1:] != [{"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]:
+            raise ExportError(f"{path}: normalizer has further steps; transformers drops them")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ExportError(f"{path}: not a tokenizer.json ({error!r})") from error
+    if rules.config.get("add_prefix_space") is False:
+        raise ExportError(
+            f"{path}: normalizer puts a space before a text, and tokenizer_config.json has"
+            " add_prefix_space false; make them agree"
+        )
+    scheme = "always" if rules.config.get("legacy") else "first"
+    data["normalizer"], data["pre_tokenizer"] = None, metaspace(scheme)
+    note = (
+        f"{path}: puts a space before every stretch between special tokens, transformers 5 only"
+        " before the first (tokenizer_config.json: legacy); done as transformers does"
+    )
+    return json.dumps(data, ensure_ascii=False), (note,) if scheme == "first" else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,89 +308,6 @@ def _token_text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _is_tiktoken(data: bytes) -> bool:
-    first = data.split(b"\n", 1)[0].split(b" ")
-    return len(first) == 2 and first[1].strip().isdigit()
-
-
-#: Special tokens of Llama 3 in id order after the ranks; the gaps are reserved names.
-_LLAMA3_SPECIAL = {
-    0: "<|begin_of_text|>",
-    1: "<|end_of_text|>",
-    4: "<|finetune_right_pad_id|>",
-    5: "<|step_id|>",
-    6: "<|start_header_id|>",
-    7: "<|end_header_id|>",
-    8: "<|eom_id|>",
-    9: "<|eot_id|>",
-    10: "<|python_tag|>",
-}
-_LLAMA3_CHAT = (
-    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}"
-    "<|end_header_id|>\n\n{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
-
-
-def _from_tiktoken(data: bytes, path: Path, rules: _Rules) -> TokenizerData:
-    if rules.known:
-        raise ExportError(
-            f"{path}: a tiktoken file beside tokenizer_config.json: which special tokens it has"
-            " isn't known; save tokenizer.json with transformers (AutoTokenizer)"
-        )
-    ranks: dict[bytes, int] = {}
-    for line in data.splitlines():
-        if line.strip():
-            token, rank = line.split()
-            ranks[base64.b64decode(token)] = int(rank)
-    special, reserved = {}, 0
-    for index in range(256):
-        name = _LLAMA3_SPECIAL.get(index)
-        if name is None:
-            name = f"<|reserved_special_token_{reserved}|>"
-            reserved += 1
-        special[name] = len(ranks) + index
-    alphabet = byte_alphabet()
-
-    def shown(token: bytes) -> str:
-        return "".join(alphabet[byte] for byte in token)
-
-    content = bpe_json(
-        {shown(token): rank for token, rank in ranks.items()},
-        [(shown(left), shown(right)) for left, right in _merges(ranks)],
-        special=special,
-        pre_tokenizer=LLAMA3,
-        ignore_merges=True,
-    )
-    first = len(ranks)
-    return TokenizerData(
-        json=content,
-        bos_id=first,
-        add_bos=True,
-        stop_ids=(first + 1, first + 8, first + 9),
-        chat_template=_LLAMA3_CHAT,
-        bos_token="<|begin_of_text|>",
-        eos_token="<|end_of_text|>",
-    )
-
-
-def _merges(ranks: dict[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
-    """The pair that made each token: what its bytes join to when it isn't allowed itself."""
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        if len(token) == 1:
-            continue
-        parts = [token[index : index + 1] for index in range(len(token))]
-        while len(parts) > 2:
-            pairs = [ranks.get(a + b, rank) for a, b in itertools.pairwise(parts)]
-            best = min(pairs)
-            if best >= rank:
-                break
-            index = pairs.index(best)
-            parts[index : index + 2] = [parts[index] + parts[index + 1]]
-        if len(parts) == 2:
-            yield parts[0], parts[1]
-
-
 def _from_sentencepiece(
     path: Path, data: bytes, rules: _Rules, eos_ids: tuple[int, ...] | None
 ) -> TokenizerData:
@@ -360,7 +315,7 @@ def _from_sentencepiece(
     scheme = "each"
     if rules.known:
         kind = rules.config.get("tokenizer_class")
-        if kind not in (None, "LlamaTokenizer", "LlamaTokenizerFast"):
+        if kind not in (None, *_LLAMA_CLASSES):
             raise ExportError(
                 f"{path.parent / 'tokenizer_config.json'}: tokenizer_class {kind!r} isn't read from"
                 " tokenizer.model; save tokenizer.json with transformers (AutoTokenizer)"

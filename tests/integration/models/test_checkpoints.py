@@ -155,6 +155,10 @@ def _fp8(found: dict[str, torch.Tensor]) -> None:
     found[Q] = (found[Q] / scale).to(torch.float8_e4m3fn)
 
 
+def _adapter(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+
+
 #: A change of the maths that transformers, or the program that wrote the file, would follow.
 MUTATIONS: dict[str, Callable[[Path], None]] = {
     "activation": _key(hidden_act="gelu"),
@@ -180,7 +184,7 @@ MUTATIONS: dict[str, Callable[[Path], None]] = {
         lambda found: found.update({Q.replace("proj", "norm"): torch.full((16,), 2.0)})
     ),
     "bias": _tensor(lambda found: found.update({Q.replace("weight", "bias"): torch.ones(64)})),
-    "adapter": lambda folder: (folder / "adapter_config.json").write_text('{"r": 8}') and None,
+    "adapter": _adapter,
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from farm.core.errors import ExportError
+from models.sources.sentencepiece_file import read_pieces
 from models.sources.tokenizer_files import read_tokenizer_file
 from models.texts import read_text
 from models.tokenizer import Tokenizer
@@ -34,9 +35,18 @@ IDS = {"<|im_start|>": 600, "<|im_end|>": 601}
 def fine_tune(folder: Path, **change: Any) -> Path:
     """A Llama 2 with ChatML: tokenizer.model, added tokens and a template, no tokenizer.json."""
     path, _ = train_pieces(folder)
-    flags = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
+    flags: dict[str, Any] = {
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "single_word": False,
+    }
     tokens = {str(i): {"content": t, "special": True} | flags for t, i in IDS.items()}
-    rules = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "<|im_end|>"}
+    rules: dict[str, Any] = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "<|im_end|>",
+    }
     rules |= {"unk_token": "<unk>", "add_bos_token": True, "chat_template": CHAT}
     rules |= {"added_tokens_decoder": tokens} | change
     (folder / "tokenizer_config.json").write_text(json.dumps(rules))
@@ -94,3 +104,30 @@ def test_bos_of_a_tokenizer_json(asked: dict[str, bool], begins: bool, tmp_path:
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
         for text in ("ab", "Once upon a time"):
             assert ours.encode(text) == theirs(text)["input_ids"]
+
+
+@pytest.mark.parametrize("legacy", [None, False, True])
+@pytest.mark.parametrize(
+    "kind", ["LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast"]
+)
+def test_llamas_tokenizer_json(kind: str, legacy: bool | None, tmp_path: Path) -> None:
+    """transformers builds its own spaces for the class of that name, whatever the file has."""
+    path, _ = train_pieces(tmp_path)
+    content = read_pieces(path.read_bytes(), path, scheme="each").json
+    path.unlink()
+    (tmp_path / "tokenizer.json").write_text(content)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    rules: dict[str, Any] = {
+        "tokenizer_class": kind,
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "legacy": legacy,
+    }
+    rules = {key: value for key, value in rules.items() if value is not None}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(rules))
+    data = read_tokenizer_file(tmp_path / "tokenizer.json")
+    with library_noise() as transformers:
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        for text in (*TEXTS, "  two", "a</s>b", "a</s> b</s>\nc"):
+            assert Tokenizer(data).encode(text) == theirs(text)["input_ids"]
+    assert bool(data.notes) == (kind != "PreTrainedTokenizerFast" and not legacy)
