@@ -40,6 +40,10 @@ class TokenizerData:
     #: Text of BOS and EOS, which chat templates may print.
     bos_token: str = ""
     eos_token: str = ""
+    #: Other tokens that have a name, as (`pad_token`, its text): templates may print those too.
+    special: tuple[tuple[str, str], ...] = ()
+    #: Files that disagreed, and which one was taken.
+    notes: tuple[str, ...] = ()
 
 
 class Checkpoint(Protocol):
@@ -47,6 +51,8 @@ class Checkpoint(Protocol):
 
     config: ModelConfig
     tokenizer: TokenizerData
+    #: Places of the checkpoint that disagreed, and which one was taken: for the report.
+    notes: tuple[str, ...]
 
     @property
     def files(self) -> tuple[SourceFile, ...]:
@@ -60,7 +66,7 @@ class Checkpoint(Protocol):
         """Read one tensor in the dtype it is stored in (quantised ones as float32).
 
         Raises:
-            ExportError: There is none of that name, or it is damaged.
+            ExportError: There is none of that name, it is damaged, or a number isn't finite.
         """
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import jinja2.sandbox
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
 from farm.core.errors import ExportError
+from models.chat import render_chat
 from models.checkpoint import TokenizerData
 
 
@@ -27,6 +28,9 @@ class Tokenizer:
             self._inner = RustTokenizer.from_str(data.json)
         except Exception as error:  # the library raises bare Exception for a bad file
             raise ExportError(f"this tokenizer can't be read: {error}") from error
+        # What a training script left in the file: nobody pads or cuts a text without being asked.
+        self._inner.no_padding()
+        self._inner.no_truncation()
 
     @property
     def vocab_size(self) -> int:
@@ -38,9 +42,34 @@ class Tokenizer:
         found = self._inner.token_to_id(text) if text else None
         return None if found is None else int(found)
 
-    def adds_first(self, token_id: int) -> bool:
-        """Whether the file itself puts this token before every text."""
-        return bool(self._inner.encode("a", add_special_tokens=True).ids[:1] == [token_id])
+    @property
+    def last(self) -> tuple[str, int]:
+        """Text and id of the token with the highest id."""
+        vocab: dict[str, int] = self._inner.get_vocab(with_added_tokens=True)
+        return max(vocab.items(), key=lambda item: item[1], default=("", -1))
+
+    def token_text(self, token_id: int) -> str:
+        """Text of a token by its id."""
+        return str(self._inner.id_to_token(token_id) or "")
+
+    def added(self) -> dict[str, int]:
+        """Tokens that are found in a text before anything else, by their text."""
+        decoder = self._inner.get_added_tokens_decoder()
+        return {str(token.content): int(index) for index, token in decoder.items()}
+
+    def with_added(self, tokens: Sequence[AddedToken]) -> str:
+        """Return the `tokenizer.json` with some tokens more; new ones get the next ids."""
+        self._inner.add_tokens(list(tokens))
+        return str(self._inner.to_str())
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """Ids that the file itself puts before and after every text."""
+        plain = list(self._inner.encode("a", add_special_tokens=False).ids)
+        whole = list(self._inner.encode("a", add_special_tokens=True).ids)
+        for start in range(len(whole) - len(plain) + 1):
+            if whole[start : start + len(plain)] == plain:
+                return whole[:start], whole[start + len(plain) :]
+        raise ExportError("this tokenizer's post_processor changes more than both ends of a text")
 
     def encode(self, text: str, *, bos: bool | None = None) -> list[int]:
         """Return token ids of a text.
@@ -69,9 +98,8 @@ class Tokenizer:
         """
         if self.data.chat_template is None:
             return self.encode(user)
-        text = render_chat(self.data, [{"role": "user", "content": user}])
-        starts = bool(self.data.bos_token) and text.startswith(self.data.bos_token)
-        return self.encode(text, bos=False if starts else None)
+        # The template says all that a prompt has: no BOS beyond the one that it prints.
+        return self.encode(render_chat(self.data, [{"role": "user", "content": user}]), bos=False)
 
     def chat_text(self, user: str) -> str:
         """Return a user's message in the model's chat format, for runners that tokenise.
@@ -100,31 +128,11 @@ def bare_tokenizer(path: Path) -> Tokenizer:
     return Tokenizer(TokenizerData(content, None, add_bos=False, stop_ids=(), chat_template=None))
 
 
-def render_chat(data: TokenizerData, messages: list[dict[str, str]]) -> str:
-    """Fill the chat template, with room for the reply.
-
-    Raises:
-        ExportError: The template is broken or refuses the messages.
-    """
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda _format: "26 Jul 2024"
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, indent=indent)
-    try:
-        return environment.from_string(data.chat_template or "").render(
-            messages=messages,
-            add_generation_prompt=True,
-            bos_token=data.bos_token,
-            eos_token=data.eos_token,
-        )
-    except jinja2.TemplateError as error:
-        raise ExportError(f"the model's chat template can't be used: {error}") from error
+@lru_cache(maxsize=4)
+def last_token(content: str) -> tuple[str, int]:
+    """Text and id of the token with the highest id in a `tokenizer.json`."""
+    data = TokenizerData(content, None, add_bos=False, stop_ids=(), chat_template=None)
+    return Tokenizer(data).last
 
 
 def byte_alphabet() -> list[str]:

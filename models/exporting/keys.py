@@ -17,7 +17,7 @@ from models.checkpoint import SourceFile
 from models.config import ModelConfig
 
 #: Folders and modules of this package whose code decides what eager logits are.
-_EAGER_SOURCES = ("eager", "sources", "tokenizer.py")
+_EAGER_SOURCES = ("eager", "sources", "tokenizer.py", "chat.py")
 #: And what an artifact holds.
 _LOWERING_SOURCES = (*_EAGER_SOURCES, "lowering", "texts.py")
 

@@ -63,7 +63,9 @@ def source_parameters(source: ModelSource) -> int | None:
     if source.kind == "gguf" and path.is_file():
         return path.stat().st_size * 2  # 4-bit weights at the least
     pattern = {"hf": "*.safetensors", "meta": "*.pth"}.get(source.kind)
-    sizes = [file.stat().st_size for file in path.glob(pattern)] if pattern else []
+    # A link to nothing is the reader's to name.
+    files = [file for file in path.glob(pattern) if file.is_file()] if pattern else []
+    sizes = [file.stat().st_size for file in files]
     return sum(sizes) // 2 or None
 
 

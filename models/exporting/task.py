@@ -59,7 +59,7 @@ def run_export(order: ExportOrder, report: Report) -> ExportAnswer:
         peak_rss_bytes=peak,
         delegation=outcome.delegation,
         unquantised=outcome.unquantised,
-        warnings=warnings + outcome.warnings,
+        warnings=checkpoint.notes + warnings + outcome.warnings,
         replay=_replay(order.key, outcome.recording, staging),
         no_replay=outcome.no_replay,
     )

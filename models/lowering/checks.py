@@ -23,8 +23,8 @@ def check_recipe(config: ModelConfig, recipe: Recipe) -> None:
                 f"embedding_group {recipe.embedding_group} doesn't divide the model's width"
                 f" {config.dim}",
             )
-    elif recipe.external_weights:
-        raise _refused(recipe, "external_weights needs `engine: farm`")
+    else:
+        _check_stock(config, recipe)
     if recipe.max_context > config.max_context:
         raise _refused(
             recipe,
@@ -54,6 +54,32 @@ def _check_engine(recipe: Recipe) -> None:
         )
     if recipe.quantised_kv_cache and not recipe.custom_sdpa:
         raise _refused(recipe, "a quantised KV cache needs custom_sdpa")
+
+
+def _check_stock(config: ModelConfig, recipe: Recipe) -> None:
+    """Refuse what stock's Llama can't be told: it would leave it out and export another model."""
+    if recipe.external_weights:
+        raise _refused(recipe, "external_weights needs `engine: farm`")
+    use = "; use `engine: farm`"
+    if config.rope_factors:
+        raise _refused(
+            recipe,
+            "engine stock has no key for this model's RoPE factors (linear scaling, or the"
+            f" rope_freqs of a Llama 3 GGUF){use}",
+        )
+    scaling = config.rope_scaling
+    if scaling is None:
+        return
+    if config.rope_pairing == "half":
+        raise _refused(
+            recipe, f"engine stock has no scaled RoPE for checkpoints of the hub's format{use}"
+        )
+    if (scaling.low_freq_factor, scaling.original_context) != (1.0, 8192):
+        raise _refused(
+            recipe,
+            f"engine stock scales RoPE from 8192 tokens and low_freq_factor 1, this model from"
+            f" {scaling.original_context} and {scaling.low_freq_factor:g}{use}",
+        )
 
 
 def _refused(recipe: Recipe, text: str) -> ExportError:

@@ -104,9 +104,9 @@ def stock_params(config: ModelConfig) -> dict[str, Any]:
         "qk_norm_before_rope": config.qk_norm,
     }
     if config.rope_scaling is not None:
-        if config.rope_pairing == "half":
-            raise ExportError("engine stock has no scaled RoPE for checkpoints of the hub's format")
-        params |= {"use_scaled_rope": True, "rope_scale_factor": config.rope_scaling.factor}
+        scaling = config.rope_scaling
+        params |= {"use_scaled_rope": True, "rope_scale_factor": scaling.factor}
+        params["high_freq_factor"] = scaling.high_freq_factor
     return params
 
 

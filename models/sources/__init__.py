@@ -37,7 +37,8 @@ def open_source(source: ModelSource, cache: Path, on_bytes: OnBytes) -> Checkpoi
     if source.path is None:
         raise ConfigError(f"model {source.name}: kind {source.kind} needs a path")
     if source.kind == "gguf":
-        return _open_gguf(Path(source.path), cache)
+        given = Path(source.tokenizer).expanduser() if source.tokenizer else None
+        return _open_gguf(Path(source.path).expanduser(), cache, given)
     if source.kind == "hf":
         from models.sources.hf import open_hf
 
@@ -69,7 +70,7 @@ def open_here(source: ModelSource, cache: Path) -> Checkpoint | None:
             return None if path is None else _open_gguf(path, cache)
         if entry.seeded is None:
             return None
-    elif source.kind == "hf" and not Path(source.path or "").expanduser().is_dir():
+    elif source.kind == "hf" and is_hub_name(source):
         return None
     return open_source(source, cache, lambda _done, _total: None)
 
@@ -93,9 +94,18 @@ def _open_entry(
     return open_hf(named, cache)
 
 
-def _open_gguf(path: Path, cache: Path) -> GgufCheckpoint:
+def is_hub_name(source: ModelSource) -> bool:
+    """Whether a hub-format source names a repository and not a file or folder of this machine."""
+    name = source.path or ""
+    local = name.startswith((".", "/", "~")) or Path(name).exists() or Path(name).is_symlink()
+    return not local and name.count("/") == 1
+
+
+def _open_gguf(path: Path, cache: Path, tokenizer: Path | None = None) -> GgufCheckpoint:
     from models.sources.gguf import GgufCheckpoint
 
+    if path.is_dir():
+        raise ExportError(f"{path}: a folder; give the GGUF file inside it")
     if not path.is_file():
         raise ExportError(f"no GGUF at {path}")
-    return GgufCheckpoint(path, cache)
+    return GgufCheckpoint(path, cache, tokenizer)

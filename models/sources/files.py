@@ -6,9 +6,13 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from farm.core.errors import ExportError
 from models.checkpoint import SourceFile
+
+if TYPE_CHECKING:
+    import torch
 
 _BLOCK = 8 * 1024 * 1024
 
@@ -51,6 +55,39 @@ def source_file(path: Path, cache: Path) -> SourceFile:
     sha256 = sha256_of(path)
     write_atomic(memory, json.dumps({"stamp": stamp, "sha256": sha256}).encode())
     return SourceFile(path.name, sha256, status.st_size)
+
+
+def refuse_lfs_pointer(start: str | bytes, path: Path) -> None:
+    """Refuse a file that begins as the pointers do that Git LFS puts in a large file's place.
+
+    Raises:
+        ExportError: It is such a pointer; says how to get the file.
+    """
+    text = start[:64].encode() if isinstance(start, str) else start[:64]
+    if text.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise ExportError(f"{path}: a pointer of Git LFS, not the file itself; run `git lfs pull`")
+
+
+def check_finite(tensor: torch.Tensor, name: str, path: Path) -> torch.Tensor:
+    """Return a tensor as it is when all its numbers are finite.
+
+    Raises:
+        ExportError: One isn't; names file, tensor and index.
+    """
+    import torch
+
+    if tensor.numel():
+        # One pass without a copy; both ends are NaN where any number is.
+        least, most = torch.aminmax(tensor)
+        if not (torch.isfinite(least) and torch.isfinite(most)):
+            bad = ~torch.isfinite(tensor)
+            where = bad.nonzero()[0].tolist()
+            value = float(tensor[tuple(where)])
+            raise ExportError(
+                f"{path}: tensor {name} has {int(bad.sum())} numbers that aren't finite, the first"
+                f" ({value}) at {where}; the weights are damaged or their training diverged"
+            )
+    return tensor
 
 
 def write_atomic(path: Path, data: bytes) -> None:

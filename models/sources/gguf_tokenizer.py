@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +39,27 @@ _DIGITS = {
     "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL],
 }
 
-#: Pre-tokenizer by the name that a GGUF gives it.
+#: Pre-tokenizer by the name that a GGUF gives it. Neither a missing one nor `default` is here:
+#: llama.cpp cuts by a pattern of its own then, which is no model's.
 PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
-    "default": BYTE_LEVEL,
     "gpt-2": BYTE_LEVEL,
     "smollm": _DIGITS,
     "llama-bpe": LLAMA3,
     "llama3": LLAMA3,
+    "llama-v3": LLAMA3,
     "qwen2": split_pattern(_QWEN2_PATTERN),
+    "deepseek-r1-qwen": split_pattern(_QWEN2_PATTERN),
 }
+#: Pre-tokenizers with which llama.cpp takes a whole word's token before it merges, and begins a
+#: text with BOS unless the file says otherwise.
+_LLAMA3_NAMES = ("llama-bpe", "llama3", "llama-v3")
+
+_REMEDY = "give the model's tokenizer.json with `tokenizer: FILE`"
+
+Field = Callable[..., Any]
 
 
-def read_tokenizer(field: Callable[..., Any], path: Path) -> TokenizerData:
+def read_tokenizer(field: Field, path: Path) -> TokenizerData:
     """Rebuild the tokenizer of a GGUF.
 
     Args:
@@ -61,45 +71,88 @@ def read_tokenizer(field: Callable[..., Any], path: Path) -> TokenizerData:
     """
     model = field("tokenizer.ggml.model")
     if model is None:
-        raise ExportError(f"{path}: no tokenizer inside; give one with `tokenizer: FILE`")
+        raise ExportError(f"{path}: no tokenizer inside; {_REMEDY}")
     tokens, kinds = field("tokenizer.ggml.tokens"), field("tokenizer.ggml.token_type")
     if not tokens:
-        raise ExportError(f"{path}: the tokenizer inside has no tokens")
+        raise ExportError(f"{path}: the tokenizer inside has no tokens; {_REMEDY}")
     kinds = kinds or [1] * len(tokens)
+    if len(kinds) != len(tokens):
+        raise _uneven("token_type", kinds, tokens, path)
     if model == "gpt2":
         content = _byte_level(field, path, tokens, kinds)
     elif model == "llama":
-        content = _sentence_pieces(tokens, kinds, field("tokenizer.ggml.scores") or [], field)
+        scores = field("tokenizer.ggml.scores") or []
+        if len(scores) != len(tokens):
+            raise _uneven("scores", scores, tokens, path)
+        content = _sentence_pieces(tokens, kinds, scores, field)
     else:
-        raise ExportError(f"{path}: tokenizer model {model!r} isn't supported; gpt2 and llama are")
-    return _with_rules(field, tokens, content, model)
+        raise ExportError(
+            f"{path}: tokenizer.ggml.model {model!r} isn't supported; gpt2 and llama are. Or"
+            f" {_REMEDY}"
+        )
+    return replace(token_rules(field, path), json=content)
 
 
-def _with_rules(
-    field: Callable[..., Any], tokens: Sequence[str], content: str, model: str
-) -> TokenizerData:
-    bos, eos = field("tokenizer.ggml.bos_token_id"), field("tokenizer.ggml.eos_token_id")
-    stops = [eos, field("tokenizer.ggml.eot_token_id"), field("tokenizer.ggml.eom_token_id")]
-    stops += [tokens.index(name) for name in ("<|eot_id|>", "<|im_end|>") if name in tokens]
+def _uneven(name: str, found: Sequence[Any], tokens: Sequence[str], path: Path) -> ExportError:
+    return ExportError(
+        f"{path}: tokenizer.ggml.{name} has {len(found)} entries for {len(tokens)} tokens; the"
+        f" file is damaged, or {_REMEDY}"
+    )
+
+
+def token_rules(field: Field, path: Path) -> TokenizerData:
+    """Return BOS, stop ids and chat template of a GGUF, with no tokenizer.json.
+
+    Raises:
+        ExportError: An id is beyond the tokens, or a rule isn't supported.
+    """
+    tokens = field("tokenizer.ggml.tokens") or []
+    model, pre = field("tokenizer.ggml.model"), field("tokenizer.ggml.pre")
+    # What llama.cpp takes for a SentencePiece tokenizer that doesn't say.
+    first = {"bos": 1, "eos": 2} if model == "llama" else {}
+    ids: dict[str, int] = {}
+    for name in ("bos", "eos", "eot", "eom", "padding", "unknown"):
+        value = field(f"tokenizer.ggml.{name}_token_id", first.get(name))
+        if value is None:
+            continue
+        if tokens and not 0 <= int(value) < len(tokens):
+            raise ExportError(
+                f"{path}: tokenizer.ggml.{name}_token_id is {value}, there are {len(tokens)}"
+                " tokens; the file is damaged"
+            )
+        ids[name] = int(value)
+    if field("tokenizer.ggml.add_eos_token", False):
+        raise ExportError(f"{path}: tokenizer.ggml.add_eos_token true isn't supported")
+    add_bos = field("tokenizer.ggml.add_bos_token", model == "llama" or pre in _LLAMA3_NAMES)
+    if add_bos and tokens and "bos" not in ids:
+        raise ExportError(
+            f"{path}: a text begins with BOS here, and tokenizer.ggml.bos_token_id is missing"
+        )
+    stops = {ids[name] for name in ("eos", "eot", "eom") if name in ids}
+    stops |= {tokens.index(name) for name in ("<|eot_id|>", "<|im_end|>") if name in tokens}
+    text = {name: tokens[index] for name, index in ids.items() if tokens}
+    other = {"pad_token": text.get("padding"), "unk_token": text.get("unknown")}
     return TokenizerData(
-        json=content,
-        bos_id=None if bos is None else int(bos),
-        add_bos=bool(field("tokenizer.ggml.add_bos_token", model == "llama")),
-        stop_ids=tuple(sorted({int(stop) for stop in stops if stop is not None})),
+        json="",
+        bos_id=ids.get("bos"),
+        add_bos=bool(add_bos),
+        stop_ids=tuple(sorted(stops)),
         chat_template=field("tokenizer.chat_template"),
-        bos_token="" if bos is None else tokens[int(bos)],
-        eos_token="" if eos is None else tokens[int(eos)],
+        bos_token=text.get("bos", ""),
+        eos_token=text.get("eos", ""),
+        special=tuple((name, value) for name, value in other.items() if value),
     )
 
 
 def _byte_level(
     field: Callable[..., Any], path: Path, tokens: Sequence[str], kinds: Sequence[int]
 ) -> str:
-    name = field("tokenizer.ggml.pre", "default")
+    name = field("tokenizer.ggml.pre")
     if name not in PRE_TOKENIZERS:
+        shown = "is missing" if name is None else f"{name!r} isn't supported"
         raise ExportError(
-            f"{path}: pre-tokenizer {name!r} isn't supported; {', '.join(PRE_TOKENIZERS)} are."
-            " Give the model's tokenizer.json with `tokenizer: FILE`"
+            f"{path}: tokenizer.ggml.pre: the pre-tokenizer {shown};"
+            f" {', '.join(PRE_TOKENIZERS)} are known. Else {_REMEDY}"
         )
     special = {
         token: index
@@ -113,7 +166,7 @@ def _byte_level(
         merges,
         special=special,
         pre_tokenizer=PRE_TOKENIZERS[name],
-        ignore_merges=name in ("llama-bpe", "llama3"),
+        ignore_merges=name in _LLAMA3_NAMES,
     )
 
 
@@ -140,7 +193,17 @@ def _sentence_pieces(
         if kind not in (_CONTROL, _UNKNOWN, _BYTE)
     ]
     prefix = bool(field("tokenizer.ggml.add_space_prefix", True))
-    return sentence_piece_json(vocab, pieces, special, space_prefix=prefix)
+    return sentence_piece_json(vocab, pieces, special, scheme="each" if prefix else "never")
+
+
+def metaspace(scheme: str) -> dict[str, Any]:
+    """Pre-tokenizer that shows spaces, and puts one before a text by the scheme."""
+    return {
+        "type": "Metaspace",
+        "replacement": "\u2581",
+        "prepend_scheme": scheme,
+        "split": False,
+    }
 
 
 def sentence_piece_json(
@@ -148,9 +211,13 @@ def sentence_piece_json(
     pieces: Sequence[tuple[str, float]],
     special: dict[str, int],
     *,
-    space_prefix: bool,
+    scheme: str,
 ) -> str:
     """Write a SentencePiece BPE as `tokenizer.json`.
+
+    `scheme` says where a space is put before a text: `each` before every stretch between special
+    tokens (SentencePiece itself and llama.cpp), `first` and `always` as transformers' Metaspace
+    has them (not where a stretch starts with a space already), `never` nowhere.
 
     SentencePiece joins the pair whose result has the best score; as merges that is every split
     of a piece into two pieces, ordered by the score of the whole.
@@ -172,10 +239,13 @@ def sentence_piece_json(
         )
     )
     mark = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
-    prepend = [{"type": "Prepend", "prepend": "\u2581"}] if space_prefix else []
-    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if space_prefix else []
+    prepend = [{"type": "Prepend", "prepend": "\u2581"}] if scheme == "each" else []
+    strip = [] if scheme == "never" else [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]
     base["normalizer"] = {"type": "Sequence", "normalizers": [*prepend, mark]}
     base["pre_tokenizer"] = None
+    if scheme in ("first", "always"):
+        base["normalizer"] = None
+        base["pre_tokenizer"] = metaspace(scheme)
     base["decoder"] = {
         "type": "Sequence",
         "decoders": [

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import struct
+import re
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from farm.core.artifact import ModelSource
 from farm.core.errors import ExportError
 from models.checkpoint import SourceFile, TokenizerData
-from models.config import ModelConfig, RopeScaling, check_config
-from models.sources.files import source_file
-from models.sources.shapes import check_tensors
+from models.config import ModelConfig
+from models.sources import is_hub_name
+from models.sources.files import check_finite, source_file
+from models.sources.hf_config import read_config, refuse_adapter
+from models.sources.safetensors_files import DTYPES, Stored, read_header, same_bytes, weight_files
+from models.sources.shapes import (
+    check_tensors,
+    check_vocabulary,
+    refuse_unknown,
+    wanted_tensors,
+)
 from models.sources.tokenizer_files import (
     RULE_NAMES,
     TOKENIZER_NAMES,
     find_tokenizer,
     read_tokenizer_file,
+    rule_files,
 )
 
 if TYPE_CHECKING:
@@ -37,17 +46,19 @@ _LAYER = {
     "mlp.down_proj": "feed_forward.w2",
     "mlp.up_proj": "feed_forward.w3",
 }
-_OUTER = {"embed_tokens": "tok_embeddings", "norm": "norm", "lm_head": "output"}
+_OUTER = {"embed_tokens": "tok_embeddings", "norm": "norm"}
 
-#: Largest header that a safetensors file may have, as the format says.
-_MAX_HEADER = 100_000_000
+#: Tables of rotations that old versions stored: transformers leaves them out by this pattern too.
+_HARMLESS = re.compile(r"(^|\.)rotary_emb\.inv_freq$")
 
 
 def canonical_name(name: str) -> str | None:
     """Canonical name of a hub tensor; None for one that no supported model uses."""
+    if name == "lm_head.weight":
+        return "output.weight"
     stem, _, kind = name.removeprefix("model.").rpartition(".")
     if stem.startswith("layers."):
-        _, layer, rest = stem.split(".", 2)
+        layer, _, rest = stem.removeprefix("layers.").partition(".")
         return f"layers.{layer}.{_LAYER[rest]}.{kind}" if rest in _LAYER else None
     return f"{_OUTER[stem]}.{kind}" if stem in _OUTER else None
 
@@ -55,22 +66,30 @@ def canonical_name(name: str) -> str | None:
 class HfCheckpoint:
     """A folder with config.json and safetensors; tensors are mapped, not loaded."""
 
-    def __init__(self, folder: Path, tokenizer: Path, cache: Path) -> None:
+    def __init__(self, folder: Path, tokenizer: Path | None, cache: Path) -> None:
         self.folder = folder
-        self.config = read_config(folder / "config.json")
-        self._where: dict[str, tuple[Path, str]] = {}
-        shapes: dict[str, tuple[int, ...]] = {}
-        weights = weight_files(folder)
-        for path in weights:
-            for name, shape in read_header(path).items():
-                canonical = canonical_name(name)
-                if canonical is not None:
-                    self._where[canonical] = (path, name)
-                    shapes[canonical] = shape
-        check_tensors(self.config, shapes, str(folder))
-        self.tokenizer: TokenizerData = read_tokenizer_file(tokenizer)
-        rules = [tokenizer.parent / name for name in RULE_NAMES]
-        self._used = [*weights, tokenizer, *(path for path in rules if path.is_file())]
+        refuse_adapter(folder)
+        read = read_config(folder / "config.json")
+        weights, notes = weight_files(folder)
+        self._where = _by_canonical_name(weights)
+        self.config, more = _resolve_tied(read.config, self._where, folder)
+        wanted = wanted_tensors(self.config)
+        unknown = [info for name, info in self._where.items() if name not in wanted]
+        if unknown:
+            refuse_unknown([info.name for info in unknown], unknown[0].path)
+        for info in self._where.values():
+            if info.dtype not in DTYPES:
+                raise ExportError(
+                    f"{info.path}: tensor {info.name} is {info.dtype}; only"
+                    f" {', '.join(sorted(DTYPES))} are read. Dequantise the weights and save them"
+                )
+        check_tensors(self.config, {name: i.shape for name, i in self._where.items()}, folder)
+        path = tokenizer or find_tokenizer(folder)
+        self.tokenizer: TokenizerData = read_tokenizer_file(path, read.eos_ids)
+        check_vocabulary(self.tokenizer, self.config, path)
+        self.notes = read.notes + notes + more + self.tokenizer.notes
+        # config.json decides stop ids where generation_config.json has none.
+        self._used = [*weights, folder / "config.json", path, *rule_files(path)]
         self._cache = cache
 
     @cached_property
@@ -86,15 +105,66 @@ class HfCheckpoint:
         """
         from safetensors import SafetensorError, safe_open
 
-        if name not in self._where:
+        info = self._where.get(name)
+        if info is None:
             raise ExportError(f"{self.folder}: no tensor {name}")
-        path, stored = self._where[name]
         try:
-            with safe_open(path, framework="pt") as opened:
-                found: torch.Tensor = opened.get_tensor(stored)
-        except SafetensorError as error:
-            raise ExportError(f"{path}: damaged ({error}); fetch it again") from error
-        return found
+            with safe_open(info.path, framework="pt") as opened:
+                found: torch.Tensor = opened.get_tensor(info.name)
+        except (SafetensorError, OSError) as error:
+            raise ExportError(f"{info.path}: damaged ({error}); fetch it again") from error
+        return check_finite(found, info.name, info.path)
+
+
+def _by_canonical_name(weights: list[Path]) -> dict[str, Stored]:
+    """Tensors of all files by canonical name.
+
+    Raises:
+        ExportError: One isn't part of any supported model, or is there twice.
+    """
+    found: dict[str, Stored] = {}
+    for path in weights:
+        header = read_header(path)
+        unknown = [name for name in header if canonical_name(name) is None]
+        refuse_unknown([name for name in unknown if not _HARMLESS.search(name)], path)
+        for name, info in header.items():
+            canonical = canonical_name(name)
+            if canonical is None:
+                continue
+            if canonical in found:
+                raise ExportError(
+                    f"{path}: tensor {name} is there twice, in {found[canonical].path.name} too"
+                )
+            found[canonical] = info
+    return found
+
+
+def _resolve_tied(
+    config: ModelConfig, where: dict[str, Stored], folder: Path
+) -> tuple[ModelConfig, tuple[str, ...]]:
+    """Do what transformers does where `tie_word_embeddings` and the stored tensors disagree."""
+    table, output = where.get("tok_embeddings.weight"), where.get("output.weight")
+    if not config.tied:
+        if output is None and table is not None:
+            raise ExportError(
+                f"{folder}: lm_head.weight is missing, and config.json has tie_word_embeddings"
+                " false: without an output there are no logits. Set it to true if the output is"
+                " the embedding"
+            )
+        return config, ()
+    if output is None:
+        return config, ()
+    if table is None:
+        where["tok_embeddings.weight"] = where.pop("output.weight")
+        return config, ()
+    if same_bytes(table, output):
+        del where["output.weight"]
+        return config, ()
+    note = (
+        f"{folder}: config.json has tie_word_embeddings true, but lm_head.weight and the embedding"
+        " differ; both are used as they are, as transformers does"
+    )
+    return replace(config, tied=False), (note,)
 
 
 def open_hf(source: ModelSource, cache: Path) -> HfCheckpoint:
@@ -106,20 +176,23 @@ def open_hf(source: ModelSource, cache: Path) -> HfCheckpoint:
     assert source.path is not None
     folder = Path(source.path).expanduser()
     if not folder.is_dir():
+        if not is_hub_name(source):
+            what = (
+                f"{folder} is a file; give its folder" if folder.exists() else f"no folder {folder}"
+            )
+            raise ExportError(f"model {source.name}: {what}", model=source.name)
         folder = _fetch(source, cache)
-    tokenizer = Path(source.tokenizer) if source.tokenizer else find_tokenizer(folder)
+    tokenizer = Path(source.tokenizer).expanduser() if source.tokenizer else None
     return HfCheckpoint(folder, tokenizer, cache)
 
 
 def _fetch(source: ModelSource, cache: Path) -> Path:
     """Let the hub's own client download; it resumes and verifies."""
     name = str(source.path)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ExportError(f"model {source.name}: no folder {name}", model=source.name)
     import huggingface_hub
     from huggingface_hub import errors
 
-    wanted = ["config.json", "*.safetensors", "*.safetensors.index.json"]
+    wanted = ["config.json", "adapter_config.json", "*.safetensors", "*.safetensors.index.json"]
     place = "log in with `hf auth login`, or put the files into a folder and give `hf: FOLDER`"
     try:
         return Path(
@@ -146,122 +219,3 @@ def _fetch(source: ModelSource, cache: Path) -> Path:
             " put the files into a folder and give `hf: FOLDER`",
             model=source.name,
         ) from error
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Weight files of a model folder.
-
-    Raises:
-        ExportError: There are none, or the index names one that isn't there.
-    """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing or not names:
-            raise ExportError(f"{folder}: {', '.join(missing) or 'every shard'} is missing")
-        return [folder / name for name in names]
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    raise ExportError(f"{folder}: no model.safetensors; only safetensors are read")
-
-
-def read_header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a safetensors file, checked against its size.
-
-    Raises:
-        ExportError: The file is cut short or isn't one.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            raw = file.read(8)
-            length = struct.unpack("<Q", raw)[0] if len(raw) == 8 else _MAX_HEADER
-            header = json.loads(file.read(length)) if length < min(size, _MAX_HEADER) else None
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path}: not readable as safetensors ({error})") from error
-    if not isinstance(header, dict):
-        raise ExportError(f"{path}: not a safetensors file, or cut short; fetch it again")
-    tensors = {name: info for name, info in header.items() if name != "__metadata__"}
-    end = 8 + length + max((info["data_offsets"][1] for info in tensors.values()), default=0)
-    if end > size:
-        raise ExportError(f"{path}: cut short, {size} of {end} bytes; fetch it again")
-    return {name: tuple(info["shape"]) for name, info in tensors.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ExportError(f"{path.parent}: no {path.name}; not a model folder") from error
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path}: not readable JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ExportError(f"{path}: not a JSON object")
-    return data
-
-
-def read_config(path: Path) -> ModelConfig:
-    """Read config.json.
-
-    Raises:
-        ExportError: The architecture isn't supported or a number is missing.
-    """
-    data = _read_json(path)
-    kind = data.get("model_type")
-    if kind not in ("llama", "qwen2", "qwen3"):
-        raise ExportError(f"{path}: model_type {kind!r} isn't supported; llama, qwen2, qwen3 are")
-    for key, allowed in (
-        ("hidden_act", "silu"),
-        ("mlp_bias", False),
-        ("use_sliding_window", False),
-    ):
-        if data.get(key, allowed) != allowed:
-            raise ExportError(f"{path}: {key} {data[key]!r} isn't supported, only {allowed!r} is")
-    if kind != "qwen2" and data.get("attention_bias", False):
-        raise ExportError(f"{path}: attention_bias isn't supported for {kind}")
-
-    def number(key: str, default: Any = None) -> Any:
-        value = data.get(key, default)
-        if value is None:
-            raise ExportError(f"{path}: {key} is missing")
-        return value
-
-    heads, dim = int(number("num_attention_heads")), int(number("hidden_size"))
-    theta, scaling = _rope(data, path)
-    config = ModelConfig(
-        architecture=kind,
-        dim=dim,
-        layers=int(number("num_hidden_layers")),
-        heads=heads,
-        kv_heads=int(number("num_key_value_heads", heads)),
-        head_dim=int(number("head_dim", dim // heads)),
-        hidden=int(number("intermediate_size")),
-        vocab=int(number("vocab_size")),
-        norm_eps=float(number("rms_norm_eps")),
-        rope_theta=theta,
-        rope_pairing="half",
-        max_context=int(number("max_position_embeddings")),
-        rope_scaling=scaling,
-        tied=bool(data.get("tie_word_embeddings", False)),
-        qkv_bias=kind == "qwen2",
-        qk_norm=kind == "qwen3",
-    )
-    return check_config(config, str(path))
-
-
-def _rope(data: dict[str, Any], path: Path) -> tuple[float, RopeScaling | None]:
-    """Base and scaling; newer files hold both in `rope_parameters`."""
-    rules = data.get("rope_parameters") or data.get("rope_scaling") or {}
-    theta = float(data.get("rope_theta") or rules.get("rope_theta") or 10000.0)
-    kind = rules.get("rope_type", rules.get("type", "default"))
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
-        raise ExportError(f"{path}: RoPE scaling {kind!r} isn't supported; default and llama3 are")
-    return theta, RopeScaling(
-        factor=float(rules["factor"]),
-        low_freq_factor=float(rules["low_freq_factor"]),
-        high_freq_factor=float(rules["high_freq_factor"]),
-        original_context=int(rules["original_max_position_embeddings"]),
-    )

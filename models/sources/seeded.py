@@ -25,6 +25,7 @@ class SeededCheckpoint:
     def __init__(self, config: ModelConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
+        self.notes: tuple[str, ...] = ()
         self.tokenizer: TokenizerData = byte_tokenizer(config.vocab)
         identity = f"seeded 2 {seed} {config}".encode()
         self.files: tuple[SourceFile, ...] = (

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import itertools
 import json
-from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken
+
 from farm.core.errors import ExportError
 from models.checkpoint import TokenizerData
-from models.sources.gguf_tokenizer import LLAMA3, sentence_piece_json
-from models.tokenizer import Tokenizer, bpe_json, byte_alphabet
+from models.sources.files import refuse_lfs_pointer
+from models.sources.gguf_tokenizer import metaspace
+from models.sources.hf_config import eos_ids as eos_numbers
+from models.sources.hf_config import read_json
+from models.sources.sentencepiece_file import Pieces, read_pieces
+from models.sources.tiktoken_file import is_tiktoken, read_tiktoken
+from models.tokenizer import Tokenizer
 
 #: Files of a folder that decide how text becomes ids, in order of preference.
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model")
@@ -22,7 +27,22 @@ RULE_NAMES = (
     "generation_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "added_tokens.json",
 )
+#: Tokens that have a name of their own in tokenizer_config.json.
+_NAMED = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
+#: Names of the class that builds Llama 2's tokenizer.
+_LLAMA_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast")
+#: How an added token is found in a text.
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def find_tokenizer(folder: Path) -> Path:
@@ -32,58 +52,253 @@ def find_tokenizer(folder: Path) -> Path:
         ExportError: There is none.
     """
     for name in TOKENIZER_NAMES:
-        if (folder / name).is_file():
+        if (folder / name).is_file() or (folder / name).is_symlink():
             return folder / name
+    old = " (vocab.json and merges.txt are not read: save tokenizer.json with AutoTokenizer)"
     raise ExportError(
         f"{folder}: no tokenizer ({' or '.join(TOKENIZER_NAMES)}); put it there or give"
-        " `tokenizer: FILE`"
+        f" `tokenizer: FILE`{old if (folder / 'vocab.json').is_file() else ''}"
     )
 
 
-def read_tokenizer_file(path: Path) -> TokenizerData:
+def rule_files(tokenizer: Path) -> list[Path]:
+    """Files beside a tokenizer that decide how it is used."""
+    return [path for name in RULE_NAMES if (path := tokenizer.parent / name).is_file()]
+
+
+def read_tokenizer_file(path: Path, eos_ids: tuple[int, ...] | None = None) -> TokenizerData:
     """Read a tokenizer and the rules in the files beside it.
 
+    Args:
+        path: tokenizer.json, or a tokenizer.model of Llama 2 (SentencePiece) or 3 (tiktoken).
+        eos_ids: Ids that end a reply where generation_config.json has none.
+
     Raises:
-        ExportError: It can't be read or is of an unknown kind.
+        ExportError: It can't be read, is of an unknown kind, or a rule isn't known.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ExportError(f"can't read the tokenizer {path}: {error.strerror}") from error
+    refuse_lfs_pointer(data, path)
+    rules = _read_rules(path)
     if data.lstrip()[:1] == b"{":
-        return _from_json(path, data.decode("utf-8", errors="replace"))
-    if _is_tiktoken(data):
-        return _from_tiktoken(data)
-    return _from_sentencepiece(path)
+        try:
+            content, notes = _as_llamas(data.decode("utf-8"), rules, path)
+            return replace(_with_rules(path, content, rules, eos_ids, None), notes=notes)
+        except UnicodeDecodeError as error:
+            raise ExportError(f"{path}: not UTF-8: {error}") from error
+    if is_tiktoken(data):
+        if rules.known:
+            raise ExportError(
+                f"{path}: a tiktoken file beside tokenizer_config.json: which special tokens it has"
+                " isn't known; save tokenizer.json with transformers (AutoTokenizer)"
+            )
+        return read_tiktoken(data, path)
+    return _from_sentencepiece(path, data, rules, eos_ids)
 
 
-def _from_json(path: Path, content: str) -> TokenizerData:
-    rules = {name: _load_json(path.parent / name) for name in RULE_NAMES[:3]}
-    config = rules["special_tokens_map.json"] | rules["tokenizer_config.json"]
-    bos, eos = (_token_text(config.get(name)) for name in ("bos_token", "eos_token"))
-    plain = Tokenizer(TokenizerData(content, None, add_bos=False, stop_ids=(), chat_template=None))
-    bos_id, eos_id = plain.token_id(bos), plain.token_id(eos)
-    stops = _numbers(rules["generation_config.json"].get("eos_token_id"))
-    stops |= {eos_id} if eos_id is not None else set()
-    if not stops:
-        stops |= {plain.token_id(name) for name in ("</s>", "<|endoftext|>")} - {None}
-    template = _read_text(path.parent / "chat_template.jinja") or _template(config)
-    return TokenizerData(
-        json=content,
-        bos_id=bos_id,
-        add_bos=bos_id is not None and plain.adds_first(bos_id),
-        stop_ids=tuple(sorted(stop for stop in stops if stop is not None)),
-        chat_template=template,
-        bos_token=bos,
-        eos_token=eos,
+def _as_llamas(content: str, rules: _Rules, path: Path) -> tuple[str, tuple[str, ...]]:
+    """Put spaces where transformers' LlamaTokenizer does, and say so where that is a difference.
+
+    That class takes vocabulary and merges from tokenizer.json, and builds the rest itself; older
+    files have a space before every stretch between special tokens.
+    """
+    if rules.config.get("tokenizer_class") not in _LLAMA_CLASSES or '"Prepend"' not in content:
+        return content, ()
+    try:
+        data = json.loads(content)
+        steps = (data["normalizer"] or {}).get("normalizers", [])
+        if not (data["model"].get("byte_fallback") and steps[0].get("type") == "Prepend"):
+            return content, ()
+        if steps[1:] != [{"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]:
+            raise ExportError(f"{path}: normalizer has further steps; transformers drops them")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ExportError(f"{path}: not a tokenizer.json ({error!r})") from error
+    if rules.config.get("add_prefix_space") is False:
+        raise ExportError(
+            f"{path}: normalizer puts a space before a text, and tokenizer_config.json has"
+            " add_prefix_space false; make them agree"
+        )
+    scheme = "always" if rules.config.get("legacy") else "first"
+    data["normalizer"], data["pre_tokenizer"] = None, metaspace(scheme)
+    note = (
+        f"{path}: puts a space before every stretch between special tokens, transformers 5 only"
+        " before the first (tokenizer_config.json: legacy); done as transformers does"
+    )
+    return json.dumps(data, ensure_ascii=False), (note,) if scheme == "first" else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What the files beside a tokenizer say."""
+
+    #: tokenizer_config.json over special_tokens_map.json.
+    config: dict[str, Any]
+    generation: dict[str, Any]
+    #: Content of chat_template.jinja, which wins over the config's.
+    template: str | None
+    #: added_tokens.json: text to id.
+    added: dict[str, Any]
+
+    @property
+    def known(self) -> bool:
+        """Whether the folder says anything about the tokenizer."""
+        return bool(self.config or self.added)
+
+
+def _read_rules(path: Path) -> _Rules:
+    files = {item.name: item for item in rule_files(path)}
+
+    def read(name: str) -> dict[str, Any]:
+        return read_json(files[name]) if name in files else {}
+
+    template = files.get("chat_template.jinja")
+    try:
+        text = None if template is None else template.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"can't read {template}: {error}") from error
+    return _Rules(
+        read("special_tokens_map.json") | read("tokenizer_config.json"),
+        read("generation_config.json"),
+        text,
+        read("added_tokens.json"),
     )
 
 
-def _template(config: dict[str, Any]) -> str | None:
+def _with_rules(
+    path: Path,
+    content: str,
+    rules: _Rules,
+    eos_ids: tuple[int, ...] | None,
+    pieces: Pieces | None,
+) -> TokenizerData:
+    """Put rules to a tokenizer; `pieces` are a SentencePiece file's own, None for tokenizer.json.
+
+    A tokenizer.json says itself what is put around a text: transformers doesn't ask add_bos_token
+    of tokenizer_config.json then.
+    """
+    bare = TokenizerData(content, None, add_bos=False, stop_ids=(), chat_template=None)
+    try:
+        plain = Tokenizer(bare)
+        before, after = plain.around()
+    except ExportError as error:
+        raise ExportError(f"{path}: {error.message}") from error
+    content = _add_tokens(plain, content, rules, path)
+    named = {name: _token_text(rules.config.get(name)) for name in _NAMED}
+    if pieces is not None:
+        for name, index in (("bos_token", pieces.bos), ("eos_token", pieces.eos)):
+            named[name] = named[name] or (pieces.tokens[index] if index >= 0 else "")
+    bos_id, eos_id = plain.token_id(named["bos_token"]), plain.token_id(named["eos_token"])
+    if after or before[1:]:
+        texts = [plain.token_text(token) for token in (*before, *after)]
+        raise ExportError(
+            f"{path}: post_processor puts {texts} around a text; only one token before it is"
+            " supported (add_eos_token false)"
+        )
+    if before:
+        bos_id = before[0]
+        named["bos_token"] = named["bos_token"] or plain.token_text(bos_id)
+    add_bos = bool(before) if pieces is None else _adds_bos(rules, bos_id, path)
+    generation = path.parent / "generation_config.json"
+    asked = eos_numbers(rules.generation, generation)
+    stops = set(asked if asked is not None else eos_ids or ())
+    stops |= {eos_id} if eos_id is not None else set()
+    if not stops:
+        found = (plain.token_id(name) for name in ("</s>", "<|endoftext|>"))
+        stops = {stop for stop in found if stop is not None}
+    return TokenizerData(
+        json=content,
+        bos_id=bos_id,
+        add_bos=add_bos,
+        stop_ids=tuple(sorted(stops)),
+        chat_template=rules.template or _template(rules.config, path),
+        bos_token=named.pop("bos_token"),
+        eos_token=named.pop("eos_token"),
+        special=tuple((name, text) for name, text in named.items() if text),
+    )
+
+
+def _adds_bos(rules: _Rules, bos_id: int | None, path: Path) -> bool:
+    """Whether a SentencePiece tokenizer begins a text with BOS."""
+    if rules.config.get("add_eos_token"):
+        raise ExportError(
+            f"{path.parent / 'tokenizer_config.json'}: add_eos_token true isn't supported"
+        )
+    if not rules.config:
+        return bos_id is not None
+    value = rules.config.get("add_bos_token")
+    if not isinstance(value, bool):
+        raise ExportError(
+            f"{path.parent / 'tokenizer_config.json'}: add_bos_token is {value!r}; transformers 4"
+            " begins a text with BOS then, 5 doesn't. Say true or false"
+        )
+    return value and bos_id is not None
+
+
+def _add_tokens(plain: Tokenizer, content: str, rules: _Rules, path: Path) -> str:
+    """Add the tokens that only the config knows, as transformers does; returns tokenizer.json.
+
+    Raises:
+        ExportError: A token would get another id than the files say.
+    """
+    wanted: dict[str, tuple[int | None, AddedToken]] = {}
+    for index, item in _objects(rules.config, "added_tokens_decoder", path).items():
+        if not isinstance(item, dict) or not index.isdecimal() or not _token_text(item):
+            raise ExportError(
+                f"{path.parent / 'tokenizer_config.json'}: added_tokens_decoder.{index} is no token"
+            )
+        flags = {flag: bool(item[flag]) for flag in _FLAGS if flag in item}
+        wanted[_token_text(item)] = (int(index), AddedToken(_token_text(item), **flags))
+    for text, found in rules.added.items():
+        wanted.setdefault(text, (found if type(found) is int else None, _special(text)))
+    extra: list[Any] = []
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        more = rules.config.get(key) or []
+        extra += more.values() if isinstance(more, dict) else more
+    for name in (*(rules.config.get(name) for name in _NAMED), *extra):
+        if text := _token_text(name):
+            wanted.setdefault(text, (None, _special(text)))
+    known = plain.added()
+    missing = [text for text in wanted if text not in known]
+    if missing:
+        order = sorted(missing, key=lambda text: (wanted[text][0] is None, wanted[text][0] or 0))
+        content = plain.with_added([wanted[text][1] for text in order])
+    for text, (number, _) in wanted.items():
+        if number is not None and plain.token_id(text) != number:
+            raise ExportError(
+                f"{path}: token {text!r} has id {plain.token_id(text)}, the files beside it say"
+                f" {number}; the tokenizer's files belong to different models"
+            )
+    return content
+
+
+def _special(text: str) -> AddedToken:
+    return AddedToken(text, special=True, normalized=False)
+
+
+def _objects(config: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    found = config.get(key) or {}
+    if not isinstance(found, dict):
+        raise ExportError(
+            f"{path.parent / 'tokenizer_config.json'}: {key} is a {type(found).__name__}, an"
+            " object is expected"
+        )
+    return found
+
+
+def _template(config: dict[str, Any], path: Path) -> str | None:
+    """The chat template; of several the one named default, as transformers takes it."""
     found = config.get("chat_template")
     if isinstance(found, list):
-        named = {item.get("name"): item.get("template") for item in found}
-        found = named.get("default") or next(iter(named.values()), None)
+        pairs = [item for item in found if isinstance(item, dict)]
+        named = {item.get("name"): item.get("template") for item in pairs}
+        found = named.get("default")
+        if named and found is None:
+            raise ExportError(
+                f"{path.parent / 'tokenizer_config.json'}: chat_template has"
+                f" {', '.join(map(str, named))}, none of them is named default"
+            )
     return found if isinstance(found, str) else None
 
 
@@ -93,138 +308,23 @@ def _token_text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _numbers(value: Any) -> set[int | None]:
-    if isinstance(value, int):
-        return {value}
-    return {item for item in value if isinstance(item, int)} if isinstance(value, list) else set()
-
-
-def _load_json(path: Path) -> dict[str, Any]:
-    text = _read_text(path)
-    if text is None:
-        return {}
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ExportError(f"{path}: not JSON: {error}") from error
-    return data if isinstance(data, dict) else {}
-
-
-def _read_text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExportError(f"can't read {path}: {error}") from error
-
-
-def _is_tiktoken(data: bytes) -> bool:
-    first = data.split(b"\n", 1)[0].split(b" ")
-    return len(first) == 2 and first[1].strip().isdigit()
-
-
-#: Special tokens of Llama 3 in id order after the ranks; the gaps are reserved names.
-_LLAMA3_SPECIAL = {
-    0: "<|begin_of_text|>",
-    1: "<|end_of_text|>",
-    4: "<|finetune_right_pad_id|>",
-    5: "<|step_id|>",
-    6: "<|start_header_id|>",
-    7: "<|end_header_id|>",
-    8: "<|eom_id|>",
-    9: "<|eot_id|>",
-    10: "<|python_tag|>",
-}
-_LLAMA3_CHAT = (
-    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}"
-    "<|end_header_id|>\n\n{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
-
-
-def _from_tiktoken(data: bytes) -> TokenizerData:
-    ranks: dict[bytes, int] = {}
-    for line in data.splitlines():
-        if line.strip():
-            token, rank = line.split()
-            ranks[base64.b64decode(token)] = int(rank)
-    special, reserved = {}, 0
-    for index in range(256):
-        name = _LLAMA3_SPECIAL.get(index)
-        if name is None:
-            name = f"<|reserved_special_token_{reserved}|>"
-            reserved += 1
-        special[name] = len(ranks) + index
-    alphabet = byte_alphabet()
-
-    def shown(token: bytes) -> str:
-        return "".join(alphabet[byte] for byte in token)
-
-    content = bpe_json(
-        {shown(token): rank for token, rank in ranks.items()},
-        [(shown(left), shown(right)) for left, right in _merges(ranks)],
-        special=special,
-        pre_tokenizer=LLAMA3,
-        ignore_merges=True,
-    )
-    first = len(ranks)
-    return TokenizerData(
-        json=content,
-        bos_id=first,
-        add_bos=True,
-        stop_ids=(first + 1, first + 8, first + 9),
-        chat_template=_LLAMA3_CHAT,
-        bos_token="<|begin_of_text|>",
-        eos_token="<|end_of_text|>",
-    )
-
-
-def _merges(ranks: dict[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
-    """The pair that made each token: what its bytes join to when it isn't allowed itself."""
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        if len(token) == 1:
-            continue
-        parts = [token[index : index + 1] for index in range(len(token))]
-        while len(parts) > 2:
-            pairs = [ranks.get(a + b, rank) for a, b in itertools.pairwise(parts)]
-            best = min(pairs)
-            if best >= rank:
-                break
-            index = pairs.index(best)
-            parts[index : index + 2] = [parts[index] + parts[index + 1]]
-        if len(parts) == 2:
-            yield parts[0], parts[1]
-
-
-def _from_sentencepiece(path: Path) -> TokenizerData:
-    try:
-        import sentencepiece
-    except ImportError as error:
-        raise ExportError(f"{path}: install sentencepiece to read this tokenizer") from error
-    try:
-        model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    except (OSError, RuntimeError) as error:
-        raise ExportError(f"{path}: not a tokenizer of a known kind ({error})") from error
-    ids = range(model.get_piece_size())
-    vocab = {model.id_to_piece(index): index for index in ids}
-    special = {
-        model.id_to_piece(index): index
-        for index in ids
-        if model.is_control(index) or model.is_unknown(index)
-    }
-    pieces = [
-        (model.id_to_piece(index), model.get_score(index))
-        for index in ids
-        if not (model.is_control(index) or model.is_unknown(index) or model.is_byte(index))
-    ]
-    bos, eos = model.bos_id(), model.eos_id()
-    return TokenizerData(
-        json=sentence_piece_json(vocab, pieces, special, space_prefix=True),
-        bos_id=bos if bos >= 0 else None,
-        add_bos=bos >= 0,
-        stop_ids=(eos,) if eos >= 0 else (),
-        chat_template=None,
-        bos_token=model.id_to_piece(bos) if bos >= 0 else "",
-        eos_token=model.id_to_piece(eos) if eos >= 0 else "",
-    )
+def _from_sentencepiece(
+    path: Path, data: bytes, rules: _Rules, eos_ids: tuple[int, ...] | None
+) -> TokenizerData:
+    """Read Llama 2's kind; with a tokenizer_config.json beside it as transformers' class does."""
+    scheme = "each"
+    if rules.known:
+        kind = rules.config.get("tokenizer_class")
+        if kind not in (None, *_LLAMA_CLASSES):
+            raise ExportError(
+                f"{path.parent / 'tokenizer_config.json'}: tokenizer_class {kind!r} isn't read from"
+                " tokenizer.model; save tokenizer.json with transformers (AutoTokenizer)"
+            )
+        if rules.config.get("add_prefix_space") is False:
+            raise ExportError(
+                f"{path.parent / 'tokenizer_config.json'}: add_prefix_space false isn't supported"
+                " for tokenizer.model; save tokenizer.json with transformers (AutoTokenizer)"
+            )
+        scheme = "always" if rules.config.get("legacy") else "first"
+    pieces = read_pieces(data, path, scheme=scheme)
+    return _with_rules(path, pieces.json, rules, eos_ids, pieces)

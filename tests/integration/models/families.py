@@ -130,6 +130,7 @@ def save_meta(checkpoint: HfCheckpoint, folder: Path, shards: int = 1) -> None:
     }
     if not llama:
         params |= {"use_hf_rope": True, "use_qk_norm": config.qk_norm}
+        params |= {"qk_norm_before_rope": config.qk_norm}
     if config.rope_scaling is not None:
         params |= {"use_scaled_rope": True, "rope_scale_factor": config.rope_scaling.factor}
     (folder / "params.json").write_text(json.dumps(params))

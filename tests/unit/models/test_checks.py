@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from farm.core.artifact import Recipe
 from farm.core.errors import ExportError, UnknownName
 from farm.host.limits import Limits
 from models import known, recipes
-from models.config import check_config
+from models.config import RopeScaling, check_config
 from models.exporting import memory
 from models.exporting.memory import artifact_bytes, check_memory, export_bytes
 from models.lowering.checks import check_recipe, export_warnings, stores_tied_twice
@@ -39,6 +40,33 @@ def test_refusals_name_field_and_remedy(recipe: Recipe, words: str) -> None:
         check_recipe(CONFIG, recipe)
     assert words in str(caught.value)
     assert recipe.name in str(caught.value)
+
+
+LLAMA3 = RopeScaling(8.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rope_factors": (2.0,) * 8}, "engine stock has no key for this model's RoPE factors"),
+        ({"rope_scaling": LLAMA3}, "no scaled RoPE for checkpoints of the hub's format"),
+        (
+            {
+                "rope_scaling": replace(LLAMA3, original_context=4096),
+                "rope_pairing": "interleaved",
+            },
+            "scales RoPE from 8192 tokens and low_freq_factor 1, this model from 4096 and 1",
+        ),
+    ],
+)
+def test_rope_that_stock_would_leave_out_is_refused(change: dict[str, Any], words: str) -> None:
+    config = replace(CONFIG, **change)
+    check_recipe(config, RECIPE)
+    with pytest.raises(ExportError, match=words) as caught:
+        check_recipe(config, replace(RECIPE, engine="stock"))
+    assert "use `engine: farm`" in caught.value.message
+    like_metas = replace(CONFIG, rope_scaling=LLAMA3, rope_pairing="interleaved")
+    check_recipe(like_metas, replace(RECIPE, engine="stock"))
 
 
 def test_every_built_in_recipe_fits_some_registered_shape() -> None:

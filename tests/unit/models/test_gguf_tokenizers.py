@@ -71,6 +71,7 @@ def fields_of(made: tokenizers.Tokenizer, kind: str) -> dict[str, Any]:
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": kind,
         "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.bos_token_id": tokens.index("<|end|>"),
         "tokenizer.ggml.token_type": [3 if token == "<|end|>" else 1 for token in tokens],
         "tokenizer.ggml.merges": [
             pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]

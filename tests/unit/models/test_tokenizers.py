@@ -3,6 +3,8 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+from dataclasses import replace
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.core.errors import ConfigError, ExportError
+from models.chat import render_chat
 from models.checkpoint import TokenizerData
 from models.sources.gguf_tokenizer import read_tokenizer
 from models.sources.tokenizer_files import read_tokenizer_file
@@ -155,7 +158,139 @@ def test_rules_are_read_beside_the_file(tmp_path: Path) -> None:
     assert data.stop_ids == (7, 9, *BYTES.data.stop_ids)
     assert data.chat_template == "x"
     (tmp_path / "generation_config.json").write_text("{")
-    with pytest.raises(ExportError, match=r"generation_config\.json: not JSON"):
+    with pytest.raises(ExportError, match=r"generation_config\.json: not readable JSON"):
+        read_tokenizer_file(path)
+
+
+def rewritten(tmp_path: Path, **change: object) -> Path:
+    """The byte tokenizer with some members of its tokenizer.json changed."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(BYTES.data.json) | change))
+    return path
+
+
+def test_padding_and_truncation_in_the_file_are_switched_off(tmp_path: Path) -> None:
+    truncation = {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    padding = {"strategy": {"Fixed": 8}, "direction": "Left", "pad_to_multiple_of": None}
+    padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "<|spare0|>"}
+    path = rewritten(tmp_path, truncation=truncation, padding=padding)
+    for ours in (Tokenizer(read_tokenizer_file(path)), bare_tokenizer(path)):
+        for text in ("a", "a much longer text"):
+            assert ours.encode(text, bos=False) == BYTES.encode(text, bos=False)
+
+
+def around(single: list[dict[str, object]]) -> dict[str, object]:
+    tokens = {
+        name: {"id": name, "ids": [BYTES.token_id(name)], "tokens": [name]}
+        for name in ("<|bos|>", "<|eos|>")
+    }
+    pair = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
+
+
+def test_what_the_file_puts_around_a_text(tmp_path: Path) -> None:
+    text: dict[str, object] = {"Sequence": {"id": "A", "type_id": 0}}
+    bos, eos = ({"SpecialToken": {"id": f"<|{n}|>", "type_id": 0}} for n in ("bos", "eos"))
+    data = read_tokenizer_file(rewritten(tmp_path, post_processor=around([bos, text])))
+    assert data.add_bos
+    assert data.bos_id == BYTES.data.bos_id, "known without a tokenizer_config.json too"
+    assert Tokenizer(data).encode("a") == BYTES.encode("a")
+    for single in ([text, eos], [bos, eos, text]):
+        path = rewritten(tmp_path, post_processor=around(single))
+        with pytest.raises(ExportError, match=r"tokenizer\.json: post_processor puts"):
+            read_tokenizer_file(path)
+
+
+def test_tokens_that_only_the_config_names_are_found_in_a_text(tmp_path: Path) -> None:
+    data = json.loads(BYTES.data.json)
+    kept = [token for token in data["added_tokens"] if token["content"] != "<|spare3|>"]
+    path = rewritten(tmp_path, added_tokens=kept)
+    plain = Tokenizer(read_tokenizer_file(path))
+    spare = BYTES.token_id("<|spare3|>")
+    assert plain.encode("a<|spare3|>", bos=False) != BYTES.encode("a<|spare3|>", bos=False)
+    token = {"content": "<|spare3|>", "special": True}
+    rules = {"added_tokens_decoder": {str(spare): token}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(rules))
+    ours = Tokenizer(read_tokenizer_file(path))
+    assert ours.encode("a<|spare3|>", bos=False) == BYTES.encode("a<|spare3|>", bos=False)
+
+
+RENDERED = {
+    "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}": "<é>",
+    "{{ messages[0].content | tojson }}": '"<é>"',
+    "{{ messages[0] | tojson(indent=1, ensure_ascii=True) }}": (
+        '{\n "role": "user",\n "content": "<\\u00e9>"\n}'
+    ),
+    "{{ pad_token }}{{ sep_token }}{{ bos_token }}": "<|pad|><|bos|>",
+    "{% if tools is not none or documents is not none %}x{% endif %}y": "y",
+    "{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}": "01",
+    "{% if enable_thinking is defined %}x{% endif %}{{ messages[0]['role'] }}": "user",
+}
+
+
+@pytest.mark.parametrize("template", RENDERED)
+def test_templates_have_what_transformers_gives_them(template: str) -> None:
+    data = replace(BYTES.data, chat_template=template, special=(("pad_token", "<|pad|>"),))
+    assert render_chat(data, [{"role": "user", "content": "<é>"}]) == RENDERED[template]
+
+
+def test_templates_print_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls(2025, 2, 3, tzinfo=tz)
+
+    monkeypatch.setattr("models.chat.datetime", Clock)
+    data = replace(BYTES.data, chat_template="{{ strftime_now('%d %b %Y') }}")
+    assert render_chat(data, []) == "03 Feb 2025"
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no system') }}", "{{ 1 / 0 }}"])
+def test_templates_that_fail_are_an_error(template: str) -> None:
+    data = replace(BYTES.data, chat_template=template)
+    with pytest.raises(ExportError, match=r"chat template can't be used \((Template|ZeroDiv)"):
+        render_chat(data, [])
+
+
+def test_a_chat_has_no_bos_beyond_its_templates() -> None:
+    data = replace(BYTES.data, chat_template="{{ messages[0].content }}")
+    assert Tokenizer(data).chat("a") == BYTES.encode("a", bos=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model_type": "unigram"}, "model_type unigram isn't supported"),
+        ({"user_defined_symbols": ["<tool>"]}, "user-defined symbols .'<tool>'."),
+        ({"add_dummy_prefix": False}, "add_dummy_prefix isn't True"),
+        ({"remove_extra_whitespaces": True}, "remove_extra_whitespaces isn't False"),
+        ({"normalization_rule_name": "nmt_nfkc"}, "the normaliser nmt_nfkc changes"),
+    ],
+)
+def test_sentencepiece_files_of_other_kinds_are_refused(
+    change: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    path, _ = train_pieces(tmp_path, **change)
+    with pytest.raises(ExportError, match=words) as refused:
+        read_tokenizer_file(path)
+    assert str(path) in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ({"tokenizer_class": "T5Tokenizer"}, "tokenizer_class 'T5Tokenizer'"),
+        ({"add_eos_token": True}, "add_eos_token true"),
+        ({"add_prefix_space": False}, "add_prefix_space false"),
+        ({"bos_token": "<s>"}, "add_bos_token is None; transformers 4"),
+    ],
+)
+def test_rules_beside_a_sentencepiece_file(
+    rules: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    path, _ = train_pieces(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(rules))
+    with pytest.raises(ExportError, match=words):
         read_tokenizer_file(path)
 
 
