@@ -1,9 +1,8 @@
 """How the suite is spread over worker processes, and the report of where its time went.
 
-A worker takes one file at a time, so fixtures of a module are made once. Tests of the lab and of
-the contracts are one piece of work: they share devices, and mostly wait for deadlines, while the
-other worker computes. The shortest files come last, so that both workers end together. More than
-two workers on two cores would make the lab's deadlines late.
+A worker takes one piece at a time, mostly a file, so fixtures of a module are made once. What uses
+the same devices is one piece. The lab's tests mostly wait for deadlines, so on two cores a third
+worker fills the time; the shortest files come last, so that all end together.
 """
 
 from __future__ import annotations
@@ -17,9 +16,13 @@ import pytest
 from _pytest.terminal import TerminalReporter
 from xdist.scheduler import LoadScopeScheduling
 
-_TOGETHER = ("tests/lab/", "tests/contract/")
-#: What workers take first; then the rest.
-_FIRST = (*_TOGETHER, "tests/integration/", "tests/unit/native/")
+#: Pieces of more than a file; the rows of faults bring devices of their own.
+_PIECES = ("tests/lab/test_faults.py", "tests/lab/", "tests/contract/")
+#: What workers take first, those that wait together with one that computes; then the rest.
+_FIRST = (
+    *_PIECES[:2], "tests/integration/models/", "tests/contract/", "tests/integration/",
+    "tests/unit/native/",
+)  # fmt: skip
 #: Files of the report.
 _FILES = 25
 _CPU = "cpu_s"
@@ -30,7 +33,7 @@ class Sharing(LoadScopeScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return "lab and contract" if path.startswith(_TOGETHER) else path
+        return next((piece for piece in _PIECES if path.startswith(piece)), path)
 
     def at_work(self) -> dict[str, str]:
         """The test that each worker has not finished, by the worker's name."""
@@ -44,8 +47,8 @@ class Sharing(LoadScopeScheduling):  # type: ignore[misc]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def turn(item: pytest.Item) -> int:
-        starts = [item.nodeid.startswith(folder) for folder in _FIRST]
-        return starts.index(True) if any(starts) else len(starts)
+        starts = [item.nodeid.startswith(begin) for begin in _FIRST]
+        return [*starts, True].index(True)
 
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=turn)
