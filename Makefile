@@ -7,7 +7,9 @@ export VENV
 
 bin = "$(VENV)"/bin
 # The second limit is for a test that hangs in native code, where the first can't interrupt it.
-timeouts = --timeout=600 -o faulthandler_timeout=1200 -o faulthandler_exit_on_timeout=true --durations=15
+timeouts = --timeout=600 -o faulthandler_timeout=1200 -o faulthandler_exit_on_timeout=true
+# Workers share the files (tests/suite.py); ARGS=-n0 is one process, for a debugger.
+pytest = $(bin)/python -m pytest -n3 --durations=15 $(timeouts)
 
 .PHONY: help run install dev unit test check format bench constraints clean
 
@@ -40,11 +42,11 @@ run: install
 	@$(bin)/farm run $(CONFIG) $(ARGS)
 
 unit: dev
-	@$(bin)/python -m pytest tests/unit -m "not ray and not export and not lab" $(timeouts) $(ARGS)
+	@$(pytest) tests/unit -m "not ray and not export and not lab" $(ARGS)
 
 test: dev
 	@if [ "$$(id -u)" = 0 ]; then tests/lab/install.sh; fi
-	@$(bin)/python scripts/tests.py $(ARGS)
+	@$(pytest) $(ARGS)
 
 # All of it, whatever fails first: one round shows everything there is to mend.
 check: dev

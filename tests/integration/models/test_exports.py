@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
 from farm.core.artifact import Recipe
 from models import known, recipes
 from models.config import ModelConfig
+from models.eager.layer_replay import Recording
 from models.sources.seeded import SeededCheckpoint
 from tests.integration.models import exports
 from tests.integration.models.exports import Program
@@ -42,13 +44,40 @@ def tiny() -> SeededCheckpoint:
     return SeededCheckpoint(TINY, 0)
 
 
+class Made(NamedTuple):
+    """An export of the tiny model, together with one layer."""
+
+    exported: Any
+    layer: Recording
+
+
+@pytest.fixture(scope="module")
+def made(
+    tiny: SeededCheckpoint, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Recipe], Made]:
+    """Export the tiny model by a recipe, once for all tests."""
+    done: dict[str, Made] = {}
+
+    def make(recipe: Recipe) -> Made:
+        if recipe.name not in done:
+            layer = exports.recorded(tiny, recipe)
+            program = tmp_path_factory.mktemp(recipe.name) / "model.pte"
+            done[recipe.name] = Made(exports.export(tiny, recipe, program, layer), layer)
+        return done[recipe.name]
+
+    return make
+
+
 @pytest.mark.parametrize(("recipe", "cost"), CASES, ids=lambda value: getattr(value, "name", ""))
 def test_program_computes_what_eager_computes(
-    recipe: Recipe, cost: float, tiny: SeededCheckpoint, tmp_path: Path
+    recipe: Recipe,
+    cost: float,
+    tiny: SeededCheckpoint,
+    made: Callable[[Recipe], Made],
+    tmp_path: Path,
 ) -> None:
-    layer = exports.recorded(tiny, recipe)
-    exported = exports.export(tiny, recipe, tmp_path / "model.pte", layer)
-    program = Program(tmp_path / "model.pte")
+    exported, layer = made(recipe)
+    program = Program(exported.program)
     expected = exports.eager(tiny, recipe, tmp_path)
     decoded = program.decode()
     assert float((decoded - expected).abs().max()) <= 1e-4
@@ -68,9 +97,10 @@ def test_program_computes_what_eager_computes(
     )
 
 
-def test_metadata_methods_are_stock_names(tiny: SeededCheckpoint, tmp_path: Path) -> None:
-    exports.export(tiny, recipes.get("portable-fp32"), tmp_path / "model.pte")
-    program = Program(tmp_path / "model.pte")
+def test_metadata_methods_are_stock_names(
+    tiny: SeededCheckpoint, made: Callable[[Recipe], Made]
+) -> None:
+    program = Program(made(recipes.get("portable-fp32")).exported.program)
     assert program.constant("get_vocab_size") == [TINY.vocab]
     assert program.constant("get_max_context_len") == [512]
     assert program.constant("get_max_seq_len") == [512]
@@ -83,17 +113,17 @@ def test_metadata_methods_are_stock_names(tiny: SeededCheckpoint, tmp_path: Path
 
 
 def test_two_exports_are_equal_also_when_a_layer_is_exported_with_one(
-    tiny: SeededCheckpoint, tmp_path: Path
+    tiny: SeededCheckpoint, made: Callable[[Recipe], Made], tmp_path: Path
 ) -> None:
-    hashes = set()
-    for name, layer in (("first.pte", None), ("second.pte", exports.recorded(tiny, W8DA4))):
-        exports.export(tiny, W8DA4, tmp_path / name, layer)
-        hashes.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
-    assert len(hashes) == 1
+    exports.export(tiny, W8DA4, tmp_path / "alone.pte")
+    programs = (made(W8DA4).exported.program, tmp_path / "alone.pte")
+    assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in programs}) == 1
 
 
 @pytest.mark.parametrize("backend", ["xnnpack", "portable"])
-def test_wide_rows_in_fp32_are_summed_in_pieces(backend: str, tmp_path: Path) -> None:
+def test_wide_rows_in_fp32_are_summed_in_pieces(
+    backend: str, made: Callable[[Recipe], Made], tmp_path: Path
+) -> None:
     recipe = recipes.get(f"{backend}-fp32")
     wide = SeededCheckpoint(replace(TINY, hidden=1000, qkv_bias=True), 0)
     exported = exports.export(wide, recipe, tmp_path / "model.pte")
@@ -101,7 +131,7 @@ def test_wide_rows_in_fp32_are_summed_in_pieces(backend: str, tmp_path: Path) ->
     expected = exports.eager(wide, recipe, tmp_path)
     assert float((program.decode() - expected).abs().max()) <= 1e-5
     assert float((program.prefill() - expected[[29, 39]]).abs().max()) <= 1e-5
-    narrow = exports.export(SeededCheckpoint(TINY, 0), recipe, tmp_path / "narrow.pte")
+    narrow = made(recipe).exported
     # In each layer the last projection is four slices, four Linears and three sums.
     more = exported.delegation.total - narrow.delegation.total
     assert more >= 10 * TINY.layers

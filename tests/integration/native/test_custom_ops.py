@@ -38,15 +38,15 @@ def _compare(count: int, *command: str, isa: str = "best") -> dict[str, Any]:
     return verdict
 
 
-def test_attention_equals_torchs_operators(tmp_path: Path) -> None:
-    program = compile_driver(find_compiler(host_abi()), tmp_path)
+def test_attention_equals_torchs_operators() -> None:
+    program = compile_driver(find_compiler(host_abi()))
     assert _compare(600, str(program))["shapes_int8"] >= 200
     assert _compare(100, str(program), isa="portable")["isa"] == "portable"
 
 
-def test_neon_equals_torchs_operators(tmp_path: Path) -> None:
+def test_neon_equals_torchs_operators() -> None:
     emulator = shutil.which("qemu-aarch64-static")
     if emulator is None or shutil.which("aarch64-linux-gnu-g++") is None:
         pytest.skip("needs qemu-user-static and g++-aarch64-linux-gnu")
-    program = compile_driver(find_compiler("arm64-v8a"), tmp_path)
+    program = compile_driver(find_compiler("arm64-v8a"))
     assert _compare(50, emulator, str(program))["isa"] == "neon"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import struct
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +19,8 @@ from hypothesis import strategies as st
 
 from runners.build.compiler import Compiler, compile_objects, link
 from runners.build.native import SOURCES
+from tests.command import NATIVE
+from tests.lab.host import locked
 
 Array = npt.NDArray[np.float32]
 TOLERANCE = 1e-4
@@ -153,16 +158,36 @@ class Driver:
 
 
 def compile_driver(
-    compiler: Compiler, folder: Path, flags: tuple[str, ...] = (), *, source: Path = DRIVER
+    compiler: Compiler, flags: tuple[str, ...] = (), *, source: Path = DRIVER
 ) -> Path:
-    """The kernels and a driver as one program; static unless flags (sanitizers) are given."""
+    """The kernels and a driver as one program; static unless flags (sanitizers) are given.
+
+    Compiled once for each content of the sources, for all tests and processes. Drivers share the
+    kernels' objects.
+    """
     kernels = [path for path in (SOURCES / "kernels").glob("*.cpp") if path.stem not in NEED_SDK]
-    sources = [*kernels, source]
     words = (*(flags or ("-O3",)), "-fno-math-errno", f"-I{SOURCES}")
-    program = folder / "kernel-driver"
-    static = () if flags else ("-static",)
-    link(compiler, compile_objects(compiler, sources, words, folder), (*flags, *static), program)
+    files = sorted(path for path in SOURCES.rglob("*") if path.is_file())
+    folder = NATIVE / f"kernels-{_digest(files, compiler.identity, *compiler.flags, *words)}"
+    program = folder / f"{source.stem}-{_digest([source])}"
+    with locked(folder.with_suffix(".lock")), TemporaryDirectory(dir=NATIVE) as scratch:
+        place = Path(scratch)
+        if not folder.is_dir():
+            (place / "objects").mkdir()
+            compile_objects(compiler, kernels, words, place / "objects")
+            (place / "objects").rename(folder)
+        if not program.is_file():
+            driver = compile_objects(compiler, [source], words, place)
+            static = () if flags else ("-static",)
+            link(compiler, [*folder.glob("*.o"), *driver], (*flags, *static), place / "program")
+            (place / "program").rename(program)
     return program
+
+
+def _digest(files: Sequence[Path], *words: str) -> str:
+    """A short key of contents and words."""
+    content = [hashlib.sha256(path.read_bytes()).digest() for path in files]
+    return hashlib.sha256(repr((words, content)).encode()).hexdigest()[:16]
 
 
 @st.composite

@@ -26,8 +26,8 @@ from .kernel_problems import (
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_driver(find_compiler(host_abi()), tmp_path_factory.mktemp("kernels"))
+def program() -> Path:
+    return compile_driver(find_compiler(host_abi()))
 
 
 Open = Callable[..., Driver]
@@ -126,11 +126,11 @@ def test_the_isa_is_the_machines_best(best: Driver) -> None:
     assert best.isa == expected
 
 
-def test_neon_under_emulation(tmp_path: Path, opened: Open) -> None:
+def test_neon_under_emulation(opened: Open) -> None:
     emulator = shutil.which("qemu-aarch64-static")
     if emulator is None or shutil.which("aarch64-linux-gnu-g++") is None:
         pytest.skip("needs qemu-user-static and g++-aarch64-linux-gnu")
-    program = compile_driver(find_compiler("arm64-v8a"), tmp_path)
+    program = compile_driver(find_compiler("arm64-v8a"))
     for isa in ("neon", "portable"):
         driver = opened(isa, path=program, prefix=(emulator,))
         assert driver.isa == isa
@@ -148,8 +148,8 @@ def test_a_cpu_without_avx2(opened: Open) -> None:
         assert _error(driver, problem) <= TOLERANCE
 
 
-def test_clean_under_sanitizers(opened: Open, tmp_path: Path) -> None:
-    program = compile_driver(find_compiler(host_abi()), tmp_path, SANITIZERS)
+def test_clean_under_sanitizers(opened: Open) -> None:
+    program = compile_driver(find_compiler(host_abi()), SANITIZERS)
     for isa in ("best", "portable"):
         driver = opened(isa, threads=2, path=program)
         for order, problem in enumerate(EDGES):

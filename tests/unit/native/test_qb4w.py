@@ -229,9 +229,8 @@ class Driver:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("qb4w")
-    return compile_driver(find_compiler(host_abi()), folder, source=SOURCE)
+def program() -> Path:
+    return compile_driver(find_compiler(host_abi()), source=SOURCE)
 
 
 @pytest.fixture(scope="module", params=KERNELS, ids=lambda kernel: kernel.name)
@@ -332,8 +331,8 @@ def test_packed_edges(tile: int, packer: Driver) -> None:
         packer.check_packing(weights)
 
 
-def test_clean_under_sanitizers(tmp_path: Path) -> None:
-    program = compile_driver(find_compiler(host_abi()), tmp_path, SANITIZERS, source=SOURCE)
+def test_clean_under_sanitizers() -> None:
+    program = compile_driver(find_compiler(host_abi()), SANITIZERS, source=SOURCE)
     for kernel in KERNELS:
         opened = Driver(program, kernel.name)
         for product in edges(kernel):
