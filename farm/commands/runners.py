@@ -14,8 +14,8 @@ from farm.core.errors import DeviceUnfit, RunnerError, UnknownName
 from farm.core.runtime import RunnerBuild
 from farm.paths import native_cache
 from runners.build.android import android_way
+from runners.build.cache import cached_builds
 from runners.build.compiler import find_compiler
-from runners.build.native import cached_builds
 
 #: What this machine calls itself, in Android's terms.
 _ABIS = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64-v8a", "arm64": "arm64-v8a"}

@@ -170,6 +170,7 @@ def _differences(new: CellResult, old: CellResult, *, same_lease: bool) -> list[
     pairs = (
         *(() if same_lease else places),
         ("runner", new.runner.name, old.runner.name),
+        ("our code in the timed path", _own_code(new), _own_code(old)),
         ("backend", new.runner.backend_effective, old.runner.backend_effective),
         ("threads asked for", new.threads, old.threads),
     )
@@ -178,6 +179,18 @@ def _differences(new: CellResult, old: CellResult, *, same_lease: bool) -> list[
         for name, now, then in pairs
         if now != then and now is not None and then is not None
     ]
+
+
+def _own_code(result: CellResult) -> str | None:
+    """Names of farm's code that ran in place of ExecuTorch's; None where that isn't known.
+
+    Older reports name kernels alone, so what else was ours in their numbers isn't known.
+    """
+    own = result.runner.own_code
+    if own is None:
+        kernels = result.conditions.get("own_kernels")
+        return None if kernels is None else f"{kernels} and what wasn't recorded"
+    return ", ".join(own) or "none"
 
 
 def _metrics(new: CellResult, old: CellResult, regress: float) -> Iterable[MetricComparison]:

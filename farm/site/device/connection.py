@@ -31,7 +31,8 @@ from farm.site.device.helper import DeviceHelper
 from farm.site.look.facts import CXX_RUNTIMES, LOADERS, RawFacts, parse_facts, temperatures
 from farm.site.parsers.android import parse_getprop
 from farm.site.parsers.system import abi_of_machine
-from runners.build.native import NativeFile, build_helper
+from runners.build.cache import NativeFile
+from runners.build.native import build_helper
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,10 @@ import pytest
 
 from farm.core.errors import RunnerError, UnknownName
 from runners.build import native
+from runners.build.cache import NativeBuild
 from runners.build.compiler import find_compiler, host_abi
 from runners.build.elf import elf_machine
-from runners.build.native import NativeBuild, build_helper, build_runner
+from runners.build.native import build_helper, build_runner
 from runners.build.sdk import installed_sdk, sdk_version
 
 from .conftest import CACHE

@@ -25,7 +25,7 @@ DRIVER = Path(__file__).with_name("kernel_driver.cpp")
 AVX512 = frozenset(("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"))
 #: And what the matrix unit needs besides.
 AMX = AVX512 | {"amx_tile", "amx_int8"}
-#: Kernel sources that are built against ExecuTorch.
+#: Sources that are built against ExecuTorch.
 NEED_SDK = ("operators", "xnnpack", "xnnpack_operator", "xnnpack_packing")
 
 
@@ -156,8 +156,9 @@ def compile_driver(
     compiler: Compiler, folder: Path, flags: tuple[str, ...] = (), *, source: Path = DRIVER
 ) -> Path:
     """The kernels and a driver as one program; static unless flags (sanitizers) are given."""
-    kernels = [path for path in (SOURCES / "kernels").glob("*.cpp") if path.stem not in NEED_SDK]
-    sources = [*kernels, source]
+    folders = ("kernels", "attention", "tuned")
+    ours = [path for folder in folders for path in (SOURCES / folder).glob("*.cpp")]
+    sources = [*(path for path in ours if path.stem not in NEED_SDK), source]
     words = (*(flags or ("-O3",)), "-fno-math-errno", f"-I{SOURCES}")
     program = folder / "kernel-driver"
     static = () if flags else ("-static",)
