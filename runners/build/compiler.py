@@ -24,7 +24,11 @@ from farm.core.errors import RunnerError, UnknownName
 _COMPILE_TIMEOUT_S = 600
 #: How often a build looks whether it was cancelled, seconds.
 _TICK_S = 0.3
-_WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
+_WARNINGS = (
+    *("-std=c++17", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"),
+    # GCC and clang have pragmas and warnings that the other doesn't know.
+    *("-Wno-unknown-pragmas", "-Wno-unknown-warning-option"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <unordered_set>
 
 #include "failure.h"
+#include "number.h"
 
 namespace farm::json {
 namespace {
@@ -250,19 +250,9 @@ class Parser {
       if (std::from_chars(first, last, value).ec != std::errc()) fail("a number out of range");
       return Value(static_cast<long long>(value));
     }
-    return Value(real(std::string(first, last)));
-  }
-
-  // libc++ has no from_chars of double before 20. Nothing here sets a locale; under one with another
-  // decimal point strtod would stop early, which is an error rather than another number.
-  double real(const std::string& digits) const {
-    char* end = nullptr;
-    const double value = std::strtod(digits.c_str(), &end);
-    if (end != digits.c_str() + digits.size()) fail("this system reads numbers another way");
-    const bool vanished =
-        value == 0 && digits.find_first_of("123456789") < digits.find_first_of("eE");
-    if (!std::isfinite(value) || vanished) fail("a number out of range");
-    return value;
+    double value = 0;
+    if (!read_double(std::string(first, last), value)) fail("a number out of range");
+    return Value(value);
   }
 
   const std::string& text_;
