@@ -106,7 +106,7 @@ def build_runner(
     search = [f"-L{sdk / 'lib'}", "-Wl,-rpath-link," + str(sdk / "lib")]
     loader = (f"./lib/{LOADERS[abi]}", "--library-path", "./lib") if bundle_libc else ()
     against = _Against(
-        name=_name(tuned=tuned),
+        name=program_name(tuned=tuned),
         compiler=compiler,
         root=sdk,
         hashed=tuple(libraries),
@@ -141,7 +141,7 @@ def build_for_android(
     own_attention = tuned or not android.custom_ops
     shared = tuple(android.shared(custom_ops=not own_attention))
     against = _Against(
-        name=_name(tuned=tuned),
+        name=program_name(tuned=tuned),
         compiler=android.compiler,
         root=android.prefix,
         hashed=(*shared, *android.archives(custom_ops=not own_attention)),
@@ -193,7 +193,8 @@ class _Against:
     flags: tuple[str, ...] = ()
 
 
-def _name(*, tuned: bool) -> str:
+def program_name(*, tuned: bool) -> str:
+    """What builds of `executorch` and `executorch-tuned` are called."""
     return "farm-runner-tuned" if tuned else "farm-runner"
 
 

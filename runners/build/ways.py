@@ -66,7 +66,7 @@ def native_build(
         android = find_android(abi, places.native, os.environ, say)
         if isinstance(android, AndroidSdk):
             native = build_for_android(abi, android, places.native, tuned=tuned, progress=progress)
-            return native, _other_version(android, sdk.version or sdk_version(installed_sdk()))
+            return native, other_version(android, sdk.version or sdk_version(installed_sdk()))
         how = f"glibc bundle: {android}"
     if TARGETS[abi].machine != platform.machine():
         _check_cross_compiler(abi, system)
@@ -84,7 +84,7 @@ def native_build(
     return build, chosen.note
 
 
-def _other_version(android: AndroidSdk, wanted: str) -> str:
+def other_version(android: AndroidSdk, wanted: str) -> str:
     """Why what the user named isn't the ExecuTorch that was asked for; empty when it is."""
     if not android.version:
         return (

@@ -100,7 +100,7 @@ def ssh_root(arch: str) -> Path:
 
 
 def libcxx_root() -> Path:
-    """libc++ of LLVM 19 for arm64, to cross-compile with: headers and libraries in usr/lib/llvm-19."""
+    """Headers and libraries of libc++ for arm64, to cross-compile with, in usr/lib/llvm-19."""
 
     def make(root: Path) -> None:
         _skeleton(root)
