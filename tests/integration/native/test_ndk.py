@@ -20,7 +20,7 @@ from runners.build.sdk import installed_sdk, sdk_for
 from tests.unit.runners.build.test_checkout import commit, git
 
 from .conftest import CACHE
-from .test_clang import UNRESOLVED, arm64_clang
+from .test_clang import arm64_clang, script
 
 pytestmark = [
     pytest.mark.export,
@@ -46,13 +46,7 @@ def ndk(tmp_path: Path) -> Path:
     folder = tmp_path / "ndk" / "toolchains" / "llvm" / "prebuilt" / "linux-x86_64" / "bin"
     folder.mkdir(parents=True)
     clang = folder / f"aarch64-linux-android{API}-clang++"
-    # glibc has no liblog, so the word for it is dropped.
-    clang.write_text(
-        "#!/bin/bash\nwords=()\n"
-        'for word in "$@"; do [ "$word" = -llog ] || words+=("$word"); done\n'
-        f'exec {arm64_clang(link=UNRESOLVED)} "${{words[@]}}"\n'
-    )
-    clang.chmod(0o755)
+    script(clang, arm64_clang(), "aarch64-linux-gnu-nm")
     return tmp_path / "ndk"
 
 
