@@ -1,4 +1,4 @@
-"""farm-runner against llama.cpp: the same SmolLM2-135M weights at 4 bit, prefill and decode.
+"""`executorch-tuned` against llama.cpp: the same SmolLM2-135M weights at 4 bit, prefill and decode.
 
 llama.cpp runs the GGUF (Q4_1) as it is; ours is the .pte of configs/llama_q4.yaml, exported from
 that GGUF. Threads 1 and 2, launches interleaved A B B A. The peer is the prebuilt library in an npm
@@ -224,7 +224,8 @@ def main() -> None:
         paths = ["--library", str(library), "--model", str(model)]
         return run_child([__file__, "--peer", str(threads), *paths])
 
-    duels = {n: duel(partial(run_farm, pte), llama_cpp, n, options.pairs) for n in THREADS}
+    farm = partial(run_farm, pte, tuned=True)
+    duels = {n: duel(farm, llama_cpp, n, options.pairs) for n in THREADS}
     print(json.dumps(document("llama_cpp", "llama.cpp", duels, TARGETS)))
 
 

@@ -1,4 +1,4 @@
-"""The speed that farm reports against the same runner, started by hand.
+"""The speed that farm reports against the same runner, started by hand: `executorch`, as always.
 
 One .pte, one binary, one request; pairs in alternating order. Both numbers are medians of one
 launch's windows, so their ratio is what farm's own doing (supervision, polls, hashing, other

@@ -13,6 +13,7 @@ RUNNERS: Registry[Callable[[RunnerSpec], Runner]] = Registry(
     "runner",
     {
         "executorch": "runners.executorch:ExecutorchRunner",
+        "executorch-tuned": "runners.executorch:ExecutorchRunner",
         "executorch_python": "runners.executorch_python:ExecutorchPythonRunner",
         "llama_main": "runners.llama_main:LlamaMainRunner",
         "llama_cpp": "runners.llama_cpp:LlamaCppRunner",

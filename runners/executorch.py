@@ -1,4 +1,4 @@
-"""farm-runner: our own native program on ExecuTorch's C++ SDK, and how its output is read.
+"""farm-runner: our native program on ExecuTorch's C++ SDK, and how its output is read.
 
 The protocol is described in runners/native/PROTOCOL.md. Pure but for `build`.
 """
@@ -18,7 +18,9 @@ from farm.core.device import DeviceFacts
 from farm.core.errors import RAW_BYTES, BadOutput, RunnerCrashed, RunnerError
 from farm.core.runtime import (
     OWN,
+    OWN_KINDS,
     PLAIN,
+    TUNED,
     BuildVariant,
     DeployFile,
     Hello,
@@ -31,7 +33,7 @@ from farm.core.runtime import (
     WorkFiles,
 )
 from farm.paths import native_cache, toolchain_root
-from runners.build.native import NativeBuild
+from runners.build.cache import NativeBuild
 from runners.build.ways import Places, native_build
 from runners.given import refuse
 from runners.output.printed import json_objects, json_value
@@ -43,14 +45,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ExecutorchRunner:
-    """See the module."""
+    """ExecuTorch as it ships or, as `executorch-tuned`, with our code where ours is faster."""
 
     greeting: tuple[str, ...] | None = ("--hello",)
 
     def __init__(self, spec: RunnerSpec = OWN) -> None:
-        if spec.kind == "executorch":
+        if spec.kind in OWN_KINDS:
             refuse(spec, "push", "argv", "parse", "logits", "python")
         self.name = spec.name
+        self._kind = spec.kind
         self._env = spec.env
         self._files: dict[str, Path] = {}
 
@@ -65,10 +68,16 @@ class ExecutorchRunner:
     ) -> RunnerBuild:
         """Compile farm-runner, or take it from the cache; see `farm.protocols.Runner`."""
         native, note = native_build(
-            abi, facts, sdk, Places(native_cache(home), toolchain_root(home)), variant, progress
+            abi,
+            facts,
+            sdk,
+            Places(native_cache(home), toolchain_root(home)),
+            variant,
+            progress,
+            tuned=self._kind == TUNED,
         )
         self._files |= {file.sha256: file.path for file in native.files}
-        built = _described(native, note)
+        built = _described(self._kind, native, note)
         if not self._env:
             return built
         # Another environment is another runner: baselines must not take it for the same.
@@ -268,12 +277,12 @@ def _affinity(value: object) -> str:
     return str(value)
 
 
-def _described(native: NativeBuild, note: str) -> RunnerBuild:
+def _described(kind: str, native: NativeBuild, note: str) -> RunnerBuild:
     digest = hashlib.sha256()
     for file in native.files:
         digest.update(f"{file.name}\0{file.sha256}\0".encode())
     return RunnerBuild(
-        name="executorch",
+        name=kind,
         version=f"{native.version} (ExecuTorch {native.toolchain})",
         abi=native.abi,
         sha256=digest.hexdigest(),

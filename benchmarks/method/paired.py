@@ -65,14 +65,15 @@ def artifact(root: Path) -> Path:
     return ContentStore(store_root(home)).path(made.result.bundle.pte)
 
 
-def built_runner() -> Path:
-    """farm-runner for this machine, built when it isn't yet."""
+def built_runner(*, tuned: bool = False) -> Path:
+    """farm-runner for this machine, built when it isn't yet: `executorch` or `executorch-tuned`."""
     from farm.paths import farm_home, native_cache
     from runners.build.compiler import host_abi
     from runners.build.native import build_runner
     from runners.build.sdk import installed_sdk
 
-    build = build_runner(host_abi(), installed_sdk(), native_cache(farm_home()), progress=note)
+    cache = native_cache(farm_home())
+    build = build_runner(host_abi(), installed_sdk(), cache, tuned=tuned)
     return build.file("farm-runner").path
 
 
@@ -86,9 +87,9 @@ def runner_request(threads: int, repetitions: int = REPETITIONS, window_ms: int 
     return json.dumps({"protocol": 1, "threads": threads, "measure": measure})
 
 
-def run_farm(pte: Path, threads: int) -> Figures:
-    """One launch of farm-runner."""
-    runner = built_runner()
+def run_farm(pte: Path, threads: int, *, tuned: bool = False) -> Figures:
+    """One launch of `executorch` or `executorch-tuned`."""
+    runner = built_runner(tuned=tuned)
     with tempfile.TemporaryDirectory() as folder:
         request = Path(folder) / "request.json"
         request.write_text(runner_request(threads))

@@ -12,14 +12,14 @@ from farm.core.abi import BUILT, abi_of_machine
 from farm.core.artifact import Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import DeviceUnfit, RunnerError, UnknownName
-from farm.core.runtime import RunnerBuild
+from farm.core.runtime import OWN_KINDS, TUNED, RunnerBuild
 from farm.paths import native_cache
 from runners.build.android import android_way
+from runners.build.cache import cached_builds
 from runners.build.compiler import find_compiler
-from runners.build.native import cached_builds
+from runners.build.native import program_name
 
 _ANDROID = "android-"
-_NATIVE = "executorch"
 #: Where the other kinds come from.
 _GIVEN = "yours: described under `runners` of a config"
 _KNOWN = (*BUILT, *(f"{_ANDROID}{abi}" for abi in sorted(BUILT)))
@@ -69,12 +69,13 @@ def _news(say: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def listing(home: Path) -> list[tuple[str, str, str, str]]:
-    """Return each runner; the native one with every target, how it is built, and what is built."""
+    """Return each runner; native ones with every target, how it is built, and what is built."""
     native = [
-        (_NATIVE, target, _how(target), ", ".join(_built(target, home)) or "not built yet")
+        (kind, target, _how(target), ", ".join(_built(kind, target, home)) or "not built yet")
+        for kind in OWN_KINDS
         for target in _KNOWN
     ]
-    given = (name for name in runners.RUNNERS.names() if name != _NATIVE)
+    given = (name for name in runners.RUNNERS.names() if name not in OWN_KINDS)
     return native + [(name, "any", _GIVEN, "") for name in given]
 
 
@@ -88,12 +89,12 @@ def _how(target: str) -> str:
     return words if way else f"glibc bundle with {compiler}: {words}" if words else compiler
 
 
-def _built(target: str, home: Path) -> list[str]:
+def _built(kind: str, target: str, home: Path) -> list[str]:
     """Versions in the cache that fit a target; Android takes bundles too."""
     abi = target.removeprefix(_ANDROID)
     fitting = ("bionic", "glibc-bundle") if abi != target else ("glibc", "glibc-bundle")
     return [
         f"{build.version} ({build.libc}, ExecuTorch {build.toolchain})"
         for build in cached_builds(native_cache(home), abi)
-        if build.libc in fitting and build.name == "farm-runner"
+        if build.libc in fitting and build.name == program_name(tuned=kind == TUNED)
     ]

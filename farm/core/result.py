@@ -164,6 +164,16 @@ class ArtifactReport:
 
 
 @dataclass(frozen=True, slots=True)
+class RunnerFile:
+    """A program or library of a runner."""
+
+    #: Its place in the work folder.
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerReport:
     """The binary that ran it."""
 
@@ -178,6 +188,10 @@ class RunnerReport:
     executorch: str | None = None
     #: Which of several ways of building was taken, and why; empty where there is one.
     how: str = ""
+    #: What farm's own code did in place of ExecuTorch's, `llama::custom_sdpa.out`; None where
+    #: that isn't known.
+    own_code: tuple[str, ...] | None = None
+    files: tuple[RunnerFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,14 @@ from typing import Literal, get_args
 from farm.core.artifact import LogitsPass, LogitsRef, ObjectRef, Sdk
 from farm.core.telemetry import NOTHING_USUAL, LaunchTelemetry, Start, Usual
 
-RunnerKind = Literal["executorch", "executorch_python", "llama_main", "llama_cpp", "command"]
+RunnerKind = Literal[
+    "executorch", "executorch-tuned", "executorch_python", "llama_main", "llama_cpp", "command"
+]
 RUNNER_KINDS: dict[str, RunnerKind] = {kind: kind for kind in get_args(RunnerKind)}
+#: farm-runner with code of ours in place of ExecuTorch's; never a default.
+TUNED: RunnerKind = "executorch-tuned"
+#: What farm builds itself.
+OWN_KINDS: tuple[RunnerKind, ...] = ("executorch", TUNED)
 #: What a runner loads: an ExecuTorch program, or GGUF weights as they are.
 Program = Literal["pte", "gguf"]
 #: How the output of a `command` is read; `regex` comes with patterns.
@@ -181,9 +187,15 @@ class Hello:
     abi: str
     isa: str
     backends: tuple[str, ...]
+    #: Operators and whose code does them, `llama::custom_sdpa.out=farm`.
     kernels: tuple[str, ...]
     #: What the CPU has that backends choose their code by; empty where a runner doesn't tell.
     features: tuple[str, ...] = ()
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """What farm's code does in place of ExecuTorch's."""
+        return tuple(name.removesuffix("=farm") for name in self.kernels if name.endswith("=farm"))
 
 
 @dataclass(frozen=True, slots=True)

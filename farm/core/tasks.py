@@ -21,7 +21,7 @@ from farm.core.artifact import (
 from farm.core.device import Device
 from farm.core.hostrun import HostRunResult
 from farm.core.result import Judgement
-from farm.core.runtime import DeviceRunResult, RunnerSpec
+from farm.core.runtime import OWN, DeviceRunResult, RunnerSpec
 from farm.core.spec import Resources, RunSpec
 
 
@@ -52,6 +52,8 @@ class HostRunTask:
     tokens: tuple[int, ...]
     passes: tuple[LogitsPass, ...]
     sdk: Sdk = field(default_factory=Sdk)
+    #: One of those that farm builds itself.
+    runner: RunnerSpec = OWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ def differences(new: CellResult, old: CellResult, *, same_lease: bool) -> list[s
         ("OS", new.device.os, old.device.os),
         ("instruction set", new.runner.isa, old.runner.isa),
     )
-    # What of an arm's own makes its numbers others: code in the timed path belongs here.
     arms = (
         ("runner", new.runner.name, old.runner.name),
+        ("our code in the timed path", _own_code(new), _own_code(old)),
         ("backend", new.runner.backend_effective, old.runner.backend_effective),
         ("threads asked for", new.threads, old.threads),
     )
@@ -50,6 +50,18 @@ def way_of_measuring(new: PerformanceReport, old: PerformanceReport | None) -> s
         if now != then:
             return f"{name} is {now}, was {then}"
     return ""
+
+
+def _own_code(result: CellResult) -> str | None:
+    """Names of farm's code that ran in place of ExecuTorch's; None where that isn't known.
+
+    Older reports name kernels alone, so what else was ours in their numbers isn't known.
+    """
+    own = result.runner.own_code
+    if own is None:
+        kernels = result.conditions.get("own_kernels")
+        return None if kernels is None else f"{kernels} and what wasn't recorded"
+    return ", ".join(own) or "none"
 
 
 def _differing(pairs: Sequence[tuple[str, object, object]]) -> list[str]:

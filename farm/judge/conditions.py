@@ -17,10 +17,10 @@ def conditions(run: DeviceRunResult, device: Device, guards: Sequence[Guard]) ->
     found = dict(run.conditions)
     if device.facts is not None:
         found.setdefault("device_class", device_class(device.facts, device.entry.labels))
-    own = [name for x in run.launches[:1] for name in x.hello.kernels if name.endswith("=farm")]
+    own = [name for launch in run.launches[:1] for name in launch.hello.own_code]
     if own:
         # A program that ships with stock kernels would run at another speed.
-        found["own_kernels"] = ", ".join(name.removesuffix("=farm") for name in own)
+        found["own_kernels"] = ", ".join(own)
     if run.stop is not None:
         found["launches"] = run.stop.detail
     if run.unpaired:

@@ -65,7 +65,7 @@ def _complete(spec: RunSpec, runner: RunnerSpec) -> RunnerSpec:
 def _with_traits(runner: RunnerSpec) -> RunnerSpec:
     """What planning has to know of each kind."""
     match runner.kind:
-        case "executorch" | "executorch_python":
+        case "executorch" | "executorch-tuned" | "executorch_python":
             return replace(runner, backends=OWN.backends)
         case "llama_main":
             return replace(runner, gives_logits=False, needs_tokenizer=True, sweeps=False)

@@ -22,7 +22,7 @@ from farm.core.events import JobProgress
 from farm.core.flow.chain import bundle_files
 from farm.core.hostrun import HostRunResult, NoiseFloor
 from farm.core.result import Judgement
-from farm.core.runtime import OWN, DeviceJob, DeviceRunResult, LaunchRequest
+from farm.core.runtime import DeviceJob, DeviceRunResult, LaunchRequest
 from farm.core.tasks import (
     CanaryTask,
     CompareTask,
@@ -174,7 +174,7 @@ def _host_run_key(task: HostRunTask, entry: DeviceEntry, context: SiteContext, e
         facts = connection.snapshot().facts
     finally:
         connection.close()
-    runner = context.find_runner(OWN)
+    runner = context.find_runner(task.runner)
     started = time.monotonic()
 
     def step(text: str) -> None:
@@ -218,7 +218,7 @@ def _run_here(
             run_id="host-run",
             cell_id=task.task_id,
             device=entry.name,
-            runner=OWN,
+            runner=task.runner,
             artifact=bundle_files(task.bundle),
             launches=launches,
             sdk=task.sdk,

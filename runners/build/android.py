@@ -7,6 +7,7 @@ brings its own C library. Nothing here compiles our own sources.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from farm.core.abi import BUILT
 from farm.core.errors import RunnerError
+from runners.build.checkout import Checkout, read_checkout
 from runners.build.compiler import Compiler, describe
 
 PREFIX = "FARM_ANDROID_PREFIX"
@@ -27,13 +29,25 @@ SOURCE = "FARM_EXECUTORCH_SOURCE"
 API = 28
 
 _BUILD_TIMEOUT_S = 3600
+#: What a checkout is built with. The last has attention and cache updates for LLMs.
+_PARTS = (
+    *("XNNPACK", "PTHREADPOOL", "CPUINFO", "KERNELS_OPTIMIZED", "KERNELS_QUANTIZED"),
+    *("EXTENSION_MODULE", "EXTENSION_TENSOR", "EXTENSION_DATA_LOADER"),
+    *("EXTENSION_FLAT_TENSOR", "EXTENSION_NAMED_DATA_MAP", "EXTENSION_RUNNER_UTIL"),
+    "KERNELS_LLM",
+)
 #: Archives whose static constructors register kernels and backends: linked whole.
 _WHOLE = (
     *("xnnpack_backend", "optimized_native_cpu_ops_lib", "quantized_ops_lib"),
     *("executorch_backend_xnnpack", "executorch_kernels_optimized", "executorch_kernels_quantized"),
+    "custom_ops",
 )
-#: Archives that register what another one, or farm-runner itself, registers already.
-_LEFT_OUT = re.compile(r"custom_ops|portable_ops_lib|optimized_ops_lib|_aot_|selective|_jni|etdump")
+#: Archives that register what another one registers already.
+_LEFT_OUT = re.compile(r"portable_ops_lib|optimized_ops_lib|_aot_|selective|_jni|etdump")
+#: llama::custom_sdpa and its like. Registered twice they would end the process.
+_CUSTOM_OPS = "custom_ops"
+#: What the CMake package of an ExecuTorch calls its version, the exact one first.
+_VERSIONS = ("EXECUTORCH_BUILD_VERSION", "PACKAGE_VERSION")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +59,41 @@ class AndroidSdk:
     compiler: Compiler
     how: str
     """For reports."""
+    version: str
+    """As it calls itself, with the state of its checkout; empty when it doesn't tell."""
 
     @property
-    def shared(self) -> list[Path]:
+    def custom_ops(self) -> bool:
+        """Whether it has attention and cache updates of its own."""
+        files = (*self.shared(), *self.archives())
+        return any(_CUSTOM_OPS in path.stem for path in files)
+
+    def shared(self, *, custom_ops: bool = True) -> list[Path]:
         """Shared libraries that go to the device."""
-        return sorted((self.prefix / "lib").glob("*.so"))
+        return self._libraries("*.so", custom_ops=custom_ops)
 
-    @property
-    def archives(self) -> list[Path]:
+    def archives(self, *, custom_ops: bool = True) -> list[Path]:
         """Static libraries that are linked in."""
+        return self._libraries("*.a", custom_ops=custom_ops)
+
+    def _libraries(self, pattern: str, *, custom_ops: bool) -> list[Path]:
         return [
-            p for p in sorted((self.prefix / "lib").glob("*.a")) if not _LEFT_OUT.search(p.stem)
+            path
+            for path in sorted((self.prefix / "lib").glob(pattern))
+            if not _LEFT_OUT.search(path.stem) and (custom_ops or _CUSTOM_OPS not in path.stem)
         ]
 
-    @property
-    def link_flags(self) -> list[str]:
+    def link_flags(self, *, custom_ops: bool = True) -> list[str]:
         """Words for the linker, in order."""
-        names = {path: path.stem.removeprefix("lib") for path in self.archives}
+        archives = self.archives(custom_ops=custom_ops)
+        names = {path: path.stem.removeprefix("lib") for path in archives}
         whole = [str(path) for path, name in names.items() if name in _WHOLE]
         rest = [str(path) for path, name in names.items() if name not in _WHOLE]
         return [
             *("-Wl,--whole-archive", *whole, "-Wl,--no-whole-archive"),
             *("-Wl,--start-group", *rest, "-Wl,--end-group"),
             # They register themselves when loaded: nothing in our objects refers to them.
-            *("-Wl,--no-as-needed", *(str(path) for path in self.shared)),
+            *("-Wl,--no-as-needed", *(str(path) for path in self.shared(custom_ops=custom_ops))),
             "-static-libstdc++",
             "-llog",
         ]
@@ -98,8 +123,13 @@ def find_android(
         return words
     ndk, named = Path(environment[NDK]), Path(environment[way])
     compiler = ndk_compiler(abi, ndk)
-    prefix = named if way == PREFIX else _build_prefix(abi, ndk, named, cache, progress)
-    return AndroidSdk(_checked(prefix, way), compiler, words)
+    if way == PREFIX:
+        prefix = _checked(named, way)
+        return AndroidSdk(prefix, compiler, words, installed_version(prefix))
+    checkout = read_checkout(named, way)
+    prefix = _checked(_build_prefix(abi, ndk, named, checkout, cache, progress), way)
+    how = f"{words} ({checkout.note})" if checkout.note else words
+    return AndroidSdk(prefix, compiler, how, checkout.name)
 
 
 def android_way(environment: Mapping[str, str]) -> tuple[str, str]:
@@ -141,41 +171,57 @@ def _checked(prefix: Path, variable: str) -> Path:
     return prefix
 
 
+def installed_version(prefix: Path) -> str:
+    """The version that an install tree's CMake package names; empty when it names none."""
+    found: dict[str, str] = {}
+    for file in sorted(prefix.glob("**/executorch-config-version.cmake")):
+        text = file.read_text(errors="replace")
+        found |= dict(re.findall(r'set\((\w+)\s+"([^"]+)"\)', text))
+    return next((found[name] for name in _VERSIONS if name in found), "")
+
+
 def _build_prefix(
-    abi: str, ndk: Path, source: Path, cache: Path, progress: Callable[[str], None]
+    abi: str,
+    ndk: Path,
+    source: Path,
+    checkout: Checkout,
+    cache: Path,
+    progress: Callable[[str], None],
 ) -> Path:
-    """Configure, build and install a checkout of ExecuTorch with the NDK, once."""
-    if not (source / "CMakeLists.txt").is_file():
-        raise RunnerError(f"{SOURCE}: {source} is no checkout of ExecuTorch (no CMakeLists.txt).")
-    key = hashlib.sha256(f"{source.resolve()}\0{ndk.resolve()}\0{abi}".encode()).hexdigest()[:16]
+    """Configure, build and install a checkout of ExecuTorch with the NDK, once for each state."""
+    options = [
+        f"-DCMAKE_TOOLCHAIN_FILE={ndk}/build/cmake/android.toolchain.cmake",
+        *(f"-DANDROID_ABI={abi}", f"-DANDROID_PLATFORM=android-{API}"),
+        "-DCMAKE_BUILD_TYPE=Release",
+        *(f"-DEXECUTORCH_BUILD_{part}=ON" for part in _PARTS),
+    ]
+    inputs = [str(source.resolve()), checkout.commit, checkout.changes, _ndk_revision(ndk), options]
+    key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
     final = cache / "sdk" / f"executorch-android-{abi}-{key}"
     if (final / "lib").is_dir():
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".android-", dir=final.parent))
     install, build = scratch / "install", scratch / "build"
-    options = [
-        f"-DCMAKE_TOOLCHAIN_FILE={ndk}/build/cmake/android.toolchain.cmake",
-        *(f"-DANDROID_ABI={abi}", f"-DANDROID_PLATFORM=android-{API}"),
-        *(f"-DCMAKE_INSTALL_PREFIX={install}", "-DCMAKE_BUILD_TYPE=Release"),
-        *(
-            f"-DEXECUTORCH_BUILD_{part}=ON"
-            for part in (
-                *("XNNPACK", "PTHREADPOOL", "CPUINFO", "KERNELS_OPTIMIZED", "KERNELS_QUANTIZED"),
-                *("EXTENSION_MODULE", "EXTENSION_TENSOR", "EXTENSION_DATA_LOADER"),
-                *("EXTENSION_FLAT_TENSOR", "EXTENSION_NAMED_DATA_MAP", "EXTENSION_RUNNER_UTIL"),
-            )
-        ),
-    ]
     try:
-        progress(f"configuring ExecuTorch for android {abi}")
-        _cmake("-S", str(source), "-B", str(build), *options)
-        progress(f"building ExecuTorch for android {abi}")
+        progress(f"configuring ExecuTorch {checkout.name} for android {abi}")
+        _cmake(
+            *("-S", str(source), "-B", str(build), *options, f"-DCMAKE_INSTALL_PREFIX={install}")
+        )
+        progress(f"building ExecuTorch {checkout.name} for android {abi}")
         _cmake("--build", str(build), "--target", "install", "-j", str(os.cpu_count() or 1))
+        if read_checkout(source, SOURCE) != checkout:
+            raise RunnerError(f"{SOURCE}: {source} changed while it was built; run it again.")
         install.rename(final)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return final
+
+
+def _ndk_revision(ndk: Path) -> str:
+    """An NDK replaced in place is another one."""
+    properties = ndk / "source.properties"
+    return f"{ndk.resolve()} " + (properties.read_text() if properties.is_file() else "")
 
 
 def _cmake(*words: str) -> None:

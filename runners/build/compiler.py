@@ -26,7 +26,11 @@ _COMPILE_TIMEOUT_S = 600
 #: How often a build looks whether it was cancelled, seconds.
 _TICK_S = 0.3
 _KNOWN = ", ".join(sorted(BUILT))
-_WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
+_WARNINGS = (
+    *("-std=c++17", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"),
+    # GCC and clang have pragmas and warnings that the other doesn't know.
+    *("-Wno-unknown-pragmas", "-Wno-unknown-warning-option"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,23 @@ imports torch.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from farm.core.abi import BUILT
-from farm.core.errors import FarmError
 from runners.build.android import AndroidSdk
+from runners.build.cache import (
+    NativeBuild,
+    NativeFile,
+    Progress,
+    adopt,
+    cached,
+    entry,
+    hash_file,
+    tick_of,
+)
 from runners.build.compiler import Compiler, compile_objects, find_compiler, link
 from runners.build.elf import check_alignment
 from runners.build.sdk import bundle_libraries, sdk_for, sdk_version, shipped_libraries
@@ -27,64 +30,9 @@ from runners.build.sdk import bundle_libraries, sdk_for, sdk_version, shipped_li
 SOURCES = Path(__file__).parents[1] / "native"
 VERSION = "0.1.0"
 
-Progress = Callable[[str], None]
-
 _HELPER_DIRS = ("common", "helper")
 _RUNNER_DIRS = ("common", "kernels", "runner")
-
-
-@dataclass(frozen=True, slots=True)
-class NativeFile:
-    """One file of a build, as it must stand in a work folder."""
-
-    name: str
-    """Relative name there, for example `lib/libexecutorch.so`."""
-    path: Path
-    sha256: str
-    size: int
-    """Bytes."""
-    mode: int
-    """Permission bits: 0o700 for what is executed, else 0o600."""
-
-
-@dataclass(frozen=True, slots=True)
-class NativeBuild:
-    """A finished build: the files to deploy and how to start it from the work folder."""
-
-    name: str
-    """`farm-runner` or `farm-helper`."""
-    abi: str
-    version: str
-    isa_baseline: str
-    """What every device of this ABI can run, for example `x86-64-v2`."""
-    libc: str
-    """`glibc` or `bionic` (the device must have it), `glibc-bundle` (it comes along), `static`."""
-    key: str
-    """sha256 of everything that went in."""
-    toolchain: str
-    """Version of the ExecuTorch it was built against; empty for the helper."""
-    argv: tuple[str, ...]
-    """Start of the command line, relative to the work folder."""
-    env: tuple[tuple[str, str], ...]
-    files: tuple[NativeFile, ...]
-    how: str = ""
-    """Why this way of building was taken, where there were several."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size for file in self.files)
-
-    def file(self, name: str) -> NativeFile:
-        """The file of that relative name.
-
-        Raises:
-            KeyError: the build has no such file.
-        """
-        for file in self.files:
-            if file.name == name:
-                return file
-        raise KeyError(name)
+_ATTENTION_DIR, _TUNED_DIR = "attention", "tuned"
 
 
 def build_helper(abi: str, cache: Path, *, progress: Progress | None = None) -> NativeBuild:
@@ -101,11 +49,11 @@ def build_helper(abi: str, cache: Path, *, progress: Progress | None = None) -> 
 
     def make(folder: Path) -> NativeBuild:
         sources = _sources(_HELPER_DIRS)
-        tick = _tick("farm-helper", abi, progress)
+        tick = tick_of("farm-helper", abi, progress)
         objects = compile_objects(compiler, sources, (*flags, _stamp(key)), folder, tick)
         target = folder / "farm-helper"
         link(compiler, objects, link_flags, target)
-        files = (_entry("farm-helper", target, 0o700),)
+        files = (entry("farm-helper", target, 0o700),)
         _check_pages(abi, files)
         return NativeBuild(
             name="farm-helper",
@@ -120,7 +68,7 @@ def build_helper(abi: str, cache: Path, *, progress: Progress | None = None) -> 
             files=files,
         )
 
-    return _cached(cache, "farm-helper", abi, key, make, progress)
+    return cached(cache, "farm-helper", abi, key, make, progress)
 
 
 def build_runner(
@@ -130,6 +78,7 @@ def build_runner(
     *,
     bundle_libc: bool = False,
     profile: bool = False,
+    tuned: bool = False,
     progress: Progress | None = None,
     how: str = "",
 ) -> NativeBuild:
@@ -142,6 +91,7 @@ def build_runner(
         cache: folder that may be deleted at any time when nothing builds.
         bundle_libc: also ship loader and C library, for systems without glibc.
         profile: the variant that can trace every operator; its timed windows are slower.
+        tuned: with our code in place of XNNPACK's for 4-bit weights, and our memory settings.
         progress: called with one short line per step.
         how: why this way of building was chosen, for reports.
 
@@ -157,6 +107,7 @@ def build_runner(
     loader = PurePosixPath(BUILT[abi].glibc_loader).name
     start = (f"./lib/{loader}", "--library-path", "./lib") if bundle_libc else ()
     against = _Against(
+        name=program_name(tuned=tuned),
         compiler=compiler,
         root=sdk,
         hashed=tuple(libraries),
@@ -167,36 +118,68 @@ def build_runner(
         argv=(*start, "./farm-runner"),
         env=() if bundle_libc else (("LD_LIBRARY_PATH", "./lib"),),
         flags=("-DET_EVENT_TRACER_ENABLED",) if profile else (),
+        # No wheel has custom operators that do without torch.
+        own=_own_code(own_attention=True, tuned=tuned),
     )
     return replace(_build_against(against, abi, cache, progress), how=how)
 
 
 def build_for_android(
-    abi: str, android: AndroidSdk, cache: Path, *, progress: Progress | None = None
+    abi: str,
+    android: AndroidSdk,
+    cache: Path,
+    *,
+    tuned: bool = False,
+    progress: Progress | None = None,
 ) -> NativeBuild:
     """Builds (or finds) farm-runner with the NDK, against an ExecuTorch that was built with it.
+
+    Its own custom operators are used where it has some, but for the tuned runner.
 
     Raises:
         RunnerError: the compiler refused our sources, or a library isn't loadable everywhere.
     """
+    own_attention = tuned or not android.custom_ops
+    shared = tuple(android.shared(custom_ops=not own_attention))
     against = _Against(
+        name=program_name(tuned=tuned),
         compiler=android.compiler,
         root=android.prefix,
-        hashed=(*android.shared, *android.archives),
-        shipped=tuple(android.shared),
-        link_flags=tuple(android.link_flags),
+        hashed=(*shared, *android.archives(custom_ops=not own_attention)),
+        shipped=shared,
+        link_flags=tuple(android.link_flags(custom_ops=not own_attention)),
         libc="bionic",
-        version="of the NDK build",
+        version=android.version or "of unknown version",
         argv=("./farm-runner",),
         env=(("LD_LIBRARY_PATH", "./lib"),),
+        own=_own_code(own_attention=own_attention, tuned=tuned),
     )
     return replace(_build_against(against, abi, cache, progress), how=android.how)
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnCode:
+    """Our code in the timed path: its folders and the flags that name it."""
+
+    folders: tuple[str, ...]
+    flags: tuple[str, ...]
+
+
+def _own_code(*, own_attention: bool, tuned: bool) -> _OwnCode:
+    """What isn't asked for isn't compiled, so a build can't hold it by accident."""
+    parts = {
+        _ATTENTION_DIR: (own_attention, "-DFARM_OWN_ATTENTION"),
+        _TUNED_DIR: (tuned, "-DFARM_TUNED"),
+    }
+    wanted = {folder: flag for folder, (used, flag) in parts.items() if used}
+    return _OwnCode(tuple(wanted), tuple(wanted.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Against:
     """An ExecuTorch to build farm-runner against, and what the result needs on a device."""
 
+    name: str
     compiler: Compiler
     root: Path
     """Has `include/executorch`."""
@@ -207,7 +190,13 @@ class _Against:
     version: str
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
+    own: _OwnCode
     flags: tuple[str, ...] = ()
+
+
+def program_name(*, tuned: bool) -> str:
+    """What builds of `executorch` and `executorch-tuned` are called."""
+    return "farm-runner-tuned" if tuned else "farm-runner"
 
 
 def _build_against(
@@ -215,22 +204,23 @@ def _build_against(
 ) -> NativeBuild:
     compiler = against.compiler
     known = f'-DFARM_EXECUTORCH_VERSION="{against.version}"'
-    flags = ("-O3", "-fno-math-errno", known, *against.flags, *_defines(abi))
+    own, folders = against.own, (*_RUNNER_DIRS, *against.own.folders)
+    flags = ("-O3", "-fno-math-errno", known, *against.flags, *own.flags, *_defines(abi))
     flags += _sdk_includes(against.root)
-    fingerprint = (against.libc, *(_hash_file(path) for path in against.hashed))
+    fingerprint = (against.libc, *(hash_file(path) for path in against.hashed))
     public = tuple(flag for flag in flags if str(against.root) not in flag)
-    key = _key("farm-runner", compiler, public, _RUNNER_DIRS, fingerprint)
+    key = _key(against.name, compiler, public, folders, fingerprint)
 
     def make(folder: Path) -> NativeBuild:
-        tick = _tick("farm-runner", abi, progress)
-        sources = _sources(_RUNNER_DIRS)
+        tick = tick_of(against.name, abi, progress)
+        sources = _sources(folders)
         objects = compile_objects(compiler, sources, (*flags, _stamp(key)), folder, tick)
         target = folder / "farm-runner"
         link(compiler, objects, ["-s", *against.link_flags], target)
-        files = [_adopt(path, folder, target) for path in (target, *against.shipped)]
+        files = [adopt(path, folder, target) for path in (target, *against.shipped)]
         _check_pages(abi, files)
         return NativeBuild(
-            name="farm-runner",
+            name=against.name,
             abi=abi,
             version=_version(key),
             isa_baseline=compiler.baseline,
@@ -242,7 +232,7 @@ def _build_against(
             files=tuple(files),
         )
 
-    return _cached(cache, "farm-runner", abi, key, make, progress)
+    return cached(cache, against.name, abi, key, make, progress)
 
 
 def _check_pages(abi: str, files: Sequence[NativeFile]) -> None:
@@ -293,107 +283,3 @@ def _key(
             if path.suffix in {".h", ".cpp", ".inl"}:
                 digest.update(f"{folder}/{path.name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-def _adopt(path: Path, folder: Path, target: Path) -> NativeFile:
-    """Takes a file into the build folder, so that a build stays whole when its SDK goes away."""
-    if path == target:
-        return _entry(path.name, path, 0o700)
-    (folder / "lib").mkdir(exist_ok=True)
-    copy = folder / "lib" / path.name
-    shutil.copyfile(path, copy)
-    loader = any(target.glibc_loader.endswith(f"/{path.name}") for target in BUILT.values())
-    return _entry(f"lib/{path.name}", copy, 0o700 if loader else 0o600)
-
-
-def _entry(name: str, path: Path, mode: int) -> NativeFile:
-    path.chmod(mode)
-    return NativeFile(name, path, _hash_file(path), path.stat().st_size, mode)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _tick(name: str, abi: str, progress: Progress | None) -> Callable[[], None]:
-    """Report what is built; the callback may end the build by raising."""
-
-    def tick() -> None:
-        if progress is not None:
-            progress(f"building {name} for {abi}")
-
-    return tick
-
-
-def _cached(
-    cache: Path,
-    name: str,
-    abi: str,
-    key: str,
-    make: Callable[[Path], NativeBuild],
-    progress: Progress | None,
-) -> NativeBuild:
-    final = cache / abi / f"{name}-{key[:24]}"
-    found = _load(final)
-    if found is not None:
-        return found
-    final.parent.mkdir(parents=True, exist_ok=True)
-    # One builder per key: a process that waited finds the build of the other.
-    with _locked(final.with_suffix(".lock")):
-        found = _load(final)
-        if found is not None:
-            return found
-        _tick(name, abi, progress)()
-        folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=final.parent))
-        try:
-            _save(make(folder), folder)
-            shutil.rmtree(final, ignore_errors=True)
-            folder.rename(final)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-    found = _load(final)
-    if found is None:
-        raise FarmError(
-            f"The build of {name} for {abi} in {final} can't be read back; delete that folder."
-        )
-    return found
-
-
-def cached_builds(cache: Path, abi: str) -> list[NativeBuild]:
-    """The builds of an ABI that are there and whole."""
-    folders = sorted(path for path in (cache / abi).glob("farm-*") if path.is_dir())
-    return [build for folder in folders if (build := _load(folder)) is not None]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def _save(build: NativeBuild, folder: Path) -> None:
-    document = asdict(build)
-    for file in document["files"]:
-        file["path"] = str(Path(file["path"]).relative_to(folder))
-    for scrap in folder.glob("*.o"):
-        scrap.unlink()
-    (folder / "build.json").write_text(json.dumps(document, indent=1))
-
-
-def _load(folder: Path) -> NativeBuild | None:
-    """The build in that folder; None when there is none or a file of it is missing or cut."""
-    try:
-        document = json.loads((folder / "build.json").read_text())
-        files = tuple(
-            NativeFile(**{**entry, "path": folder / entry["path"]}) for entry in document["files"]
-        )
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    if any(not file.path.is_file() or file.path.stat().st_size != file.size for file in files):
-        return None
-    env = tuple((name, value) for name, value in document["env"])
-    os.utime(folder / "build.json")
-    return NativeBuild(**{**document, "files": files, "env": env, "argv": tuple(document["argv"])})

@@ -17,9 +17,10 @@ from farm.core.device import DeviceFacts
 from farm.core.errors import DeviceUnfit, RunnerError
 from farm.core.runtime import PLAIN, BuildVariant
 from runners.build.android import NDK, PREFIX, AndroidSdk, find_android
+from runners.build.cache import NativeBuild
 from runners.build.compiler import cross_package, find_compiler
-from runners.build.native import NativeBuild, build_for_android, build_runner
-from runners.build.sdk import choose_sdk
+from runners.build.native import build_for_android, build_runner
+from runners.build.sdk import choose_sdk, installed_sdk, sdk_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ def native_build(
     places: Places,
     variant: BuildVariant = PLAIN,
     progress: Callable[[str], None] | None = None,
+    *,
+    tuned: bool = False,
 ) -> tuple[NativeBuild, str]:
     """Build farm-runner for a device by the first way there is.
 
@@ -63,7 +66,8 @@ def native_build(
     if system == "android" and variant == PLAIN:
         android = find_android(abi, places.native, os.environ, say)
         if isinstance(android, AndroidSdk):
-            return build_for_android(abi, android, places.native, progress=progress), ""
+            native = build_for_android(abi, android, places.native, tuned=tuned, progress=progress)
+            return native, other_version(android, sdk.version or sdk_version(installed_sdk()))
         how = f"glibc bundle: {android}"
     if BUILT[abi].machine != platform.machine():
         _check_cross_compiler(abi, system)
@@ -74,10 +78,24 @@ def native_build(
         places.native,
         bundle_libc=bool(how),
         profile=variant.profile,
+        tuned=tuned,
         progress=progress,
         how=how,
     )
     return build, chosen.note
+
+
+def other_version(android: AndroidSdk, wanted: str) -> str:
+    """Why what the user named isn't the ExecuTorch that was asked for; empty when it is."""
+    if not android.version:
+        return (
+            f"{android.how}: its ExecuTorch doesn't say its version (no"
+            f" executorch-config-version.cmake); {wanted} was asked for"
+        )
+    found = android.version.split()[0].partition("+")[0]
+    if found == wanted.partition("+")[0]:
+        return ""
+    return f"{android.how}: it is ExecuTorch {android.version}; {wanted} was asked for"
 
 
 def _reason_for_bundle(facts: DeviceFacts, *, own_libc: bool) -> str:

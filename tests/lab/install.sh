@@ -27,6 +27,11 @@ need g++ g++
 need patchelf patchelf
 need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
 need qemu-aarch64-static qemu-user-static
+# Only where the system has this version; without it the tests that compile with clang say so.
+if apt-cache show clang-19 libc++-19-dev > /dev/null 2>&1; then
+    need clang++-19 clang-19
+    [ -e /usr/lib/llvm-19/lib/libc++.a ] || missing="$missing libc++-19-dev libc++abi-19-dev"
+fi
 
 [ -n "$missing" ] || exit 0
 echo "lab: installing$missing" >&2

@@ -99,6 +99,16 @@ def ssh_root(arch: str) -> Path:
     return _made(f"ssh-{arch}", lambda root: _make_ssh(root, arch))
 
 
+def libcxx_root() -> Path:
+    """Headers and libraries of libc++ for arm64, to cross-compile with, in usr/lib/llvm-19."""
+
+    def make(root: Path) -> None:
+        _skeleton(root)
+        _unpack(root, "arm64", "bookworm", ("libc++-19-dev", "libc++abi-19-dev"))
+
+    return _made("libcxx-arm64", make)
+
+
 def _made(name: str, make: Callable[[Path], None]) -> Path:
     """Return a kept root, making it first where it isn't there or is of an older version."""
     folder = lab_dir() / "roots" / name

@@ -23,7 +23,17 @@ from farm.core.rules.launches import (
     replay_launch,
     text_lengths,
 )
-from farm.core.runtime import OWN, BaselineArm, DeployFile, DeviceJob, DeviceRunResult, Program
+from farm.core.runtime import (
+    OWN,
+    OWN_KINDS,
+    TUNED,
+    BaselineArm,
+    DeployFile,
+    DeviceJob,
+    DeviceRunResult,
+    Program,
+    RunnerSpec,
+)
 from farm.core.spec import Resources, RunSpec
 from farm.core.tasks import (
     CompareTask,
@@ -65,9 +75,9 @@ class ArtifactChain:
         self._export_task = export_task(target, catalog, spec.export)
         self.export: ExportResult | None = None
         self.reference: ReferenceResult | None = None
-        #: None until the run has ended.
-        self._host: HostRunResult | FarmError | None = None
-        self._host_asked = False
+        #: By runner of the host run, once that has ended.
+        self._host: dict[str, HostRunResult | FarmError] = {}
+        self._host_asked: set[str] = set()
         #: By threads, whether a baseline runs beside, and whether one launch does a sweep: made
         #: once for all cells that share them.
         self._launches: dict[tuple[int, bool, bool], CellLaunches] = {}
@@ -95,36 +105,42 @@ class ArtifactChain:
             case ReferenceTask(), ReferenceResult() as reference:
                 self.reference = reference
                 return []
-            case HostRunTask(), HostRunResult() as host:
-                self._host = host
+            case HostRunTask(runner=runner), HostRunResult() as host:
+                self._host[runner.name] = host
                 return []
-            case HostRunTask(), None if error is not None:
-                self._host = error
+            case HostRunTask(runner=runner), None if error is not None:
+                self._host[runner.name] = error
                 return []
         raise error or FarmError(f"{task.task_id}: ended with a result of another kind")
 
     def host_task(self, runner: str) -> HostTask | None:
         """Return the host run, once: None when it was asked for before, or nobody needs it.
 
-        It is farm's own runner that runs there, whichever runs on the device: its logits are
-        the yardstick for every other that gives some.
+        ExecuTorch as it ships runs there, whichever runner the device has: its logits are the
+        yardstick for every other that gives some. Only the tuned runner is held against itself,
+        since one binary must give equal bits on equal CPUs and two need not.
         """
-        if self.export is None or self.reference is None or self._host_asked:
+        if self.export is None or self.reference is None or not self._has_yardstick(runner):
             return None
-        if not self._has_yardstick(runner):
+        own = self._yardstick(runner)
+        if own.name in self._host_asked:
             return None
-        self._host_asked = True
+        self._host_asked.add(own.name)
         return HostRunTask(
-            task_id=f"host_run:{self._target}",
+            task_id=f"host_run:{self._target}" + ("" if own == OWN else f" {own.name}"),
             bundle=self.export.bundle,
             tokens=self.reference.tokens,
             passes=logits_passes(self._spec.correctness, self._spec.workload),
             sdk=self.export.sdk,
+            runner=own,
         )
+
+    def _yardstick(self, runner: str) -> RunnerSpec:
+        return RunnerSpec(TUNED, TUNED) if self._runners[runner].kind == TUNED else OWN
 
     def host_ended(self, runner: str) -> bool:
         """True when a cell with this runner has not to wait for the host run (any longer)."""
-        return self._host is not None or not self._has_yardstick(runner)
+        return self._yardstick(runner).name in self._host or not self._has_yardstick(runner)
 
     def _has_yardstick(self, runner: str) -> bool:
         """Whether this host can give logits that the runner's can be compared with."""
@@ -132,7 +148,7 @@ class ArtifactChain:
 
     def checks_kernels(self, runner: str) -> bool:
         """Whether the canary says something of this runner: its kernels come with farm's build."""
-        return self._runners[runner].kind == "executorch"
+        return self._runners[runner].kind in OWN_KINDS
 
     def job(
         self,
@@ -180,7 +196,8 @@ class ArtifactChain:
     ) -> CompareTask:
         """Return the judging of a finished device run."""
         export, reference = self._done()
-        runner, host = self._runners[cell.runner], self._host
+        runner = self._runners[cell.runner]
+        host = self._host.get(self._yardstick(cell.runner).name)
         return CompareTask(
             task_id=f"compare:{cell.cell_id}",
             spec=self._spec,

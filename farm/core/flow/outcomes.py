@@ -19,8 +19,10 @@ from farm.core.result import (
     Judgement,
     MemoryReport,
     Outcome,
+    RunnerFile,
     RunnerReport,
 )
+from farm.core.runtime import DeviceRunResult
 from farm.core.tasks import CompareTask
 
 
@@ -58,6 +60,9 @@ def judged(
     if build.note:
         flags = (*flags, "other_runtime")
         reason = f"{reason}; {build.note}" if reason else build.note
+    own_code = _own_code(task.run)
+    if any(name.startswith("llama::") for name in own_code or ()):
+        flags = (*flags, "own_attention")
     if len(attempts) > 1:
         flags = (*flags, "retried")
     return _result(
@@ -78,11 +83,24 @@ def judged(
             backend_effective=judgement.backend_effective,
             executorch=build.executorch or None,
             how=build.how,
+            own_code=own_code,
+            files=tuple(
+                RunnerFile(file.path, file.object.sha256, file.object.size_bytes)
+                for file in build.files
+            ),
         ),
         judgement=judgement,
         pushed_bytes=task.run.deployed.pushed_bytes,
         skipped_bytes=task.run.deployed.skipped_bytes,
     )
+
+
+def _own_code(run: DeviceRunResult) -> tuple[str, ...] | None:
+    """What farm's code did in the candidate's launches; None where there was none."""
+    launches = [launch for launch in run.launches if launch.arm == "candidate"]
+    if not launches:
+        return None
+    return tuple(sorted({name for launch in launches for name in launch.hello.own_code}))
 
 
 def errored(

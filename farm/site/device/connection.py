@@ -31,7 +31,8 @@ from farm.protocols import Transport
 from farm.site.device.helper import DeviceHelper
 from farm.site.look.facts import CXX_RUNTIMES, LOADERS, RawFacts, parse_facts, temperatures
 from farm.site.parsers.android import parse_getprop
-from runners.build.native import NativeFile, build_helper
+from runners.build.cache import NativeFile
+from runners.build.native import build_helper
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "failure.h"
+#include "number.h"
 
 namespace farm::json {
 namespace {
@@ -250,7 +251,7 @@ class Parser {
       return Value(static_cast<long long>(value));
     }
     double value = 0;
-    if (std::from_chars(first, last, value).ec != std::errc()) fail("a number out of range");
+    if (!read_double(std::string(first, last), value)) fail("a number out of range");
     return Value(value);
   }
 

@@ -1,7 +1,8 @@
 #include "args.h"
 
 #include <charconv>
-#include <cmath>
+
+#include "../common/number.h"
 
 namespace farm::helper {
 
@@ -62,9 +63,7 @@ int64_t Args::integer(const std::string& name, int64_t otherwise) const {
 double Args::seconds(const std::string& name) const {
   const std::string value = text(name);
   double out = 0;
-  const auto end = value.data() + value.size();
-  const auto result = std::from_chars(value.data(), end, out);
-  if (result.ec != std::errc() || result.ptr != end || !std::isfinite(out) || out < 0 || out > 1e8) {
+  if (!read_double(value, out) || out < 0 || out > 1e8) {
     throw Usage("--" + name + " needs a number of seconds, not " + value);
   }
   return out;

@@ -15,13 +15,11 @@
 #include "../common/cpu.h"
 #include "../common/posix.h"
 #include "../kernels/isa.h"
-#include "../kernels/operators.h"
 #include "../kernels/pool.h"
-#include "../kernels/xnnpack.h"
 #include "cores.h"
 #include "log.h"
-#include "memory.h"
 #include "output.h"
+#include "own_code.h"
 #include "phases.h"
 #include "profile.h"
 
@@ -66,21 +64,23 @@ Options parse_options(int argc, char** argv) {
   return options;
 }
 
-void say_hello(const std::vector<std::string>& lent) {
+// With `asked` only backends that are available: asking XNNPACK initialises it, which a load that is
+// timed has to do itself.
+void say_hello(const std::vector<std::string>& tuned, bool asked) {
   json::Value backends = json::Value::array();
   for (size_t i = 0; i < executorch::runtime::get_num_registered_backends(); ++i) {
     const auto name = executorch::runtime::get_backend_name(i);
     if (!name.ok()) continue;
     auto* backend = executorch::runtime::get_backend_class(*name);
-    if (backend && backend->is_available()) backends.push(*name);
+    if (backend && (!asked || backend->is_available())) backends.push(*name);
   }
   json::Value kernels = json::Value::array();
   for (const auto& kernel : executorch::runtime::get_registered_kernels()) {
     if (std::strncmp(kernel.name_, "llama::", 7) == 0) {
-      kernels.push(std::string(kernel.name_) + "=farm");
+      kernels.push(std::string(kernel.name_) + "=" + attention_origin());
     }
   }
-  for (const std::string& name : lent) kernels.push(name + "=farm");
+  for (const std::string& name : tuned) kernels.push(name + "=farm");
   json::Value features = json::Value::array();
   for (const std::string& name : cpu_features()) features.push(name);
   print_line("hello", json::Value::object()
@@ -113,6 +113,21 @@ int64_t check_file(const std::string& path, const char* where) {
   return static_cast<int64_t>(info.st_size);
 }
 
+// Time of this process on the clock and on all its cores; runs from its start.
+struct Stopwatch {
+  int64_t wall_ns = -monotonic_ns();
+  int64_t cpu_ns = -process_cpu_ns();
+
+  void pause() {
+    wall_ns += monotonic_ns();
+    cpu_ns += process_cpu_ns();
+  }
+  void resume() {
+    wall_ns -= monotonic_ns();
+    cpu_ns -= process_cpu_ns();
+  }
+};
+
 void size_pool(int threads) {
   auto* pool = executorch::extension::threadpool::get_threadpool();
   if (pool == nullptr || !pool->_unsafe_reset_threadpool(static_cast<uint32_t>(threads))) {
@@ -121,11 +136,10 @@ void size_pool(int threads) {
   }
 }
 
-json::Value describe(const Model& model, const Placement& placement, int64_t load_ns,
-                     int64_t load_cpu_ns) {
+json::Value describe(const Model& model, const Placement& placement, const Stopwatch& load) {
   return json::Value::object()
-      .set("load_ns", load_ns)
-      .set("load_cpu_ns", load_cpu_ns)
+      .set("load_ns", load.wall_ns)
+      .set("load_cpu_ns", load.cpu_ns)
       .set("threads", placement.threads)
       .set("affinity", placement.pinned.empty() ? json::Value("none")
                                                 : json::Value::array_of(placement.pinned))
@@ -144,21 +158,22 @@ void run(const Options& options) {
     throw Failure("bad_request", "isa: this machine or build has no " + request.isa)
         .with("where", "isa");
   }
-  say_hello(kernels::speed_up_xnnpack());
   int64_t weights = check_file(options.model, "model");
   for (const std::string& path : options.data) weights += check_file(path, "data");
-  kernels::set_order(static_cast<int>(request.sdpa_order));
+  set_attention_order(static_cast<int>(request.sdpa_order));
   const Placement placement = place(request);
+  // From here an app would wait: for threads, for XNNPACK, for what is packed.
+  Stopwatch load;
   size_pool(placement.threads);
-  const int64_t start = monotonic_ns();
-  const int64_t start_cpu = process_cpu_ns();
-  // Packed weights need about as much as the file, caches and activations some more.
-  prefer_large_pages(weights + weights / 4);
+  const std::vector<std::string> tuned = use_tuned_code(weights);
+  load.pause();
+  say_hello(tuned, false);
   auto tracer = make_tracer(request);
   executorch::runtime::EventTracer* const traced = tracer.get();
+  load.resume();
   Model model(options.model, options.data, request.map_file, std::move(tracer));
-  print_line("loaded", describe(model, placement, monotonic_ns() - start,
-                                process_cpu_ns() - start_cpu));
+  load.pause();
+  print_line("loaded", describe(model, placement, load));
   check_request(request, model);
   run_logits(request, model, options.out);
   if (request.generate.wanted) run_generate(request.generate, model);
@@ -175,7 +190,7 @@ int start(int argc, char** argv) {
     take_over_log();
     executorch::runtime::runtime_init();
     if (options.hello) {
-      say_hello(kernels::speed_up_xnnpack());
+      say_hello(use_tuned_code(0), true);
     } else {
       run(options);
     }

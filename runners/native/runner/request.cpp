@@ -5,7 +5,7 @@
 #include <set>
 
 #include "../common/failure.h"
-#include "../kernels/attention.h"
+#include "own_code.h"
 
 namespace farm::runner {
 namespace {
@@ -208,7 +208,7 @@ Request parse_request(const std::string& source) {
        }},
       {"isa", [&](auto& v, auto& w) { out.isa = text(v, w); }},
       {"sdpa_order",
-       [&](auto& v, auto& w) { out.sdpa_order = integer(v, w, 0, kernels::kOrders - 1); }},
+       [&](auto& v, auto& w) { out.sdpa_order = integer(v, w, 0, attention_orders() - 1); }},
       {"tokens", [&](auto& v, auto& w) { out.tokens = token_ids(v, w); }},
       {"logits", [&](auto& v, auto& w) { out.logits = read_list(v, w, read_pass); }},
       {"generate", [&](auto& v, auto& w) { out.generate = read_generate(v, w); }},

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runners.build.cache import NativeBuild
 from runners.build.compiler import host_abi
-from runners.build.native import NativeBuild, build_runner
+from runners.build.native import build_runner
 from runners.build.sdk import installed_sdk
 from tests.lab.tiny_model import tiny_model
 
@@ -62,8 +63,23 @@ def tiny() -> Path:
     return tiny_model()
 
 
+@pytest.fixture(scope="session")
+def tuned_build() -> NativeBuild:
+    return build_runner(host_abi(), installed_sdk(), CACHE, tuned=True)
+
+
 @pytest.fixture
 def start(build: NativeBuild, tmp_path: Path) -> Start:
+    return starter(build, tmp_path)
+
+
+@pytest.fixture
+def start_tuned(tuned_build: NativeBuild, tmp_path: Path) -> Start:
+    return starter(tuned_build, tmp_path)
+
+
+def starter(build: NativeBuild, tmp_path: Path, emulator: tuple[str, ...] = ()) -> Start:
+    """Starts of that build; of another machine's with an emulator in front."""
     runner = build.file("farm-runner").path
 
     def call(
@@ -82,7 +98,7 @@ def start(build: NativeBuild, tmp_path: Path) -> Start:
         for weights in data:
             words += ["--data", str(weights)]
         done = subprocess.run(
-            [*prefix, str(runner), *words],
+            [*emulator, *prefix, str(runner), *words],
             capture_output=True,
             timeout=60,
             check=False,

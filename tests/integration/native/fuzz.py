@@ -26,8 +26,9 @@ from farm.core.errors import FarmError, RunnerCrashed, RunnerTimeout
 from farm.core.runtime import LaunchRequest, LaunchResult
 from farm.site.device.helper import Polled
 from farm.site.job.launch import read_launch, timed_out
+from runners.build.cache import NativeBuild
 from runners.build.compiler import host_abi
-from runners.build.native import NativeBuild, build_runner
+from runners.build.native import build_runner
 from runners.build.sdk import installed_sdk
 from runners.executorch import ExecutorchRunner
 

@@ -3,7 +3,7 @@
 // of them differed.
 #include <cstdio>
 
-#include "kernels/xnnpack_packing.h"
+#include "tuned/xnnpack_packing.h"
 
 int main() {
 #ifdef FARM_XNNPACK_TABLE

@@ -12,9 +12,10 @@ import pytest
 
 from farm.core.errors import RunnerError, UnknownName
 from runners.build import native
+from runners.build.cache import NativeBuild
 from runners.build.compiler import find_compiler, host_abi
 from runners.build.elf import elf_machine
-from runners.build.native import NativeBuild, build_helper, build_runner
+from runners.build.native import build_helper, build_runner
 from runners.build.sdk import installed_sdk, sdk_version
 
 from .conftest import CACHE
@@ -134,3 +135,30 @@ def test_arm64_segments_fit_large_pages(bundle: NativeBuild) -> None:
         ]
         assert loads
         assert all(int(words[-1], 16) >= 16384 for words in loads), file.name
+
+
+def test_executorch_as_it_ships_holds_none_of_our_code_for_xnnpack_and_memory(
+    build: NativeBuild, tuned_build: NativeBuild
+) -> None:
+    """Programs are stripped: what betrays the code are names it prints and functions it needs."""
+
+    def betrayed(native_build: NativeBuild) -> set[str]:
+        program = native_build.file("farm-runner").path
+        needed = subprocess.run(
+            ["nm", "-D", "--undefined-only", str(program)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        content = program.read_bytes()
+        functions = ("mallopt", "madvise", "dlsym", "dl_iterate_phdr")
+        names = ("qb4w", "xnn_", "large_pages")
+        return {name for name in functions if f" {name}" in needed} | {
+            name for name in names if name.encode() in content
+        }
+
+    assert betrayed(build) == set()
+    assert betrayed(tuned_build) == {
+        "mallopt", "madvise", "dlsym", "dl_iterate_phdr", "qb4w", "xnn_", "large_pages",
+    }  # fmt: skip
+    assert build.key != tuned_build.key

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.build.native import NativeBuild
+from runners.build.cache import NativeBuild
 
 from .fuzz import Target, fuzz, good_request
 

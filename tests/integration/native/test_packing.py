@@ -44,7 +44,7 @@ def _shapes() -> list[Shape]:
 def test_the_bytes_of_xnnpack(tmp_path: Path) -> None:
     """Under sanitizers, with shapes of tiles that are not full."""
     libraries = installed_sdk() / "lib"
-    sources = [DRIVER, *(SOURCES / "kernels" / f"{name}.cpp" for name in KERNELS)]
+    sources = [DRIVER, *(SOURCES / "tuned" / f"{name}.cpp" for name in KERNELS)]
     compiler = find_compiler(host_abi())
     objects = compile_objects(compiler, sources, (*SANITIZERS, f"-I{SOURCES}"), tmp_path)
     search = (f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-Wl,--no-as-needed")

@@ -42,18 +42,18 @@ def test_the_runner_computes_what_eager_computes(
     assert exports.kl_mean(torch.from_numpy(expected[[29, 39]]), prefill) <= 1e-3
 
 
-def _logits(start: Start, folder: Path, threads: int, xnnpack: str) -> tuple[Run, bytes]:
+def _logits(start: Start, folder: Path, threads: int) -> tuple[Run, bytes]:
     tokens = [int(token) for token in exports.TOKENS]
     passes = [{"name": "decode", "chunks": [1] * 5}, {"name": "prefill", "chunks": [7, 17, 16]}]
     request = {"protocol": 1, "threads": threads, "tokens": tokens, "logits": passes}
-    run = start(folder / "model.pte", request, env={"FARM_XNNPACK": xnnpack})
+    run = start(folder / "model.pte", request)
     assert run.code == 0, run.err
     return run, run.logits("decode").tobytes() + run.logits("prefill").tobytes()
 
 
 @pytest.mark.parametrize("group", [32, 128])
 def test_our_4_bit_products_give_the_bits_of_xnnpack(
-    start: Start, tmp_path: Path, group: int
+    start: Start, start_tuned: Start, tmp_path: Path, group: int
 ) -> None:
     flags = frozenset(Path("/proc/cpuinfo").read_text().split())
     if "avx2" not in flags or ("avx_vnni" in flags and not flags >= AVX512):
@@ -63,8 +63,8 @@ def test_our_4_bit_products_give_the_bits_of_xnnpack(
     shape = replace(entry.seeded[0], dim=128, hidden=256)
     recipe = replace(recipes.get("xnnpack-8da4w"), group_size=group)
     exports.export(SeededCheckpoint(shape, 0), recipe, tmp_path / "model.pte")
-    ours, our_bits = _logits(start, tmp_path, 2, "farm")
-    stock, stock_bits = _logits(start, tmp_path, 1, "stock")
+    ours, our_bits = _logits(start_tuned, tmp_path, 2)
+    stock, stock_bits = _logits(start, tmp_path, 1)
     assert our_bits == stock_bits
     product = "qdu8_f32_qb4w" if flags >= AVX512 else "qd8_f32_qb4w"
     lent = {f"xnnpack::{product}=farm", "xnnpack::qb4w_packing=farm"}

@@ -1,11 +1,8 @@
-"""A device whose C library doesn't serve gets a runner with its own; builds with an NDK."""
+"""A device whose C library doesn't serve gets a runner with its own."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,9 +24,6 @@ from farm.core.runtime import (
 from farm.paths import store_root
 from farm.site.agent.agent import SiteAgent
 from farm.store.objects import ContentStore
-from runners.build.android import API, NDK, PREFIX, SOURCE, find_android
-from runners.build.native import build_for_android
-from runners.build.sdk import installed_sdk, sdk_for
 from runners.executorch import ExecutorchRunner
 
 from .conftest import CACHE
@@ -123,82 +117,3 @@ def test_without_a_bundle_the_device_is_unfit(home: Path, tmp_path: Path, tiny: 
     assert "GLIBC_9.34" in finished.error.message
     assert "older than the one the runner was built with" in finished.error.message
     assert not list((tmp_path / "device" / "work").iterdir())
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path) -> tuple[Path, Path]:
-    """An NDK's layout around Debian's cross compiler, and an install tree of ExecuTorch.
-
-    It shows that our build takes both as they are laid out; it says nothing about a phone.
-    """
-    cross = shutil.which("aarch64-linux-gnu-g++")
-    if cross is None:
-        pytest.skip("needs g++-aarch64-linux-gnu")
-    folder = tmp_path / "ndk" / "toolchains" / "llvm" / "prebuilt" / "linux-x86_64" / "bin"
-    folder.mkdir(parents=True)
-    clang = folder / f"aarch64-linux-android{API}-clang++"
-    # glibc has no liblog, so the word for it is dropped.
-    clang.write_text(
-        "#!/bin/bash\nwords=()\n"
-        'for word in "$@"; do [ "$word" = -llog ] || words+=("$word"); done\n'
-        f'exec {cross} "${{words[@]}}"\n'
-    )
-    clang.chmod(0o755)
-    sdk = sdk_for("arm64-v8a", installed_sdk(), CACHE, lambda _line: None)
-    prefix = tmp_path / "prefix"
-    prefix.mkdir()
-    (prefix / "include").symlink_to(sdk / "include")
-    (prefix / "lib").mkdir()
-    for name in ("", "_backend_xnnpack", "_kernels_optimized", "_kernels_quantized", "_threadpool"):
-        (prefix / "lib" / f"libexecutorch{name}.so").symlink_to(
-            sdk / "lib" / f"libexecutorch{name}.so"
-        )
-    return tmp_path / "ndk", prefix
-
-
-def hello(files: Path) -> dict[str, object]:
-    emulator = shutil.which("qemu-aarch64-static")
-    if emulator is None:
-        pytest.skip("needs qemu-user-static")
-    words = [emulator, "-L", "/usr/aarch64-linux-gnu", "-E", "LD_LIBRARY_PATH=./lib"]
-    done = subprocess.run(
-        [*words, "./farm-runner", "--hello"], cwd=files, capture_output=True, text=True, check=True
-    )
-    found: dict[str, object] = json.loads(done.stdout)
-    return found
-
-
-def test_a_prefix_and_an_ndk_build_a_runner(stand_in: tuple[Path, Path], tmp_path: Path) -> None:
-    ndk, prefix = stand_in
-    environment = {NDK: str(ndk), PREFIX: str(prefix)}
-    android = find_android("arm64-v8a", tmp_path, environment, lambda _line: None)
-    assert not isinstance(android, str)
-    build = build_for_android("arm64-v8a", android, CACHE)
-    assert (build.libc, build.how) == ("bionic", f"NDK, prefix {PREFIX}")
-    assert hello(build.files[0].path.parent)["backends"] == ["XnnpackBackend"]
-
-
-def test_a_checkout_is_built_with_the_ndk_once(stand_in: tuple[Path, Path], tmp_path: Path) -> None:
-    if shutil.which("cmake") is None:
-        pytest.skip("needs cmake")
-    ndk, prefix = stand_in
-    toolchain = ndk / "build" / "cmake" / "android.toolchain.cmake"
-    toolchain.parent.mkdir(parents=True)
-    toolchain.write_text("set(CMAKE_SYSTEM_NAME Linux)\n")
-    source = tmp_path / "checkout"
-    source.mkdir()
-    (source / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.18)\nproject(tree NONE)\n"
-        "if(NOT EXECUTORCH_BUILD_XNNPACK OR NOT ANDROID_ABI STREQUAL arm64-v8a)\n"
-        '  message(FATAL_ERROR "options are missing")\nendif()\n'
-        f"install(DIRECTORY {prefix}/ DESTINATION . USE_SOURCE_PERMISSIONS)\n"
-    )
-    environment = {NDK: str(ndk), SOURCE: str(source)}
-    said: list[str] = []
-    for _ in range(2):
-        android = find_android("arm64-v8a", tmp_path / "cache", environment, said.append)
-        assert not isinstance(android, str)
-        assert android.how == f"NDK, built from {SOURCE}"
-    assert said == [
-        f"{verb} ExecuTorch for android arm64-v8a" for verb in ("configuring", "building")
-    ]

@@ -21,7 +21,15 @@ from farm.core.device import Device, DeviceEntry, DeviceFacts
 from farm.core.hostrun import HostRunResult
 from farm.core.plan import Catalog, Plan, make_plan
 from farm.core.result import EnergyReport, Judgement, MemoryReport
-from farm.core.runtime import AttemptId, Deployed, DeviceRunResult, Hello, RunnerBuild, RunnerSpec
+from farm.core.runtime import (
+    AttemptId,
+    Deployed,
+    DeployFile,
+    DeviceRunResult,
+    Hello,
+    RunnerBuild,
+    RunnerSpec,
+)
 from farm.core.spec import Correctness, DeviceRequest, Matrix, RunSpec
 
 
@@ -153,3 +161,7 @@ def judgement(outcome: str = "passed") -> Judgement:
         energy=EnergyReport(None),
         conditions={},
     )
+
+
+def files(*names: str) -> tuple[DeployFile, ...]:
+    return tuple(DeployFile(ref(name), name) for name in names)

@@ -109,6 +109,38 @@ def test_another_runner_is_incomparable_but_a_new_version_of_it_is_not() -> None
     assert verdicts(compared(newer, night(2)))["perplexity"] == "PASS"
 
 
+@pytest.mark.parametrize(("now", "then", "named"), [
+    ((), ("llama::custom_sdpa.out",), "is none, was llama::custom_sdpa.out"),
+    (("llama::custom_sdpa.out", "xnnpack::qd8_f32_qb4w"), ("llama::custom_sdpa.out",), "qb4w, was"),
+    (("llama::custom_sdpa.out",), None, "and what wasn't recorded"),
+])  # fmt: skip
+def test_other_code_of_ours_in_the_timed_path_is_incomparable_in_one_lease_too(
+    now: tuple[str, ...], then: tuple[str, ...] | None, named: str
+) -> None:
+    """Ours is on for some versions and CPUs only: without it a toolchain would look slower."""
+    old = night(3)
+    old = replace(
+        old,
+        runner=replace(old.runner, own_code=then),
+        conditions={**old.conditions, "own_kernels": "llama::custom_sdpa.out"},
+    )
+    for new in (night(1), side_by_side(0.7)):
+        result = compared(replace(new, runner=replace(new.runner, own_code=now)), old)
+        assert result.baseline is not None
+        assert (result.baseline.verdict, result.outcome) == ("INCOMPARABLE", "inconclusive")
+        assert named in result.reason
+        if then is not None:
+            same = compared(replace(new, runner=replace(new.runner, own_code=then)), old)
+            assert same.baseline is not None
+            assert same.baseline.verdict != "INCOMPARABLE"
+
+
+def test_an_older_row_of_a_runner_without_code_of_ours_stays_comparable() -> None:
+    new = night(1)
+    new = replace(new, runner=replace(new.runner, own_code=()))
+    assert compared(new, night(2)).outcome == "passed"
+
+
 def edited(result: CellResult, which: str, **changes: object) -> CellResult:
     performance = tuple(
         replace(p, **changes) if p.metric == which else p  # type: ignore[arg-type]

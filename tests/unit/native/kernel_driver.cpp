@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/attention.h"
+#include "attention/attention.h"
 #include "kernels/isa.h"
 
 namespace {

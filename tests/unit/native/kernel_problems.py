@@ -30,7 +30,7 @@ DRIVER = Path(__file__).with_name("kernel_driver.cpp")
 AVX512 = frozenset(("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"))
 #: And what the matrix unit needs besides.
 AMX = AVX512 | {"amx_tile", "amx_int8"}
-#: Kernel sources that are built against ExecuTorch.
+#: Sources that are built against ExecuTorch.
 NEED_SDK = ("operators", "xnnpack", "xnnpack_operator", "xnnpack_packing")
 
 
@@ -165,7 +165,9 @@ def compile_driver(
     Compiled once for each content of the sources, for all tests and processes. Drivers share the
     kernels' objects.
     """
-    kernels = [path for path in (SOURCES / "kernels").glob("*.cpp") if path.stem not in NEED_SDK]
+    folders = ("kernels", "attention", "tuned")
+    ours = [path for folder in folders for path in (SOURCES / folder).glob("*.cpp")]
+    kernels = [path for path in ours if path.stem not in NEED_SDK]
     words = (*(flags or ("-O3",)), "-fno-math-errno", f"-I{SOURCES}")
     files = sorted(path for path in SOURCES.rglob("*") if path.is_file())
     folder = NATIVE / f"kernels-{_digest(files, compiler.identity, *compiler.flags, *words)}"

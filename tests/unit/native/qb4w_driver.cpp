@@ -10,7 +10,7 @@
 #include <tuple>
 #include <vector>
 
-#include "kernels/qb4w.h"
+#include "tuned/qb4w.h"
 
 namespace {
 

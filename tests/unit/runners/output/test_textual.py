@@ -287,6 +287,6 @@ def test_abi_of_a_program(head: bytes, abi: str | None) -> None:
 
 
 def test_farms_own_runner_takes_an_environment_and_nothing_else() -> None:
-    make("executorch", env=(("FARM_XNNPACK", "stock"),))
+    make("executorch", env=(("FARM_ISA", "portable"),))
     with pytest.raises(ConfigError, match="takes no `argv`"):
         make("executorch", argv=("./other",))

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "isa.h"
+#include "../kernels/isa.h"
 
 namespace farm::kernels {
 namespace {
@@ -128,9 +128,7 @@ bool try_packing(const Library& library, Table& table, Results& theirs, bool& pr
 }  // namespace
 
 std::vector<std::string> speed_up_xnnpack() {
-  const char* wish = std::getenv("FARM_XNNPACK");
-  const bool stays = wish && std::strcmp(wish, "stock") == 0;
-  if (stays || isa() == Isa::Portable || !known_version()) return {};
+  if (isa() == Isa::Portable || !known_version()) return {};
   Library library{};
   if (!library.load()) return {};
   const Product* here = product_for(library);

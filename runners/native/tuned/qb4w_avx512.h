@@ -1,5 +1,5 @@
-// What products of unsigned bytes with packed 4-bit weights share. Include only below a `#pragma GCC
-// target` that has avx512f and avx512bw.
+// What products of unsigned bytes with packed 4-bit weights share. Include only where functions have a
+// target with avx512f and avx512bw.
 #pragma once
 
 #include <immintrin.h>

@@ -1,4 +1,4 @@
-// Eight lanes of AVX2 with FMA. Include only below `#pragma GCC target("avx2,fma")`.
+// Eight lanes of AVX2 with FMA. Include only where functions have the target "avx2,fma".
 #pragma once
 
 #include <cstdint>

@@ -6,8 +6,8 @@
 #include <executorch/extension/kernel_util/make_boxed_from_unboxed_functor.h>
 #include <executorch/runtime/kernel/kernel_includes.h>
 
+#include "../kernels/pool.h"
 #include "attention.h"
-#include "pool.h"
 
 // Tests build a runner whose attention is wrong on purpose: the canary has to find it.
 #ifndef FARM_SCALE_ERROR

@@ -9,6 +9,7 @@
 
 #pragma GCC push_options
 #pragma GCC target("avx2")  // and no FMA: XNNPACK rounds products before it adds them
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
 #include <immintrin.h>
 
 namespace farm::kernels::avx2 {
@@ -155,5 +156,6 @@ void qb4w_pack(const Qb4wWeights& from, size_t columns, uint8_t* packed) {
 }
 
 }  // namespace farm::kernels::avx2
+#pragma clang attribute pop
 #pragma GCC pop_options
 #endif

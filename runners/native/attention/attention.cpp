@@ -3,8 +3,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "../kernels/isa.h"
 #include "attention_units.h"
-#include "isa.h"
 
 namespace farm::kernels {
 namespace {

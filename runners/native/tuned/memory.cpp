@@ -9,9 +9,9 @@
 #include <malloc.h>
 #endif
 
-namespace farm::runner {
+namespace farm::kernels {
 
-void prefer_large_pages(int64_t bytes) {
+bool prefer_large_pages(int64_t bytes) {
 #if defined(__GLIBC__)
   constexpr int64_t kMost = int64_t{1} << 30;  // mallopt takes an int
   const int pad = static_cast<int>(bytes < kMost ? bytes : kMost);
@@ -27,9 +27,11 @@ void prefer_large_pages(int64_t bytes) {
   mallopt(M_TOP_PAD, 1 << 25);
   const uintptr_t from = (before + page - 1) / page * page;
   if (after > from) madvise(reinterpret_cast<void*>(from), after - from, MADV_HUGEPAGE);
+  return true;
 #else
   static_cast<void>(bytes);
+  return false;
 #endif
 }
 
-}  // namespace farm::runner
+}  // namespace farm::kernels

@@ -9,6 +9,7 @@
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #include <immintrin.h>
 
 namespace farm::kernels::avx2 {
@@ -247,5 +248,6 @@ void qb4w_gemm(size_t rows, size_t columns, size_t inputs, const int8_t* a, size
 }
 
 }  // namespace farm::kernels::avx2
+#pragma clang attribute pop
 #pragma GCC pop_options
 #endif

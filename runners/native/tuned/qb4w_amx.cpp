@@ -14,6 +14,7 @@
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,amx-tile,amx-int8")
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,amx-tile,amx-int8"))), apply_to = function)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of what GCC 12's own header leaves undefined
 #include "qb4w_avx512.h"
@@ -170,5 +171,6 @@ void qb4w_gemm(size_t rows, size_t columns, size_t inputs, const int8_t* a, size
 
 }  // namespace farm::kernels::amx
 #pragma GCC diagnostic pop
+#pragma clang attribute pop
 #pragma GCC pop_options
 #endif

@@ -3,10 +3,10 @@
 
 #include <cstdint>
 
-namespace farm::runner {
+namespace farm::kernels {
 
 // Prepares the heap so that about `bytes` allocated next lie in large pages where the kernel offers
-// them. A hint: nothing happens where malloc or kernel don't support it.
-void prefer_large_pages(int64_t bytes);
+// them. False where malloc can't be told so; the kernel may refuse all the same.
+bool prefer_large_pages(int64_t bytes);
 
-}  // namespace farm::runner
+}  // namespace farm::kernels

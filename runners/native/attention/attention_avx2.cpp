@@ -8,6 +8,7 @@
 #if defined(__x86_64__)
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #include "vec_avx2.h"
 
 namespace farm::kernels::avx2 {
@@ -21,5 +22,6 @@ void attention_unit(const UnitPlace& place, const Partial& out, float* scratch) 
 }
 
 }  // namespace farm::kernels::avx2
+#pragma clang attribute pop
 #pragma GCC pop_options
 #endif

@@ -8,6 +8,7 @@
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma"))), apply_to = function)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of what GCC 12's own header leaves undefined
 #include "qb4w_avx512.h"
@@ -124,5 +125,6 @@ void qb4w_gemm(size_t rows, size_t columns, size_t inputs, const int8_t* a, size
 
 }  // namespace farm::kernels::avx512
 #pragma GCC diagnostic pop
+#pragma clang attribute pop
 #pragma GCC pop_options
 #endif
