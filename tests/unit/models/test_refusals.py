@@ -19,6 +19,7 @@ from models import recipes
 from models.checkpoint import Checkpoint
 from models.exporting import task
 from models.orders import ExportOrder
+from models.sources import open_here
 from models.sources.hf_config import read_config
 from models.worker import Reporter
 from tests.unit.models.published_configs import PUBLISHED
@@ -176,6 +177,11 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
         "tokenizer_config.json",
         "added_tokens_decoder is a list",
     ),
+    "split": (
+        write("tokenizer_config.json", {"split_special_tokens": True}),
+        "tokenizer_config.json",
+        "split_special_tokens true",
+    ),
     "rules": (write("tokenizer_config.json", [1]), "tokenizer_config.json", "an object"),
     "stops": (
         write("generation_config.json", {"eos_token_id": {"a": 1}}),
@@ -307,6 +313,14 @@ def test_stop_ids_come_from_config_json_where_nothing_else_has_them(
     assert opened("hf", hf, tmp_path).tokenizer.stop_ids == (7, 9)
     write("generation_config.json", {"eos_token_id": 11})(hf)
     assert opened("hf", hf, tmp_path).tokenizer.stop_ids == (11,)
+
+
+def test_tokenizer_beside_a_program_is_read_by_the_plan(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(LFS)
+    source = ModelSource("ours", kind="pte", path="model.pte", tokenizer=str(path))
+    with pytest.raises(ExportError, match=r"tokenizer\.json: .*git lfs pull"):
+        open_here(source, tmp_path)
 
 
 def test_root_of_the_hubs_cache_and_a_file(hf: Path, tmp_path: Path) -> None:
