@@ -60,6 +60,10 @@ def open_here(source: ModelSource, cache: Path) -> Checkpoint | None:
         ConfigError, ExportError: As `open_source`.
     """
     if source.kind == "pte":
+        if source.tokenizer is not None:
+            from models.sources.tokenizer_files import read_tokenizer_file
+
+            read_tokenizer_file(Path(source.tokenizer).expanduser())
         return None
     if source.kind == "registry":
         entry = known.get(source.name)

@@ -99,6 +99,8 @@ class MetaCheckpoint:
 
 def split_axis(wanted: Shape, parts: list[Shape]) -> int | None:
     """Axis along which shards were cut; None when each holds the whole tensor."""
+    if any(len(part) != len(wanted) for part in parts):
+        return None
     for axis, size in enumerate(wanted):
         if parts[0][axis] != size and sum(part[axis] for part in parts) == size:
             return axis

@@ -185,6 +185,11 @@ def _with_rules(
     except ExportError as error:
         raise ExportError(f"{path}: {error.message}") from error
     content = _add_tokens(plain, content, rules, path)
+    if rules.config.get("split_special_tokens"):
+        raise ExportError(
+            f"{path.parent / 'tokenizer_config.json'}: split_special_tokens true isn't supported:"
+            " names of special tokens in a text would be plain text"
+        )
     named = {name: _token_text(rules.config.get(name)) for name in _NAMED}
     if pieces is not None:
         for name, index in (("bos_token", pieces.bos), ("eos_token", pieces.eos)):

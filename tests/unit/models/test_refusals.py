@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,15 @@ import numpy
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from farm.core.artifact import ExportRequest, ModelSource, Toolchain
 from farm.core.errors import ExportError
+from models import recipes
 from models.checkpoint import Checkpoint
+from models.exporting import task
+from models.orders import ExportOrder
+from models.sources import open_here
 from models.sources.hf_config import read_config
+from models.worker import Reporter
 from tests.unit.models.published_configs import PUBLISHED
 from tests.unit.models.test_sources import HF_CONFIG, hf, opened
 
@@ -169,6 +177,11 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
         "tokenizer_config.json",
         "added_tokens_decoder is a list",
     ),
+    "split": (
+        write("tokenizer_config.json", {"split_special_tokens": True}),
+        "tokenizer_config.json",
+        "split_special_tokens true",
+    ),
     "rules": (write("tokenizer_config.json", [1]), "tokenizer_config.json", "an object"),
     "stops": (
         write("generation_config.json", {"eos_token_id": {"a": 1}}),
@@ -302,6 +315,14 @@ def test_stop_ids_come_from_config_json_where_nothing_else_has_them(
     assert opened("hf", hf, tmp_path).tokenizer.stop_ids == (11,)
 
 
+def test_tokenizer_beside_a_program_is_read_by_the_plan(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(LFS)
+    source = ModelSource("ours", kind="pte", path="model.pte", tokenizer=str(path))
+    with pytest.raises(ExportError, match=r"tokenizer\.json: .*git lfs pull"):
+        open_here(source, tmp_path)
+
+
 def test_root_of_the_hubs_cache_and_a_file(hf: Path, tmp_path: Path) -> None:
     root = tmp_path / "models--org--name"
     (root / "snapshots" / "abc").mkdir(parents=True)
@@ -309,3 +330,23 @@ def test_root_of_the_hubs_cache_and_a_file(hf: Path, tmp_path: Path) -> None:
         opened("hf", root, tmp_path)
     with pytest.raises(ExportError, match="is a file; give its folder"):
         opened("hf", hf / "config.json", tmp_path)
+
+
+def test_what_was_chosen_reaches_the_exports_warnings(
+    hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_nothing(_checkpoint: Checkpoint, _request: Any, folder: Path, _report: Any) -> Any:
+        (folder / "model.pte").write_bytes(b"program")
+        return task.Outcome()
+
+    config(rope_theta=10000.0, rope_parameters={"rope_theta": 5e5})(hf)
+    monkeypatch.setitem(task._ENGINES, "farm", write_nothing)
+    recipe = replace(recipes.get("xnnpack-8da4w"), max_context=128, max_seq=128)
+    source = ModelSource("ours", kind="hf", path=str(hf))
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    order = ExportOrder(
+        ExportRequest(source, recipe, Toolchain("own")), "key", str(tmp_path), str(staging)
+    )
+    warnings = task.run_export(order, Reporter(io.StringIO())).result.warnings
+    assert any("rope_parameters.rope_theta" in text for text in warnings)

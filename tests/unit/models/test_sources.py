@@ -307,6 +307,7 @@ def test_shards_are_joined_along_the_axis_that_was_cut() -> None:
     assert split_axis((8, 4), [(8, 2), (8, 2)]) == 1
     assert split_axis((8,), [(8,), (8,)]) is None
     assert split_axis((8, 4), [(8, 4)]) is None
+    assert split_axis((8, 4), [(8,), (8,)]) is None
 
 
 def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
