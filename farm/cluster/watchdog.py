@@ -53,8 +53,10 @@ def main(pid: int, limit_s: float, cluster: str) -> None:
     """Wait for the end of standard input; after the limit say why and end the process."""
     if select.select([sys.stdin], [], [], limit_s)[0]:
         return
-    seen = f"it did not start within {limit_s:.0f} s"
-    error = cannot_start(seen) if cluster == "local" else PlanError(f"{cluster}: {seen}")
+    if cluster == "local":
+        error = cannot_start(f"it did not start within {limit_s:.0f} s")
+    else:
+        error = PlanError(f"no Ray cluster answered at {cluster} within {limit_s:.0f} s")
     os.write(2, f"farm: {printable(error.message)}\n".encode())
     os.kill(pid, _END)
     if cluster == "local":
