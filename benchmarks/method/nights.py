@@ -78,7 +78,9 @@ def estimate(pairs: Array, *, looked: bool) -> tuple[Array, Array, int]:
     else:
         rest = (centred**2).sum(axis=-1)
         df = count - 1
-    return mean, np.sqrt(rest / df / count) * (LOOKING if looked else 1.0), df
+    # Two pairs of a short recording may be the same: no scatter, and still a side.
+    error = np.maximum(np.sqrt(rest / df / count), 1e-12)
+    return mean, error * (LOOKING if looked else 1.0), df
 
 
 @dataclass(frozen=True)

@@ -8,56 +8,10 @@ import pytest
 
 from farm.core.result import CellResult
 from farm.core.rules.family import second_sittings
-from farm.core.runtime import Arm
 from farm.judge.night import Against, compare_run
-from tests.unit.judge.builders import Case, check_launch, facts, launch
-from tests.unit.reports.builders import judged_cell, results
-
-
-def night(
-    seed: int = 0,
-    *,
-    speed: float = 1.0,
-    load_s: float = 0.25,
-    noise: float = 0.01,
-    **changes: object,
-) -> CellResult:
-    """A cell of one night; `speed` divides every timed window."""
-    random = np.random.default_rng(seed)
-    launches = tuple(
-        launch(
-            n + 10 * seed,
-            prefill_s=0.2 / speed * float(np.exp(noise * random.standard_normal())),
-            decode_s=0.4 / speed * float(np.exp(noise * random.standard_normal())),
-            load_s=load_s * float(np.exp(noise * random.standard_normal())),
-        )
-        for n in (1, 2, 3)
-    )
-    case = Case(launches=(check_launch(), *launches), device_facts=facts(os_build="b1"))
-    for name, value in changes.items():
-        setattr(case, name, value)
-    return judged_cell(case, "local")
-
-
-def verdicts(result: CellResult) -> dict[str, str]:
-    assert result.baseline is not None
-    return {m.metric: m.verdict for m in result.baseline.metrics}
-
-
-def compared(
-    new: CellResult,
-    old: CellResult | None,
-    regress: float = 0.3,
-    *,
-    unpaired: str = "",
-    past: dict[str, list[float]] | None = None,
-    second: CellResult | None = None,
-) -> CellResult:
-    cells = {} if old is None else {new.cell_id: old}
-    reasons, history = {new.cell_id: unpaired}, {new.cell_id: past or {}}
-    against = Against("old", cells, regress, reasons, history)
-    (result,) = compare_run([new], against, None if second is None else {new.cell_id: second})
-    return result
+from tests.unit.judge.builders import Case, facts
+from tests.unit.judge.nights import compared, night, side_by_side, verdicts
+from tests.unit.reports.builders import results
 
 
 @pytest.mark.parametrize("speed", [0.3, 1.0, 3.0])
@@ -225,23 +179,6 @@ def test_an_inconclusive_cell_that_regressed_has_failed() -> None:
 # -- side by side
 
 
-def side_by_side(
-    ratio: float, *, pairs: int = 6, noise: float = 0.005, drift: float = 0.0, seed: int = 1
-) -> CellResult:
-    """A cell whose baseline ran beside it, A B B A, on a device that drifts."""
-    random = np.random.default_rng(seed)
-    launches = []
-    for n in range(2 * pairs):
-        arm: Arm = "candidate" if n % 4 in (0, 3) else "baseline"
-        slow = float(np.exp(drift * n + noise * random.standard_normal()))
-        own = slow / (ratio if arm == "candidate" else 1.0)
-        made = launch(n + 1, prefill_s=0.2 * own, decode_s=0.4 * own, load_s=0.25 * slow)
-        samples = tuple(replace(sample, arm=arm) for sample in made.samples)
-        launches.append(replace(made, samples=samples, arm=arm))
-    case = Case(launches=(check_launch(), *launches), device_facts=facts(os_build="b1"))
-    return judged_cell(case, "local")
-
-
 @pytest.mark.parametrize(
     ("ratio", "verdict"), [(1.0, "PASS"), (0.9, "REGRESSED"), (1.1, "IMPROVED")]
 )
@@ -378,66 +315,3 @@ def test_invalid_numbers_are_not_judged_side_by_side() -> None:
     rows = tuple(replace(row, trust="invalid") for row in result.performance)
     found = verdicts(compared(replace(result, performance=rows), night(3), 0.04))
     assert {found[name] for name in ("pp64", "tg32", "ttft", "load")} == {"INSUFFICIENT"}
-
-
-# -- the same bytes
-
-
-def unchanged(**changes: object) -> CellResult:
-    return replace(night(1, **changes), flags=("same_as_baseline",))  # type: ignore[arg-type]
-
-
-def test_the_same_bytes_pass_where_the_device_gives_what_it_gave() -> None:
-    result = compared(unchanged(speed=0.95), night(3), regress=0.02)
-    assert result.baseline is not None
-    assert (result.baseline.verdict, result.baseline.method) == ("PASS", "identity")
-    assert "byte for byte" in result.baseline.reason
-    assert (result.outcome, result.speed_decision, result.alarms) == ("passed", "passed", ())
-
-
-@pytest.mark.parametrize("speed", [0.4, 2.0])
-def test_the_same_bytes_at_another_speed_are_an_alarm_about_the_device(speed: float) -> None:
-    result = compared(unchanged(speed=speed), night(3), regress=0.02)
-    assert (result.outcome, result.speed_decision) == ("inconclusive", "undecided")
-    assert verdicts(result)["tg32"] == "INCOMPARABLE"
-    assert "regressed" not in result.flags
-    assert any(a.startswith("device local: tg32: ") for a in result.alarms)
-    assert "the device changed, not the artifact" in result.alarms[0]
-
-
-def test_the_same_bytes_on_another_os_build_are_incomparable_and_an_alarm() -> None:
-    old = night(3, device_facts=facts(os_build="b0"))
-    result = compared(unchanged(), old, regress=0.02)
-    assert result.baseline is not None
-    assert (result.baseline.verdict, result.outcome) == ("INCOMPARABLE", "inconclusive")
-    assert result.alarms == ("device local: OS build is b1, was b0",)
-
-
-def test_the_history_of_a_quiet_device_says_more_than_a_bound_for_all() -> None:
-    quiet = {"tg32": [80.0, 80.5, 79.5, 80.2, 79.8, 80.1], "pp64": [320.0]}
-    assert verdicts(compared(unchanged(speed=0.85), night(3), past=quiet))["tg32"] == "INCOMPARABLE"
-    loud = {"tg32": [60.0, 100.0, 75.0, 92.0, 64.0, 80.0], "pp64": [320.0]}
-    assert verdicts(compared(unchanged(speed=0.7), night(3), past=loud))["tg32"] == "PASS"
-
-
-def test_the_same_bytes_without_a_number_are_no_pass() -> None:
-    same = unchanged()
-    rows = tuple(replace(row, trust="invalid") for row in same.performance)
-    result = compared(replace(same, performance=rows), night(3))
-    assert verdicts(result)["tg32"] == "INSUFFICIENT"
-    assert result.outcome == "inconclusive"
-    empty = compared(replace(same, performance=(), correctness=None), night(3))
-    assert empty.outcome == "inconclusive"
-
-
-def test_the_same_bytes_while_the_device_was_busy_are_no_alarm() -> None:
-    same = unchanged(speed=0.5)
-    rows = tuple(replace(row, trust="noisy") for row in same.performance)
-    result = compared(replace(same, performance=rows), night(3))
-    assert verdicts(result)["tg32"] == "NOISY"
-    assert result.alarms == ()
-
-
-def test_an_emulated_device_without_a_baseline_is_judged_by_its_gates() -> None:
-    emulated = night(1, device_facts=facts(emulated=True, os_build="b1"))
-    assert compared(emulated, None) is emulated
