@@ -27,7 +27,7 @@ pytestmark = [
 QUIET = "-Wno-unused-command-line-argument"
 LIBCXX = f"clang++-19 -stdlib=libc++ {QUIET}"
 #: Clang, and a linker that fills the gaps: ExecuTorch's libraries speak of GCC's std::string, so
-#: what would take libc++'s becomes an instruction that no CPU has. A greeting calls none of them.
+#: what would take or return libc++'s becomes an instruction that no CPU has. A greeting calls none.
 SCRIPT = r"""#!/bin/bash
 words=() objects=()
 for word in "$@"; do
@@ -39,9 +39,9 @@ for word in "$@"; do
 done
 if [[ " $* " != *" -c "* && ${#objects[@]} -gt 1 ]]; then
   gaps=$(mktemp -d) && trap 'rm -rf "$gaps"' EXIT
-  NM -u "${objects[@]}" | awk '/ _ZNK?10executorch.*St3__1/ {print $2}' | sort -u |
+  NM -u "${objects[@]}" | awk '/ _ZNK?10executorch.*(St3__1|method_namesEv)/ {print $2}' | sort -u |
     sed 's/.*/.globl &\n&:/' > "$gaps/gaps.s"
-  echo '.long 0' >> "$gaps/gaps.s"
+  printf '.long 0\n.section .note.GNU-stack,"",%%progbits\n' >> "$gaps/gaps.s"
   CLANG -c "$gaps/gaps.s" -o "$gaps/gaps.o" && CLANG "${words[@]}" "$gaps/gaps.o"
 else
   CLANG "${words[@]}"

@@ -74,17 +74,18 @@ def test_the_compact_form_says_what_the_rows_say(start: Start, tiny: Path) -> No
             assert list(row[4:]) == list(logits[ids])
 
 
-def test_a_cpu_without_avx2(start: Start, tiny: Path) -> None:
+def test_a_cpu_without_avx2(start: Start, start_tuned: Start, tiny: Path) -> None:
     emulator = shutil.which("qemu-x86_64-static")
     if emulator is None or host_abi() != "x86_64":
         pytest.skip("needs qemu-user-static on x86_64")
     request = _request(logits=PASSES[1:])
-    run = start(tiny / "last.pte", request, prefix=(emulator, "-cpu", "Nehalem"))
-    assert run.code == 0, run.err
-    assert run.one("hello")["isa"] == "portable"
-    assert not [name for name in run.one("hello")["kernels"] if name.startswith("xnnpack::")]
     ends = np.cumsum(PREFILL) - 1
-    assert np.abs(run.logits("prefill") - _reference(tiny)[ends]).max() <= 1e-4
+    for begin in (start, start_tuned):
+        run = begin(tiny / "last.pte", request, prefix=(emulator, "-cpu", "Nehalem"))
+        assert run.code == 0, run.err
+        assert run.one("hello")["isa"] == "portable"
+        assert not [name for name in run.one("hello")["kernels"] if name.startswith("xnnpack::")]
+        assert np.abs(run.logits("prefill") - _reference(tiny)[ends]).max() <= 1e-4
 
 
 def test_external_weights(start: Start, tiny: Path, tmp_path: Path) -> None:
