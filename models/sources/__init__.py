@@ -98,13 +98,6 @@ def _open_entry(
     return open_hf(named, cache)
 
 
-def is_hub_name(source: ModelSource) -> bool:
-    """Whether a hub-format source names a repository and not a file or folder of this machine."""
-    name = source.path or ""
-    local = name.startswith((".", "/", "~")) or Path(name).exists() or Path(name).is_symlink()
-    return not local and name.count("/") == 1
-
-
 def _open_gguf(path: Path, cache: Path, tokenizer: Path | None = None) -> GgufCheckpoint:
     from models.sources.gguf import GgufCheckpoint
 

@@ -1,4 +1,4 @@
-"""Hashes of model files, remembered so that a second run doesn't read gigabytes again."""
+"""Files of models: their names and hashes, which are remembered between runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from farm.core.artifact import ModelSource
 from farm.core.errors import ExportError
 from models.checkpoint import SourceFile
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     import torch
 
 _BLOCK = 8 * 1024 * 1024
+
+
+def is_hub_name(source: ModelSource) -> bool:
+    """Whether a hub-format source names a repository and not a file or folder of this machine."""
+    name = source.path or ""
+    local = name.startswith((".", "/", "~")) or Path(name).exists() or Path(name).is_symlink()
+    return not local and name.count("/") == 1
 
 
 def sha256_of(path: Path) -> str:

@@ -12,8 +12,7 @@ from farm.core.artifact import ModelSource
 from farm.core.errors import ExportError
 from models.checkpoint import SourceFile, TokenizerData
 from models.config import ModelConfig
-from models.sources import is_hub_name
-from models.sources.files import check_finite, source_file
+from models.sources.files import check_finite, is_hub_name, source_file
 from models.sources.hf_config import read_config, refuse_adapter
 from models.sources.safetensors_files import DTYPES, Stored, read_header, same_bytes, weight_files
 from models.sources.shapes import (

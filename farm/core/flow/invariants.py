@@ -4,28 +4,45 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from farm.core.flow.cells import Cells
 from farm.core.flow.cellstate import CellProgress, State
+from farm.core.flow.hosttasks import HostTasks
+from farm.core.flow.placement import Placement
+from farm.core.flow.roster import Roster
+from farm.core.result import CellResult
 from farm.core.tasks import CompareTask, ExportTask, HostRunTask, ReferenceTask
 
-if TYPE_CHECKING:  # the flow calls this; this only reads the flow
-    from farm.core.flow.flow import RunFlow
+
+class Parts(Protocol):
+    """The parts of a flow: all that is looked at."""
+
+    cells: Cells
+    tasks: HostTasks
+    placement: Placement
+    roster: Roster
+    interrupted: bool
+
+    @property
+    def results(self) -> dict[str, CellResult]:
+        """Results so far, by cell id."""
+
 
 #: States in which a cell of a group has its device for itself.
 _HAS_DEVICE = (State.SUBMITTED, State.WAITING_HOST, State.COMPARING)
 
 
-def violations(flow: RunFlow) -> list[str]:
+def violations(flow: Parts) -> list[str]:
     """Return what does not hold, in words; empty when all does."""
     return [*_results(flow), *_queues(flow), *_jobs(flow), *_tasks(flow), *_groups(flow)]
 
 
-def _in(flow: RunFlow, *states: State) -> set[str]:
+def _in(flow: Parts, *states: State) -> set[str]:
     return {one.cell.cell_id for one in flow.cells if one.state in states}
 
 
-def _results(flow: RunFlow) -> Iterator[str]:
+def _results(flow: Parts) -> Iterator[str]:
     """Every done cell has a result, no other has one, and the counts agree."""
     done, known = _in(flow, State.DONE), {one.cell.cell_id for one in flow.cells}
     if done != known & set(flow.results):
@@ -40,7 +57,7 @@ def _results(flow: RunFlow) -> Iterator[str]:
             yield f"{one.cell.cell_id} is {one.state}, its story ends with {one.story[-1]}"
 
 
-def _queues(flow: RunFlow) -> Iterator[str]:
+def _queues(flow: Parts) -> Iterator[str]:
     """What waits for a device can get one, and no device waits that could take it."""
     matcher, roster = flow.placement.matcher, flow.roster
     if matcher.queued != _in(flow, State.QUEUED):
@@ -57,7 +74,7 @@ def _queues(flow: RunFlow) -> Iterator[str]:
             yield f"{one.cell.cell_id} is queued while {idle} wait for a job"
 
 
-def _jobs(flow: RunFlow) -> Iterator[str]:
+def _jobs(flow: Parts) -> Iterator[str]:
     """A submitted cell has one device, which has one job; nothing else has a device."""
     at_work = flow.roster.at_work
     jobs = Counter(attempt.job_id for attempt in at_work.values())
@@ -80,7 +97,7 @@ def _jobs(flow: RunFlow) -> Iterator[str]:
         yield f"{list(at_work)} work before the canary is there"
 
 
-def _tasks(flow: RunFlow) -> Iterator[str]:
+def _tasks(flow: Parts) -> Iterator[str]:
     """What waits for a task has one that will end; only a measured host keeps it waiting."""
     tasks = {**flow.tasks.waiting, **flow.tasks.running}
     if len(tasks) != len(flow.tasks.waiting) + len(flow.tasks.running):
@@ -105,7 +122,7 @@ def _tasks(flow: RunFlow) -> Iterator[str]:
                 yield f"{one.cell.cell_id} is {state.value}, which nothing will end"
 
 
-def _groups(flow: RunFlow) -> Iterator[str]:
+def _groups(flow: Parts) -> Iterator[str]:
     """No two cells of a group have or had the same device."""
     for one in _cells(flow, *_HAS_DEVICE):
         taken = flow.placement.matcher.taken(one.cell.group)
@@ -118,5 +135,5 @@ def _groups(flow: RunFlow) -> Iterator[str]:
                 yield f"{name} is kept for {cell_id}, which is {one.state.value} on {one.device}"
 
 
-def _cells(flow: RunFlow, *states: State) -> list[CellProgress]:
+def _cells(flow: Parts, *states: State) -> list[CellProgress]:
     return [one for one in flow.cells if one.state in states]
