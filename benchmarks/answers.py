@@ -44,6 +44,7 @@ def main() -> None:
 
         def __init__(self, size: float) -> None:
             self.config, self.files, self.tokenizer = model.config, model.files, model.tokenizer
+            self.notes = model.notes
             self._size = size
 
         def tensor(self, name: str) -> torch.Tensor:

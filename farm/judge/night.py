@@ -116,7 +116,8 @@ def _decided(one: MetricComparison, *, is_loss: bool) -> MetricComparison:
         return replace(one, verdict="REGRESSED", reason=f"{one.reason}; {note}")
     reason = one.reason
     if one.smallest_loss is not None:
-        reason += f"; a loss of {one.smallest_loss:.1%} would have been found"
+        size = f"{one.smallest_loss:.1%}" if one.smallest_loss <= 1 else "more than 100%"
+        reason += f"; a loss of {size} would have been found"
     if one.p <= SUSPECT:
         reason += f"; suspected (p {one.p:.2g}), not proven at {FAMILY:.0%} for the whole night"
     return replace(one, reason=reason)

@@ -67,12 +67,13 @@ def _held_against(report: PerformanceReport, past: Sequence[float]) -> MetricCom
     if abs(math.log(ratio)) <= _usual(logs, middle):
         reason = f"the same bytes: {ratio:.3g}x of what they gave in {nights}"
         return MetricComparison(metric, "PASS", ratio, None, reason)
-    reason = (
-        f"{report.median:.3g} {report.unit} with bytes that gave {math.exp(middle):.3g} in"
-        f" {nights}: the device changed, not the artifact (its OS, its battery, a fan)"
+    seen = (
+        f"{report.median:.4g} {report.unit} with bytes that gave {math.exp(middle):.4g} in {nights}"
     )
     if report.trust == "noisy":
+        reason = f"{seen}, and too noisy to say why"
         return MetricComparison(metric, "NOISY", ratio, None, reason)
+    reason = f"{seen}: the device changed, not the artifact (its OS, its battery, a fan)"
     return MetricComparison(metric, "INCOMPARABLE", ratio, None, reason)
 
 

@@ -11,6 +11,7 @@ from farm.core.errors import ConfigError, ExportError
 from models import known
 from models.checkpoint import Checkpoint
 from models.known import ModelEntry
+from models.sources.files import is_hub_name
 
 if TYPE_CHECKING:
     from models.sources.gguf import GgufCheckpoint

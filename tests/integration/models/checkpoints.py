@@ -81,7 +81,7 @@ def save(model: Any, folder: Path, shard: str = "5GB") -> None:
         model.save_pretrained(folder, max_shard_size=shard)
     data = byte_tokenizer(VOCAB)
     (folder / "tokenizer.json").write_text(data.json)
-    rules = {"bos_token": data.bos_token, "eos_token": data.eos_token}
+    rules: dict[str, str | None] = {"bos_token": data.bos_token, "eos_token": data.eos_token}
     rules |= {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": data.chat_template}
     (folder / "tokenizer_config.json").write_text(json.dumps(rules))
 

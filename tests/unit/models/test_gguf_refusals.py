@@ -171,7 +171,7 @@ def test_numbers_that_are_not_finite_are_named(tmp_path: Path) -> None:
 
 def fields(**more: Any) -> dict[str, Any]:
     tokens = ["<s>", "</s>", "a", "b", "ab"]
-    found = {"model": "gpt2", "pre": "gpt-2", "tokens": tokens, "merges": ["a b"]}
+    found: dict[str, Any] = {"model": "gpt2", "pre": "gpt-2", "tokens": tokens, "merges": ["a b"]}
     found |= {"bos_token_id": 0, "eos_token_id": 1, "token_type": [3, 3, 1, 1, 1]}
     return {f"tokenizer.ggml.{name}": value for name, value in (found | more).items()}
 

@@ -34,11 +34,12 @@ QWEN3 = LLAMA_3_2 | {
     "hidden_dim": 160,
     "head_dim": 16,
 }
-SHAPES = {"layers.0.feed_forward.w1.weight": (160, 64), "output.weight": (512, 64)}
-BIASED = SHAPES | {"layers.0.attention.wq.bias": (64,)}
+Shapes = dict[str, tuple[int, ...]]
+SHAPES: Shapes = {"layers.0.feed_forward.w1.weight": (160, 64), "output.weight": (512, 64)}
+BIASED: Shapes = SHAPES | {"layers.0.attention.wq.bias": (64,)}
 
 
-def read(tmp_path: Path, data: Any, shapes: dict[str, tuple[int, ...]] = SHAPES) -> ModelConfig:
+def read(tmp_path: Path, data: Any, shapes: Shapes = SHAPES) -> ModelConfig:
     path = tmp_path / "params.json"
     path.write_text(json.dumps(data))
     return read_params(path, shapes, 1, 512)

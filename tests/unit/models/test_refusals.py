@@ -46,6 +46,19 @@ def write(name: str, content: Any) -> Change:
     return apply
 
 
+def without(name: str) -> Change:
+    def apply(folder: Path) -> None:
+        left = {key: value for key, value in HF_CONFIG.items() if key != name}
+        (folder / "config.json").write_text(json.dumps(left))
+
+    return apply
+
+
+def index_of_a_list(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}')
+
+
 def tensor(name: str, dtype: str = "f4", shape: tuple[int, ...] = (256, 256)) -> Change:
     def apply(folder: Path) -> None:
         path = folder / "model.safetensors"
@@ -150,10 +163,7 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
         "an adapter",
     ),
     "index": (
-        lambda folder: (
-            (folder / "model.safetensors").unlink(),
-            (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}'),
-        )[0],
+        index_of_a_list,
         "model.safetensors.index.json",
         "weight_map",
     ),
@@ -209,12 +219,7 @@ def test_what_would_be_read_wrongly_is_refused(name: str, hf: Path, tmp_path: Pa
 TAKEN: dict[str, Change] = {
     "nulls": config(head_dim=None, num_key_value_heads=2, rope_scaling=None, sliding_window=None),
     "unknown null": config(mystery=None),
-    "defaults": lambda folder: (
-        (folder / "config.json").write_text(
-            json.dumps({k: v for k, v in HF_CONFIG.items() if k != "rms_norm_eps"})
-        )
-        and None
-    ),
+    "defaults": without("rms_norm_eps"),
     "neutral": config(attention_bias=False, mlp_bias=False, embedding_multiplier=1.0),
     "wide window": config(sliding_window=128),
     "window off": config(sliding_window=64, use_sliding_window=False),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, tzinfo
 from pathlib import Path
@@ -171,7 +172,11 @@ def rewritten(tmp_path: Path, **change: object) -> Path:
 
 def test_padding_and_truncation_in_the_file_are_switched_off(tmp_path: Path) -> None:
     truncation = {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
-    padding = {"strategy": {"Fixed": 8}, "direction": "Left", "pad_to_multiple_of": None}
+    padding: dict[str, object] = {
+        "strategy": {"Fixed": 8},
+        "direction": "Left",
+        "pad_to_multiple_of": None,
+    }
     padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "<|spare0|>"}
     path = rewritten(tmp_path, truncation=truncation, padding=padding)
     for ours in (Tokenizer(read_tokenizer_file(path)), bare_tokenizer(path)):
@@ -179,7 +184,7 @@ def test_padding_and_truncation_in_the_file_are_switched_off(tmp_path: Path) -> 
             assert ours.encode(text, bos=False) == BYTES.encode(text, bos=False)
 
 
-def around(single: list[dict[str, object]]) -> dict[str, object]:
+def around(single: Sequence[Mapping[str, object]]) -> dict[str, object]:
     tokens = {
         name: {"id": name, "ids": [BYTES.token_id(name)], "tokens": [name]}
         for name in ("<|bos|>", "<|eos|>")
