@@ -193,9 +193,13 @@ def around(single: Sequence[Mapping[str, object]]) -> dict[str, object]:
     return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
 
 
+def _special(name: str) -> dict[str, object]:
+    return {"SpecialToken": {"id": f"<|{name}|>", "type_id": 0}}
+
+
 def test_what_the_file_puts_around_a_text(tmp_path: Path) -> None:
     text: dict[str, object] = {"Sequence": {"id": "A", "type_id": 0}}
-    bos, eos = ({"SpecialToken": {"id": f"<|{n}|>", "type_id": 0}} for n in ("bos", "eos"))
+    bos, eos = (_special(name) for name in ("bos", "eos"))
     data = read_tokenizer_file(rewritten(tmp_path, post_processor=around([bos, text])))
     assert data.add_bos
     assert data.bos_id == BYTES.data.bos_id, "known without a tokenizer_config.json too"
