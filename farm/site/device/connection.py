@@ -28,9 +28,16 @@ from farm.core.errors import (
 from farm.paths import native_cache
 from farm.protocols import Transport
 from farm.site.device.helper import DeviceHelper
-from farm.site.look.facts import CXX_RUNTIMES, LOADERS, RawFacts, parse_facts, temperatures
+from farm.site.look.facts import (
+    CXX_RUNTIMES,
+    LOADERS,
+    RawFacts,
+    capped,
+    parse_facts,
+    temperatures,
+)
 from farm.site.parsers.android import parse_getprop
-from farm.site.parsers.system import abi_of_machine
+from farm.site.parsers.system import abi_of_machine, warmest
 from runners.build.native import NativeFile, build_helper
 
 log = logging.getLogger(__name__)
@@ -53,6 +60,13 @@ class Snapshot:
     facts: DeviceFacts
     #: Degrees Celsius by sensor.
     temperatures: tuple[tuple[str, float], ...]
+    #: Cooling devices that hold the processor back, and their step.
+    capped: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def hottest(self) -> tuple[str, float] | None:
+        """Warmest sensor of the processor; of any kind where none is named as one of it."""
+        return warmest(self.temperatures)
 
 
 class Connection:
@@ -129,7 +143,8 @@ class Connection:
             BadOutput: What it says can't be understood.
         """
         raw = self.raw_facts()
-        return Snapshot(parse_facts(raw), tuple(sorted(temperatures(raw).items())))
+        heat = tuple(sorted(temperatures(raw).items()))
+        return Snapshot(parse_facts(raw), heat, capped(raw))
 
     def raw_facts(self) -> RawFacts:
         """Collect the texts that facts are made of."""

@@ -25,6 +25,8 @@ _MEMORY_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
+#: How Qualcomm names its chips in /sys/devices/soc0/machine.
+_QUALCOMM = re.compile(r"(?:APQ|IPQ|MSM|QC[MS]|QRB|SA|SC|SD[AMX]|SM|SXR|X1[EP])\d")
 _SOC_PROPERTIES = ("ro.soc.model", "ro.board.platform", "ro.chipname", "ro.hardware")
 
 
@@ -141,8 +143,20 @@ def temperatures(raw: RawFacts) -> dict[str, float]:
         match = re.fullmatch(r"(/sys/class/thermal/thermal_zone\d+)/temp", path)
         if match and (celsius := system.parse_millidegrees(str(text))) is not None:
             name = system.clean_name(str(files.get(f"{match[1]}/type", ""))) or match[1]
-            zones[name] = celsius
+            if system.is_temperature(name):
+                # Zones of one name are of one kind: the warmest counts.
+                zones[name] = max(celsius, zones.get(name, celsius))
     return zones
+
+
+def capped(raw: RawFacts) -> tuple[tuple[str, int], ...]:
+    """Cooling devices that hold the processor back now, and their step: what clocks don't show."""
+    if raw.thermal is not None:
+        found = android.parse_thermalservice(raw.thermal).capped
+        return tuple((_text(name) or "unnamed", step) for name, step in found)
+    files = _mapping(_document(raw.probe), "files")
+    texts = {path: text for path, text in files.items() if isinstance(text, str)}
+    return system.cooling_steps(texts)
 
 
 def _document(probe: bytes) -> dict[str, Any]:
@@ -210,6 +224,8 @@ def _soc(properties: Mapping[str, str], files: Mapping[str, str], info: cpu.CpuI
             return value
     machine = files.get("/sys/devices/soc0/machine", "")
     compatible = files.get("/proc/device-tree/compatible", "").replace(",", " ").split("\0")
+    if not _QUALCOMM.match(machine) and not any(name.startswith("qcom ") for name in compatible):
+        machine = ""  # there it names the board, as the device tree does
     # The last entry is the most general one: the chip. The Hardware line of /proc/cpuinfo is
     # wrong on some boards, so it comes last.
     chip = next((name for name in reversed(compatible) if name.strip()), "")
@@ -292,6 +308,8 @@ def _unread(values: Mapping[str, Any], thermal: android.Thermal | None) -> tuple
         "battery_level": "no battery, or it tells no level",
         "thermal_status": "no thermal service",
     }
+    if thermal is not None:
+        reasons["thermal_status"] = thermal.unread
     lines = [f"{k}: {reasons.get(k, 'not told')}" for k, v in values.items() if v is None]
     if thermal is not None and not thermal.temperatures:
         lines.append("temperatures: the thermal service lists none now")

@@ -131,7 +131,7 @@ def _seen(entry: DeviceEntry, snapshot: Snapshot, lease: LeaseState) -> Device:
         holder.owner if holder else None,
         holder=holder,
         remedy=remedy,
-        hottest=max(snapshot.temperatures, key=lambda item: item[1], default=None),
+        hottest=snapshot.hottest,
     )
     return expected(device)
 

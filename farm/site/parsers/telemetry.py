@@ -128,6 +128,12 @@ def power_mode(text: str | None) -> str | None:
     return match[1] if match else None
 
 
+def power_mode_names(text: str | None) -> dict[str, str]:
+    """Names of power modes by number from nvpmodel's configuration."""
+    rows = re.findall(r"POWER_MODEL\s+ID=0*(\d{1,4})\s+NAME=([\w.+-]{1,40})", text or "")
+    return dict(rows)
+
+
 def _calibration(value: Mapping[str, Any], cores: list[Any], ticks_s: float) -> Calibration | None:
     speeds, cpu_ns, wall_ns = [], 0, 0
     for core in cores:
