@@ -15,8 +15,11 @@ from typing import Any
 from farm.core.device import DeviceFacts
 from farm.core.errors import BadOutput
 from farm.site.parsers import android, cpu, emulation, system
+from farm.site.parsers.text import whole_number
 
 _CPU = "/sys/devices/system/cpu"
+#: Largest values that are believed.
+_MOST_SDK, _MOST_CORES, _MOST_KHZ, _MOST_CAPACITY = 999, 4096, 20_000_000, 1 << 16
 _NAMES = (
     *("/proc/device-tree/model", "/sys/class/dmi/id/sys_vendor"),
     *("/sys/class/dmi/id/product_name", "/sys/hypervisor/type"),
@@ -101,7 +104,7 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
         "os": _os(properties, files),
         "os_build": properties.get("ro.build.fingerprint") or uname.get("version") or None,
         "kernel": uname.get("release") or None,
-        "cores": _integer(probe.get("nproc")),
+        "cores": _integer(probe.get("nproc"), _MOST_CORES),
         "ram_bytes": total if limit is None or total is None else min(total, limit),
         "ram_available_bytes": available,
         "storage_free_bytes": _free(probe, raw.root),
@@ -110,8 +113,7 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
         "boot_id": str(probe.get("boot_id") or "") or None,
     }
     if raw.getprop is not None:
-        sdk = properties.get("ro.build.version.sdk", "")
-        values["sdk"] = int(sdk) if sdk.isdigit() else None
+        values["sdk"] = whole_number(properties.get("ro.build.version.sdk"), _MOST_SDK)
         values |= {"battery_c": battery, "battery_level": _level(raw), "thermal_status": status}
     else:
         values["battery_c"], values["battery_level"] = _linux_battery(files)
@@ -175,8 +177,9 @@ def _mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _integer(value: object, most: int) -> int | None:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    return value if number and 0 <= value <= most else None  # type: ignore[operator, return-value]
 
 
 def _text(value: str) -> str | None:
@@ -213,9 +216,7 @@ def _model(info: cpu.CpuInfo, files: Mapping[str, str]) -> str | None:
     for path in ("/proc/device-tree/model", "/sys/class/dmi/id/product_name"):
         if name := _text(files.get(path, "")):
             return name
-    # Of Arm cores the kernel tells the architecture as a model.
-    names = (core.model for core in info.cores)
-    return next((name for name in names if name and not name.startswith("ARMv")), None)
+    return next((core.model for core in info.cores if core.model), None)
 
 
 def _soc(properties: Mapping[str, str], files: Mapping[str, str], info: cpu.CpuInfo) -> str | None:
@@ -238,27 +239,26 @@ def _clusters(files: Mapping[str, str], info: cpu.CpuInfo, cores: int | None) ->
         online = tuple(core.index for core in info.cores) or tuple(range(cores or 0))
     khz, capacity = {}, {}
     for index in online:
-        text = files.get(f"{_CPU}/cpu{index}/cpufreq/cpuinfo_max_freq", "").strip()
-        if text.isdigit():
-            khz[index] = int(text)
-        text = files.get(f"{_CPU}/cpu{index}/cpu_capacity", "").strip()
-        if text.isdigit():
-            capacity[index] = int(text)
+        clock = whole_number(files.get(f"{_CPU}/cpu{index}/cpufreq/cpuinfo_max_freq"), _MOST_KHZ)
+        if clock is not None:
+            khz[index] = clock
+        share = whole_number(files.get(f"{_CPU}/cpu{index}/cpu_capacity"), _MOST_CAPACITY)
+        if share is not None:
+            capacity[index] = share
     return cpu.clusters(online, info, khz, capacity)
 
 
 def _memory_limit(files: Mapping[str, str]) -> int | None:
     """Limit of the control group; the kernel writes `max` or a number near 2^63 for none."""
-    found = [files.get(path, "").strip() for path in _MEMORY_LIMITS]
-    limits = [int(text) for text in found if text.isdigit() and int(text) < 1 << 60]
-    return min(limits, default=None)
+    found = [whole_number(files.get(path), (1 << 60) - 1) for path in _MEMORY_LIMITS]
+    return min((limit for limit in found if limit is not None), default=None)
 
 
 def _free(probe: Mapping[str, Any], root: str) -> int | None:
     file_system = _mapping(probe, "filesystems").get(root)
     if not isinstance(file_system, dict):
         return None
-    return _integer(file_system.get("free_bytes"))
+    return _integer(file_system.get("free_bytes"), 1 << 60)
 
 
 def _governor(files: Mapping[str, str]) -> str | None:
@@ -288,10 +288,10 @@ def _linux_battery(files: Mapping[str, str]) -> tuple[float | None, int | None]:
             if text.strip() != "Battery":
                 continue
             folder = path.removesuffix("/type")
-            tenths = files.get(f"{folder}/temp", "").strip()
-            level = files.get(f"{folder}/capacity", "").strip()
-            celsius = int(tenths) / 10 if re.fullmatch(r"-?\d{1,4}", tenths) else None
-            return celsius, int(level) if re.fullmatch(r"\d{1,3}", level) else None
+            text = files.get(f"{folder}/temp", "").strip()
+            tenths = int(text) if re.fullmatch(r"-?[0-9]{1,4}", text) else None
+            celsius = tenths / 10 if tenths is not None and -400 < tenths < 1200 else None
+            return celsius, whole_number(files.get(f"{folder}/capacity"), 100)
     return None, None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -170,7 +171,7 @@ def _cost(beside: Sequence[Reading]) -> float:
 def _load(readings: Sequence[Reading]) -> float | None:
     for reading in reversed(readings):
         first = (reading.texts.get("/proc/loadavg") or "").split(" ")[0]
-        if first.replace(".", "", 1).isdigit():
+        if re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,4}", first):
             return float(first)
     return None
 

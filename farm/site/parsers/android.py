@@ -7,14 +7,18 @@ import re
 from dataclasses import dataclass
 
 from farm.site.parsers.system import is_temperature
+from farm.site.parsers.text import plain_text, whole_lines
 
-#: A value may span lines, so an entry ends at a bracket before the next entry or the end.
-_PROPERTY = re.compile(r"^\[([^\]\n]+)\]: \[(.*?)\][ \t]*$(?=\n\[|\s*\Z)", re.MULTILINE | re.DOTALL)
-_ROW = re.compile(r"Temperature\{mValue=([^,]*), mType=(-?\d+), mName=([^,]*), mStatus=(-?\d+)\}")
+#: Beginning of an entry. Its value may span lines, so it ends before the next entry or the end.
+_ENTRY = re.compile(r"\[([^\]\n]+)\]: \[(.*)")
+_LAST = "[end]: [of the text"
+_ROW = re.compile(
+    r"Temperature\{mValue=([^,}\n]*), mType=(-?\d{1,3}), mName=([^,}\n]*), mStatus=(-?\d{1,3})\}"
+)
 _STATUS = re.compile(r"^[ \t]*Thermal Status:[ \t]*([0-6])[ \t]*$", re.MULTILINE)
 _FLAG = re.compile(r"^[ \t]*(IsStatusOverride|HAL Ready):[ \t]*(true|false)[ \t]*$", re.MULTILINE)
 _UNCONNECTED = re.compile(r"\bconnected: no\b")
-_COOLING = re.compile(r"CoolingDevice\{mValue=(\d{1,9}), mType=(-?\d+), mName=([^,}]*)\}")
+_COOLING = re.compile(r"CoolingDevice\{mValue=(\d{1,9}), mType=(-?\d{1,3}), mName=([^,}\n]*)\}")
 #: Cooling devices of this type lower the clocks of the processor, or take cores away.
 _COOLS_CPU = 2
 
@@ -62,7 +66,18 @@ class Thermal:
 
 def parse_getprop(text: str) -> dict[str, str]:
     """Read `getprop`; an entry cut off at the end is left out."""
-    return {key: value for key, value in _PROPERTY.findall(text.replace("\r\n", "\n"))}
+    lines = whole_lines(plain_text(text)).rstrip().split("\n")
+    values: dict[str, str] = {}
+    key, held = "", [""]
+    for line in [*lines, _LAST]:
+        begin = _ENTRY.match(line)
+        if begin and (not key or held[-1].rstrip().endswith("]")):
+            if key:
+                values[key] = "\n".join(held).rstrip()[:-1]
+            key, held = begin[1], [begin[2]]
+        elif key:
+            held.append(line)
+    return values
 
 
 def parse_battery(text: str) -> Battery | None:
@@ -71,11 +86,11 @@ def parse_battery(text: str) -> Battery | None:
     Vendors append histories and settings that repeat `level:` and `temperature:`, so the
     first line of each key counts, and keys are matched whole.
     """
-    _, found, block = text.partition("Current Battery Service state:")
+    _, found, block = plain_text(text).partition("Current Battery Service state:")
     if not found:
         return None
     values: dict[str, str] = {}
-    for line in block.splitlines():
+    for line in whole_lines(block).splitlines():
         key, colon, value = line.partition(":")
         if colon:
             values.setdefault(key.strip(), value.strip())
@@ -98,6 +113,7 @@ def parse_thermalservice(text: str) -> Thermal:
 
     The cached list can be hours old and is not used. 0.0 and -99.9 mean an absent sensor.
     """
+    text = plain_text(text)
     _, _, rest = text.partition("Current temperatures from HAL:")
     current, _, after = rest.partition("Current cooling devices")
     temperatures = []

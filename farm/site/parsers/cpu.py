@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from farm.core.device import CoreCluster
 from farm.site.parsers.system import clean_name
+from farm.site.parsers.text import whole_lines, whole_number
+
+#: Largest number of a core that is believed.
+_MOST_CORES = 4095
 
 #: Kernel's flag to the name that this project uses. Only what kernels choose by.
 _FEATURES = {
@@ -114,7 +118,7 @@ class Core:
     implementer: int | None = None
     part: int | None = None
     variant: int | None = None
-    #: `model name`, or `uarch`; generic texts included.
+    #: `model name`, or `uarch`; empty where it names an architecture alone.
     model: str = ""
     flags: frozenset[str] = frozenset()
 
@@ -147,7 +151,7 @@ def parse_cpuinfo(text: str) -> CpuInfo:
     cores: list[Core] = []
     footer: dict[str, str] = {}
     family: str | None = None
-    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
+    for block in re.split(r"\n[ \t]*\n", whole_lines(text.replace("\r\n", "\n"))):
         values: dict[str, str] = {}
         for line in block.splitlines():
             key, colon, value = line.partition(":")
@@ -155,11 +159,11 @@ def parse_cpuinfo(text: str) -> CpuInfo:
                 values.setdefault(key.strip(), value.strip())
         # The footer may follow the last block without an empty line.
         footer |= {key: values[key] for key in ("Hardware", "Model") if key in values}
-        index = values.get("processor", "")
-        if not index.isdigit():
+        index = whole_number(values.get("processor"), _MOST_CORES)
+        if index is None:
             continue
         family = family or _family(values)
-        cores.append(_core(int(index), values))
+        cores.append(_core(index, values))
     return CpuInfo(tuple(cores), footer.get("Hardware"), footer.get("Model"), family)
 
 
@@ -218,12 +222,14 @@ def parse_cpu_list(text: str) -> tuple[int, ...] | None:
 
 def _core(index: int, values: Mapping[str, str]) -> Core:
     flags = values.get("flags") or values.get("Features") or values.get("isa", "")
+    model = clean_name(values.get("model name") or values.get("uarch", "")) or ""
     return Core(
         index,
         implementer=_hex(values.get("CPU implementer")),
         part=_hex(values.get("CPU part")),
         variant=_hex(values.get("CPU variant")),
-        model=clean_name(values.get("model name") or values.get("uarch", "")) or "",
+        # Of Arm cores the kernel tells the architecture as a model.
+        model="" if model.startswith(("ARMv", "AArch64")) else model,
         flags=frozenset(flags.split()),
     )
 

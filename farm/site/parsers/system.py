@@ -6,8 +6,10 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 
+from farm.site.parsers.text import whole_lines
+
 _MEMINFO = re.compile(r"^(MemTotal|MemAvailable):\s+(\d{1,15}) kB\s*$", re.MULTILINE)
-_TEGRA = re.compile(r"R(\d+) \(release\), REVISION: ([0-9.]+)")
+_TEGRA = re.compile(r"R(\d+) \(release\), REVISION: ([0-9.]+),")
 
 #: Parts of names of sensors that measure no temperature: differences, voltages, currents, charge.
 _NO_DEGREES = frozenset({"minus", "vbat", "ibat", "bcl", "socd", "lvl"})
@@ -50,7 +52,7 @@ def parse_meminfo(text: str) -> tuple[int | None, int | None]:
 def parse_os_release(text: str) -> str | None:
     """Read the name of the system from /etc/os-release, for example `Debian GNU/Linux 12`."""
     values: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in whole_lines(text).splitlines():
         key, equals, raw = line.strip().partition("=")
         if not equals:
             continue

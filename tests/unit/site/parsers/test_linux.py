@@ -39,7 +39,7 @@ def test_cpuinfo_of_a_board_with_a_footer() -> None:
 
 
 def test_footer_glued_to_the_last_block() -> None:
-    info = cpu.parse_cpuinfo(arm_block(0, "0xd04") + "Hardware\t: mt0000")
+    info = cpu.parse_cpuinfo(arm_block(0, "0xd04") + "Hardware\t: mt0000\n")
     assert len(info.cores) == 1
     assert info.hardware == "mt0000"
 
