@@ -51,6 +51,11 @@ class Output:
         self._stderr += piece
         self._check(self._stderr, "standard error")
 
+    @property
+    def stderr(self) -> bytes:
+        """Standard error so far."""
+        return bytes(self._stderr)
+
     def completed(self, exit_code: int) -> Completed:
         """Close the books: the program ended with this code."""
         return Completed(

@@ -19,13 +19,29 @@ import paramiko
 from farm.clock import Deadline
 from farm.core.command import Command, Completed, FileStat
 from farm.core.device import DeviceEntry
-from farm.core.errors import ConnectError, DeviceLost, TransferError, TransportError
+from farm.core.errors import (
+    ConnectError,
+    DeviceLost,
+    TransferError,
+    TransportError,
+    TransportTimeout,
+)
 from farm.protocols import ByteProgress
 from farm.transports import command_line, ssh_keys, ssh_login
 from farm.transports.files import LocalSink, check_offset, reading, require_written
 from farm.transports.gate import Gate
 from farm.transports.output import Meter, Output
-from farm.transports.ssh_channel import Source, Wait, execute, no_input, open_sftp, sftp_stat
+from farm.transports.ssh_channel import (
+    NO_CODE,
+    NoSftp,
+    SessionRefused,
+    Source,
+    Wait,
+    execute,
+    no_input,
+    open_sftp,
+    sftp_stat,
+)
 from farm.transports.ssh_config import Target, resolve
 from farm.transports.ssh_link import Link, Pulse
 
@@ -224,19 +240,38 @@ class SshTransport:
             take(rest)
 
         login = self._connected()
+        line = command_line.login_line(line)
         with self._calling(login):
             try:
-                code = execute(login, line, source, filtered, output.add_stderr, wait)
-            except BaseException:
+                try:
+                    code = execute(login, line, source, filtered, output.add_stderr, wait)
+                except SessionRefused:
+                    if not self._give_up_sftp():
+                        raise
+                    code = execute(login, line, source, filtered, output.add_stderr, wait)
+            except BaseException as error:
                 if pids.pid is not None and not self._gate.closed:
                     self._end_remote(login, pids.pid, _KILL_S)
+                said = pids.said + output.stderr
+                if pids.pid is None and said and isinstance(error, TransportTimeout):
+                    raise command_line.never_started(self._device, NO_CODE, said) from error
                 raise
             finally:
                 self._pid = None
         # A program that ended because close() killed it has an exit code that means nothing.
         self._gate.check()
-        take(pids.rest())
+        if pids.pid is None:
+            raise command_line.never_started(self._device, code, pids.said + output.stderr)
         return code
+
+    def _give_up_sftp(self) -> bool:
+        """Close the SFTP session, which counts as one of few that a device allows."""
+        with self._lock:
+            sftp, self._sftp = self._sftp, None
+            self._has_sftp = False
+        if sftp is not None:
+            sftp.close()
+        return sftp is not None
 
     @contextmanager
     def _calling(self, login: ssh_login.Login) -> Iterator[None]:
@@ -313,7 +348,7 @@ class SshTransport:
     def _end_remote(self, login: ssh_login.Login, pid: int, limit_s: float) -> None:
         """End a program that we no longer wait for; a lost device keeps it."""
         wait = Wait(self._device, "ending a program", Deadline(limit_s))
-        line = command_line.kill_line(pid)
+        line = command_line.login_line(command_line.kill_line(pid))
         try:
             execute(login, line, no_input, _ignore, _ignore, wait)
         except TransportError as error:
@@ -324,8 +359,12 @@ class SshTransport:
         login = self._connected()
         with self._calling(login):
             sftp = self._files(login)
-            if sftp is not None:
-                return sftp_stat(sftp, command_line.file_path(remote), self._device)
+            try:
+                if sftp is not None:
+                    return sftp_stat(sftp, command_line.file_path(remote), self._device)
+            except NoSftp as error:
+                _log.info("%s: %s", self._device, error)
+                self._give_up_sftp()
         output = Output(Command(("stat",)), self._device)
         wait = Wait(self._device, "a question", Deadline(_ANSWER_S))
         line = command_line.stat_line(remote, _ABSENT)
