@@ -34,9 +34,9 @@ from farm.transports.output import Meter, Output
 from farm.transports.ssh_channel import (
     NO_CODE,
     NoSftp,
-    SessionRefused,
     Source,
     Wait,
+    admitted,
     execute,
     no_input,
     open_sftp,
@@ -243,12 +243,10 @@ class SshTransport:
         line = command_line.login_line(line)
         with self._calling(login):
             try:
-                try:
-                    code = execute(login, line, source, filtered, output.add_stderr, wait)
-                except SessionRefused:
-                    if not self._give_up_sftp():
-                        raise
-                    code = execute(login, line, source, filtered, output.add_stderr, wait)
+                code = admitted(
+                    lambda: execute(login, line, source, filtered, output.add_stderr, wait),
+                    self._give_up_sftp,
+                )
             except BaseException as error:
                 if pids.pid is not None and not self._gate.closed:
                     self._end_remote(login, pids.pid, _KILL_S)
@@ -264,14 +262,13 @@ class SshTransport:
             raise command_line.never_started(self._device, code, pids.said + output.stderr)
         return code
 
-    def _give_up_sftp(self) -> bool:
+    def _give_up_sftp(self) -> None:
         """Close the SFTP session, which counts as one of few that a device allows."""
         with self._lock:
             sftp, self._sftp = self._sftp, None
             self._has_sftp = False
         if sftp is not None:
             sftp.close()
-        return sftp is not None
 
     @contextmanager
     def _calling(self, login: ssh_login.Login) -> Iterator[None]:

@@ -24,6 +24,8 @@ from farm.transports.ssh_login import Login
 _READ_BYTES = 1 << 16
 _ANSWER_S = 7.0
 _OPEN_S = 10.0
+#: How long a session that ended here may still count there.
+_SESSION_S = 2.0
 #: How long a full window is waited for before looking round.
 _TICK_S = 0.02
 #: Exit code where the connection brought none, because something killed the shell too.
@@ -115,6 +117,23 @@ def execute(
         raise
     finally:
         login.link.limit_writes(None, None)
+
+
+def admitted(begin: Callable[[], int], make_room: Callable[[], None]) -> int:
+    """Begin a session; where a device allows few, once those before it have ended there.
+
+    Raises:
+        SessionRefused: Not even after a while.
+    """
+    limit = Deadline(_SESSION_S)
+    while True:
+        try:
+            return begin()
+        except SessionRefused:
+            if limit.passed:
+                raise
+            make_room()
+            time.sleep(_SESSION_S / 40)
 
 
 def _session(login: Login, wait: Wait) -> paramiko.Channel:
