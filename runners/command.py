@@ -42,6 +42,8 @@ PLACEHOLDERS = (
     "model", "data", "tokenizer", "prompt_file", "prompt", "tokens_file", "max_new_tokens",
     "threads", "out",
 )  # fmt: skip
+#: How programs print a figure that they don't know.
+_UNKNOWN = ("n/a", "na", "none", "null", "-", "--", "")
 #: sha256 of a file that the device has to hash itself.
 UNKNOWN_SHA256 = ""
 
@@ -155,6 +157,8 @@ def _matches(text: str, patterns: Sequence[tuple[str, str]]) -> dict[str, str]:
 def _figure(name: str, value: Any) -> Any:
     if value is None or name == "text":
         return None if value is None else str(value)
+    if str(value).strip().lower() in _UNKNOWN:
+        return None
     try:
         number = float(str(value).replace(",", ""))
     except ValueError:

@@ -193,7 +193,7 @@ def adb(_home: Path) -> Check:
 
 def ssh(_home: Path) -> Check:
     """The ssh agent and key files that an ssh device can be reached with."""
-    folder = Path.home() / ".ssh"
+    folder = Path(os.path.expanduser("~/.ssh"))  # without a home folder there is none of that name
     keys = sorted(path.stem for path in folder.glob("id_*.pub"))
     files = f"keys in ~/.ssh: {', '.join(keys) or 'none'}"
     try:

@@ -27,6 +27,8 @@ need g++ g++
 need patchelf patchelf
 need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
 need qemu-aarch64-static qemu-user-static
+need fish fish
+need tcsh tcsh
 
 [ -n "$missing" ] || exit 0
 echo "lab: installing$missing" >&2

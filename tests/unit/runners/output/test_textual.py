@@ -239,6 +239,13 @@ class TestCommand:
         assert timed.samples[0].duration_s == pytest.approx(16 / 1234.5)
         assert runner.parse(raw, 0, CHECK).text == "a bat"
 
+    @pytest.mark.parametrize("unknown", ["N/A", "n/a", "-", "nan"])
+    def test_a_figure_that_a_program_does_not_know_counts_as_none(self, unknown: str) -> None:
+        patterns = (("prefill_tok_s", r"prefill: (\S+) tok/s"), ("decode_tok_s", r"de: (\S+) tok"))
+        runner = self.runner(parse="regex", patterns=patterns)
+        raw = f"prefill: {unknown} tok/s, de: 20.5 tok/s\n".encode()
+        assert [s.metric for s in runner.parse(raw, 1, TIMED).samples] == ["tg16"]
+
     def test_json_lines(self) -> None:
         raw = b'{"load_s": 0.5}\nnoise\n{"decode_tok_s": 20, "peak_rss_bytes": 1e6, "other": 1}\n'
         result = self.runner().parse(raw, 1, TIMED)
