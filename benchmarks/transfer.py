@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from farm.core.errors import TransportError  # noqa: E402
-from farm.core.runtime import DeployFile  # noqa: E402
+from farm.core.runner import DeployFile  # noqa: E402
 from farm.protocols import Transport  # noqa: E402
 from farm.site.device.connection import Connection  # noqa: E402
 from farm.site.device.deploy import deploy  # noqa: E402

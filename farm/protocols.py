@@ -12,15 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from farm.core.artifact import ObjectRef, Sdk, StageEvent
 from farm.core.command import Command, Completed, FileStat
 from farm.core.device import Device, DeviceEntry, DeviceFacts
-from farm.core.runtime import (
-    PLAIN,
-    BuildVariant,
-    DeviceJob,
-    LaunchRequest,
-    LaunchResult,
-    RunnerBuild,
-    WorkFiles,
-)
+from farm.core.runner import PLAIN, BuildVariant, RunnerBuild, WorkFiles
+from farm.core.runtime import DeviceJob, LaunchRequest, LaunchResult
 
 if TYPE_CHECKING:  # a look at the devices needs none of these, and has to be quick
     from farm.core.events import Handshake, Numbered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from farm.core.runtime import OWN, RunnerSpec
+from farm.core.runner import OWN, RunnerSpec
 from farm.protocols import Runner
 from farm.registry import Registry
 

@@ -25,12 +25,8 @@ from typing import Any
 from farm.core.artifact import LogitsRef, ObjectRef
 from farm.core.errors import RAW_BYTES, BadOutput, ConfigError
 from farm.core.figures import Figures
-from farm.core.runtime import (
-    LaunchRequest,
-    LaunchResult,
-    RunnerSpec,
-    WorkFiles,
-)
+from farm.core.runner import RunnerSpec, WorkFiles
+from farm.core.runtime import LaunchRequest, LaunchResult
 from runners.given import GivenRunner, refuse
 from runners.output.observer import DEFINITION as OBSERVER
 from runners.output.observer import parse_observer
@@ -42,6 +38,8 @@ PLACEHOLDERS = (
     "model", "data", "tokenizer", "prompt_file", "prompt", "tokens_file", "max_new_tokens",
     "threads", "out",
 )  # fmt: skip
+#: How programs print a figure that they don't know.
+_UNKNOWN = ("n/a", "na", "none", "null", "-", "--", "")
 #: sha256 of a file that the device has to hash itself.
 UNKNOWN_SHA256 = ""
 
@@ -155,6 +153,8 @@ def _matches(text: str, patterns: Sequence[tuple[str, str]]) -> dict[str, str]:
 def _figure(name: str, value: Any) -> Any:
     if value is None or name == "text":
         return None if value is None else str(value)
+    if str(value).strip().lower() in _UNKNOWN:
+        return None
     try:
         number = float(str(value).replace(",", ""))
     except ValueError:

@@ -16,22 +16,18 @@ from typing import Any
 from farm.core.artifact import LogitsRef, ObjectRef, Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import RAW_BYTES, BadOutput, RunnerCrashed, RunnerError
-from farm.core.runtime import (
+from farm.core.runner import (
     OWN,
     OWN_KINDS,
     PLAIN,
     TUNED,
     BuildVariant,
     DeployFile,
-    Hello,
-    LaunchRequest,
-    LaunchResult,
-    ProfileRef,
     RunnerBuild,
     RunnerSpec,
-    Sample,
     WorkFiles,
 )
+from farm.core.runtime import Hello, LaunchRequest, LaunchResult, ProfileRef, Sample
 from farm.paths import native_cache, toolchain_root
 from runners.build.cache import NativeBuild
 from runners.build.ways import Places, native_build

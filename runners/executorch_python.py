@@ -13,15 +13,8 @@ from pathlib import Path
 from farm.core.artifact import ObjectRef, Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import RunnerError
-from farm.core.runtime import (
-    PLAIN,
-    BuildVariant,
-    DeployFile,
-    LaunchRequest,
-    RunnerBuild,
-    RunnerSpec,
-    WorkFiles,
-)
+from farm.core.runner import PLAIN, BuildVariant, DeployFile, RunnerBuild, RunnerSpec, WorkFiles
+from farm.core.runtime import LaunchRequest
 from runners.executorch import ExecutorchRunner
 from runners.given import refuse
 

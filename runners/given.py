@@ -15,7 +15,8 @@ from farm.core.abi import abi_of_elf
 from farm.core.artifact import ObjectRef, Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import ConfigError, DeviceUnfit, RunnerError
-from farm.core.runtime import PLAIN, BuildVariant, DeployFile, Hello, RunnerBuild, RunnerSpec
+from farm.core.runner import PLAIN, BuildVariant, DeployFile, RunnerBuild, RunnerSpec
+from farm.core.runtime import Hello
 
 #: More files than any runner has: a folder was named by mistake.
 _MAX_FILES = 500

@@ -11,14 +11,8 @@ from typing import Any
 
 from farm.core.errors import BadOutput, ConfigError
 from farm.core.figures import Figures
-from farm.core.runtime import (
-    Hello,
-    LaunchRequest,
-    LaunchResult,
-    RunnerSpec,
-    Sample,
-    WorkFiles,
-)
+from farm.core.runner import RunnerSpec, WorkFiles
+from farm.core.runtime import Hello, LaunchRequest, LaunchResult, Sample
 from runners.given import GivenRunner, program_of, refuse
 from runners.output.printed import json_objects, last_words
 from runners.output.textual import PROMPT_FILE, result_of, turn_of

@@ -9,12 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from farm.core.errors import ConfigError
-from farm.core.runtime import (
-    LaunchRequest,
-    LaunchResult,
-    RunnerSpec,
-    WorkFiles,
-)
+from farm.core.runner import RunnerSpec, WorkFiles
+from farm.core.runtime import LaunchRequest, LaunchResult
 from runners.given import GivenRunner, program_of, refuse
 from runners.output.observer import DEFINITION, parse_observer
 from runners.output.textual import result_of, turn_of

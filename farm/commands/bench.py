@@ -17,7 +17,8 @@ from farm.core.events import JobFinished, JobProgress, JobStarted
 from farm.core.result import EnergyReport, PerformanceReport
 from farm.core.rules.classes import device_class
 from farm.core.rules.launches import launch_policy, measures
-from farm.core.runtime import OWN, DeployFile, DeviceJob, DeviceRunResult, LaunchRequest
+from farm.core.runner import OWN, DeployFile
+from farm.core.runtime import DeviceJob, DeviceRunResult, LaunchRequest
 from farm.core.spec import Workload
 from farm.core.view import ViewEvent
 from farm.judge.conditions import conditions

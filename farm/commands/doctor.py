@@ -27,7 +27,7 @@ import psutil
 
 from farm.clock import Deadline
 from farm.core.abi import BUILT
-from farm.core.errors import ConnectError, FarmError
+from farm.core.errors import ConfigError, ConnectError, FarmError
 from farm.host.limits import Limits, read_limits
 from farm.host.ssh_agent import agent_keys
 from farm.paths import model_cache, native_cache, store_root
@@ -172,7 +172,10 @@ def adb(_home: Path) -> Check:
     program: str | None = None
     with contextlib.suppress(ConnectError):  # machines without Android devices need none
         program = adb_devices.adb_program()
-    address = adb_devices.server_address(None)
+    try:
+        address = adb_devices.server_address(None)
+    except ConfigError as error:
+        return Check("adb", "error", str(error), "unset the variable, or correct it")
     if not adb_devices.listens(address):
         if program is None:
             detail = "neither an adb program nor a server: Android devices can't be used"
@@ -193,7 +196,7 @@ def adb(_home: Path) -> Check:
 
 def ssh(_home: Path) -> Check:
     """The ssh agent and key files that an ssh device can be reached with."""
-    folder = Path.home() / ".ssh"
+    folder = Path(os.path.expanduser("~/.ssh"))  # without a home folder there is none of that name
     keys = sorted(path.stem for path in folder.glob("id_*.pub"))
     files = f"keys in ~/.ssh: {', '.join(keys) or 'none'}"
     try:

@@ -24,7 +24,8 @@ from farm.core.op_times import CellProfile, ProfileReport, ProfileSummary, summa
 from farm.core.plan import ArtifactId, Cell
 from farm.core.result import ErrorReport
 from farm.core.rules.launches import measures, ram_need_bytes
-from farm.core.runtime import OWN, DeployFile, DeviceJob, DeviceRunResult, LaunchRequest
+from farm.core.runner import OWN, DeployFile
+from farm.core.runtime import DeviceJob, DeviceRunResult, LaunchRequest
 from farm.core.spec import RunSpec
 from farm.planning import planning
 from farm.planning.planning import Prepared, RunOptions

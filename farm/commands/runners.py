@@ -12,7 +12,7 @@ from farm.core.abi import BUILT, abi_of_machine
 from farm.core.artifact import Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import DeviceUnfit, RunnerError, UnknownName
-from farm.core.runtime import OWN_KINDS, TUNED, RunnerBuild
+from farm.core.runner import OWN_KINDS, TUNED, RunnerBuild
 from farm.paths import native_cache
 from runners.build.android import android_way
 from runners.build.cache import cached_builds

@@ -17,7 +17,7 @@ from farm.core.artifact import ExportResult, ReferenceResult
 from farm.core.errors import StoreError
 from farm.core.hostrun import HostRunResult
 from farm.core.rules.retention import EntryKind, Policy, Removal, StoreEntry, StoreObject, choose
-from farm.core.runtime import RunnerBuild
+from farm.core.runner import RunnerBuild
 from farm.run import baselines
 from farm.store.actions import ActionCache, object_refs
 from farm.store.fence import StoreUser, last_used_s

@@ -34,8 +34,9 @@ from farm.core import spec as core
 from farm.core.artifact import ModelSource, SourceKind, Toolchain
 from farm.core.device import DeviceEntry, Inventory, ThermalLimits
 from farm.core.errors import ConfigError
+from farm.core.printable import shown_value
 from farm.core.rules.gates import nearest
-from farm.core.runtime import RUNNER_KINDS, RunnerSpec
+from farm.core.runner import RUNNER_KINDS, RunnerSpec
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -48,7 +49,8 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> tuple[core.RunSpec, d
         overrides: `dotted.key=VALUE` texts, VALUE in YAML, applied before validation.
 
     Returns:
-        The spec, and the config as plain data after overrides, for the report.
+        The spec, and the config as plain data after overrides, for reports: values of variables
+        that runners are given are masked.
 
     Raises:
         ConfigError: It can't be read or is wrong; names file and key.
@@ -60,7 +62,17 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> tuple[core.RunSpec, d
     text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     spec = _run_spec(config, path, hashlib.sha256(text.encode()).hexdigest())
     check_gates(spec)
-    return spec, data
+    return spec, _masked(data)
+
+
+def _masked(data: dict[str, Any]) -> dict[str, Any]:
+    """The config without values of `runners.*.env`, which may be keys and tokens."""
+    runners = {}
+    for name, runner in (data.get("runners") or {}).items():
+        given = runner.get("env") or {}
+        env = {key: shown_value(key, str(value)) for key, value in given.items()}
+        runners[name] = {**runner, "env": env} if env else runner
+    return {**data, "runners": runners} if runners else data
 
 
 def load_inventory(path: Path | None) -> Inventory:

@@ -16,7 +16,7 @@ from farm.config.quantities import exact_share, share, size, threads
 from farm.core.artifact import Backend, LinearQuantization
 from farm.core.errors import ConfigError
 from farm.core.figures import Figure
-from farm.core.runtime import RunnerKind
+from farm.core.runner import RunnerKind
 from farm.core.selector import parse_selector
 
 GATE = re.compile(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from farm.core.artifact import LogitsRef
-from farm.core.runtime import Hello, RunnerBuild
+from farm.core.runner import RunnerBuild
+from farm.core.runtime import Hello
 
 
 @dataclass(frozen=True, slots=True)

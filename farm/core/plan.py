@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from farm.core.artifact import ModelSource, Recipe, Toolchain
 from farm.core.device import Device
 from farm.core.errors import PlanError
-from farm.core.runtime import RunnerSpec
+from farm.core.runner import RunnerSpec
 from farm.core.selector import Selector, parse_selector
 from farm.core.spec import DeviceRequest, Resources, RunSpec
 

@@ -14,6 +14,10 @@ _ESCAPES = re.compile(
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
 )
+#: Stands for a value that may be a key or token.
+MASK = "***"
+#: Variables that choose how a runner works; a report must tell them.
+_CHOICES = frozenset({"FARM_XNNPACK", "LD_LIBRARY_PATH"})
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -27,3 +31,8 @@ def one_line(text: str, limit: int = 0) -> str:
     """Printable text on one line, cut to `limit` characters (0: not cut)."""
     line = " ".join(printable(text).split())
     return f"{line[: limit - 1]}…" if limit and len(line) > limit else line
+
+
+def shown_value(name: str, value: str) -> str:
+    """Value of a variable as reports show it: masked, unless it is one of farm's own choices."""
+    return value if name in _CHOICES else MASK

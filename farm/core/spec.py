@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Literal
 
 from farm.core.artifact import ModelSource, Toolchain
-from farm.core.runtime import RunnerSpec
+from farm.core.runner import RunnerSpec
 
 Operator = Literal["<=", ">=", "<", ">", "=="]
 

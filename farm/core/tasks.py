@@ -21,7 +21,8 @@ from farm.core.artifact import (
 from farm.core.device import Device
 from farm.core.hostrun import HostRunResult
 from farm.core.result import Judgement
-from farm.core.runtime import OWN, DeviceRunResult, RunnerSpec
+from farm.core.runner import OWN, RunnerSpec
+from farm.core.runtime import DeviceRunResult
 from farm.core.spec import Resources, RunSpec
 
 

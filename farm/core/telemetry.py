@@ -82,6 +82,10 @@ class Start:
     battery_c: float | None = None
     #: Name and degrees Celsius of the warmest sensor.
     hottest: tuple[str, float] | None = None
+    #: Cooling devices that held the processor back at that moment, and their step.
+    capped: tuple[tuple[str, int], ...] = ()
+    #: Of a blind device: why it can't tell; empty when no more is known.
+    unread: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ class LaunchTelemetry:
     clocks: tuple[ClockRange, ...] = ()
     #: Clusters that have a clock, but whose ceiling couldn't be read.
     blind_clocks: tuple[str, ...] = ()
+    #: Cooling devices that held the processor back at some moment, and their highest step.
+    capped: tuple[tuple[str, int], ...] = ()
     before: Calibration | None = None
     after: Calibration | None = None
     #: Times that a control group of the job was out of CPU time; None where no group tells.
@@ -121,7 +127,8 @@ class LaunchTelemetry:
     firmware_before: int | None = None
     #: An alarm of the supply's voltage (hwmon), where there is one.
     voltage_alarm: bool | None = None
-    #: nvpmodel modes of a Jetson during the launch, in order of appearance.
+    #: nvpmodel modes of a Jetson during the launch, in order of appearance: `2 MAXN_SUPER`, or the
+    #: number alone.
     power_modes: tuple[str, ...] = ()
     energy: tuple[WindowEnergy, ...] = ()
     #: Where energy comes from, or why there is none.

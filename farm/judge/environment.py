@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from farm.core.device import DeviceEntry, DeviceFacts
 from farm.core.rules.classes import DeviceClass
 from farm.core.runtime import DeviceRunResult
-from farm.core.telemetry import Calibration, CoreSpeed, LaunchTelemetry, Usual
+from farm.core.telemetry import Calibration, CoreSpeed, LaunchTelemetry, Start, Usual
 from farm.judge.guards import Guard, GuardState
 from farm.judge.statistics import most_of
 
@@ -50,7 +50,7 @@ def environment_guards(
         hidden_cap(facts, launches, run.usual),
         load(facts, launches, run.usual),
     ]
-    clock = clock_cap(launches)
+    clock = clock_cap(launches, run.starts)
     if kind in ("phone", "board") or clock.state != "unavailable":
         guards.append(clock)
     if kind in ("phone", "board"):
@@ -63,7 +63,7 @@ def environment_guards(
     return guards
 
 
-def clock_cap(launches: Sequence[LaunchTelemetry]) -> Guard:
+def clock_cap(launches: Sequence[LaunchTelemetry], starts: Sequence[Start] = ()) -> Guard:
     """The kernel lowered the ceiling of a cluster's clock, or a firmware capped it unseen."""
     highest: dict[str, int] = {}
     lowest: dict[str, int] = {}
@@ -78,11 +78,22 @@ def clock_cap(launches: Sequence[LaunchTelemetry]) -> Guard:
     ]
     if any(_new_bits(launch, _FIRMWARE_CAPS) for launch in launches):
         fired.append("capped by the firmware")
+    fired += _cooled(launches, starts)
     # Each launch must have reported each cluster, else nothing is known of it.
     blind = sorted({name for launch in launches for name in launch.blind_clocks})
     known = bool(launches) and not blind and all(launch.clocks for launch in launches)
     where = f" of {', '.join(blind)}" if blind else ""
     return _decided("clock_cap", fired, known, f"no scaling_max_freq{where}")
+
+
+def _cooled(launches: Sequence[LaunchTelemetry], starts: Sequence[Start]) -> list[str]:
+    """Cooling devices that held cores back while no ceiling moved: some kernels show none."""
+    moved = {x.launch for x in launches if any(c.lowest_khz < c.highest_khz for c in x.clocks)}
+    seen = [(x.launch, x.capped) for x in launches] + [(x.launch, x.capped) for x in starts]
+    steps: dict[str, int] = {}
+    for name, step in (one for launch, found in seen if launch not in moved for one in found):
+        steps[name] = max(step, steps.get(name, 0))
+    return [f"cooling device {name} at step {step}" for name, step in steps.items()]
 
 
 def hidden_cap(facts: DeviceFacts, launches: Sequence[LaunchTelemetry], usual: Usual) -> Guard:
@@ -124,7 +135,9 @@ def hot_start(run: DeviceRunResult) -> Guard:
         if start.hot
     ]
     known = bool(run.starts) and not any(start.blind for start in run.starts)
-    return _decided("hot_start", fired, known, "no thermal status, zone, or battery with a limit")
+    reasons = [start.unread for start in run.starts if start.blind and start.unread]
+    unread = reasons[0] if reasons else "no thermal status, zone, or battery with a limit"
+    return _decided("hot_start", fired, known, unread)
 
 
 def under_voltage(launches: Sequence[LaunchTelemetry]) -> Guard:
@@ -143,7 +156,7 @@ def power_mode(launches: Sequence[LaunchTelemetry], wanted: str | None) -> Guard
     fired = []
     if len(modes) > 1:
         fired.append(f"nvpmodel changed: {', '.join(modes)}")
-    elif modes and wanted is not None and modes[0] != wanted:
+    elif modes and wanted is not None and wanted.lower() not in modes[0].lower().split():
         fired.append(f"nvpmodel is {modes[0]}, label power_mode says {wanted}")
     return _decided("power_mode", fired, bool(modes), "no nvpmodel status")
 

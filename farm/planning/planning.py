@@ -15,6 +15,7 @@ from farm.config.load import load_inventory, load_run
 from farm.core.device import Inventory
 from farm.core.errors import ConfigError
 from farm.core.plan import Catalog, Plan, make_plan, measuring_at_most_s
+from farm.core.printable import shown_value
 from farm.core.rules.launches import measures, too_long
 from farm.core.rules.waivers import check_cells
 from farm.core.selector import parse_selector
@@ -152,7 +153,7 @@ def plan_data(prepared: Prepared) -> dict[str, Any]:
     return {
         "name": prepared.spec.name,
         "config": prepared.config,
-        "spec": codec.to_data(prepared.spec),
+        "spec": codec.to_data(_shown(prepared.spec)),
         "measures": [measure.name for measure in measures(prepared.spec.workload)],
         "left_out": left_out(prepared),
         "measuring_at_most_s": measuring_at_most_s(prepared.spec, prepared.plan),
@@ -161,6 +162,15 @@ def plan_data(prepared: Prepared) -> dict[str, Any]:
         "artifacts": [str(artifact) for artifact in prepared.plan.artifacts],
         "devices": [codec.to_data(device) for device in prepared.plan.devices],
     }
+
+
+def _shown(spec: RunSpec) -> RunSpec:
+    """The spec without values of variables that may be keys or tokens."""
+    runners = (
+        replace(runner, env=tuple((key, shown_value(key, value)) for key, value in runner.env))
+        for runner in spec.runners
+    )
+    return replace(spec, runners=tuple(runners))
 
 
 def left_out(prepared: Prepared) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import runners
 from farm.core.errors import ConfigError, UnknownName
-from farm.core.runtime import OWN, RUNNER_KINDS, RunnerSpec
+from farm.core.runner import OWN, RUNNER_KINDS, RunnerSpec
 from farm.core.spec import RunSpec
 from farm.store.objects import ContentStore
 from runners.given import with_files

@@ -15,7 +15,8 @@ from farm.core.artifact import ExportResult
 from farm.core.errors import ConfigError
 from farm.core.flow.chain import bundle_files
 from farm.core.result import ArtifactReport, CellResult, Report
-from farm.core.runtime import BaselineArm, DeployFile, Program, RunnerBuild
+from farm.core.runner import DeployFile, Program, RunnerBuild
+from farm.core.runtime import BaselineArm
 from farm.planning.planning import Prepared
 from farm.reports.json import load_report, render
 from farm.run.run_folder import write_text

@@ -13,7 +13,7 @@ from farm.core.artifact import ModelSource, Recipe, Toolchain
 from farm.core.device import Device, DeviceEntry
 from farm.core.errors import ConfigError
 from farm.core.plan import Catalog, Plan
-from farm.core.runtime import RunnerSpec
+from farm.core.runner import RunnerSpec
 from farm.core.spec import RunSpec
 from farm.paths import quarantine_file
 from farm.planning.planning import Prepared, RunOptions

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from farm.core.runtime import RunnerSpec
+from farm.core.runner import RunnerSpec
 from farm.protocols import Runner
 from farm.site.device.connection import OpenTransport
 from farm.store.objects import ContentStore

@@ -180,7 +180,8 @@ class AdbTransport:
             if pids.pid is not None and not silent:
                 self._end_remote(pids.pid)
             raise
-        output.add_stdout(pids.rest())
+        if pids.pid is None:
+            raise command_line.never_started(self._device, code, pids.printed + output.stderr)
         return code
 
     def _send(

@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
 import tempfile
 import threading
 import time
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from farm.clock import Deadline
 from farm.core.errors import ConfigError, ConnectError, TransportError
@@ -43,7 +45,23 @@ _REMEDIES = {
     "host": "it is an adb host, not a device",
     "no permissions": "add a udev rule for it and your user to the group plugdev, then replug it",
     "absent": "plug it in, turn on USB debugging, and look at `adb devices`",
+    "duplicated": "several devices have this serial number: name each by its USB path as `serial`,"
+    " for example usb:1-2 (adb devices -l), or unplug all but one",
+    "without a serial number": "replug it, or give it a serial number: adb can't address it",
 }
+#: Devices that Wi-Fi debugging names: no cable, and a name that comes and goes.
+_MDNS_REMEDY = "turn its wireless debugging off and on again, or connect it with a cable"
+#: What the list shows in place of a serial number that a device doesn't report.
+_NO_SERIAL = ("(no serial number)", "????????????")
+#: Serial number, state, and what follows. A serial number may hold blanks, as the second mDNS
+#: name of one device does: it ends where the first known state begins.
+_ROW = re.compile(
+    r"(?P<serial>.+?)[ \t]+(?P<state>"
+    + "|".join(re.escape(state) for state in ("device", *_REMEDIES))
+    + r")(?=[ \t(;]|\Z)(?P<rest>.*)"
+)
+#: The same where the state is none of ours: a newer adb knows more.
+_OTHER_ROW = re.compile(r"(?P<serial>\S+)[ \t]+(?P<state>[a-z][\w-]*)(?P<rest>(?:[ \t].*)?)\Z")
 
 
 #: How a question to a server fails: none listens, it refuses, or it speaks another protocol.
@@ -64,12 +82,16 @@ class AttachedDevice:
     state: str
     model: str | None = None
     product: str | None = None
+    #: Its place on the bus, `usb:1-2`: another name by which adb finds it.
+    path: str | None = None
 
     @property
     def remedy(self) -> str:
         """What a person has to do; empty when it is usable."""
         if self.state == "device":
             return ""
+        if "._adb" in self.serial and self.state in ("absent", "offline"):
+            return _MDNS_REMEDY
         return _REMEDIES.get(self.state, "look at `adb devices -l`")
 
 
@@ -83,22 +105,38 @@ def parse_devices(text: str) -> tuple[AttachedDevice, ...]:
 
 
 def _row(line: str) -> AttachedDevice | None:
+    line = line.strip()
     if line.startswith(("*", "List of devices", "error:", "adb:")):
         return None
-    serial, _, rest = line.strip().partition("\t" if "\t" in line else " ")
-    words = rest.split()
-    if not serial or not words:
+    found = _ROW.match(line) or _OTHER_ROW.match(line)
+    if found is None:
         return None
-    state = "no permissions" if words[:2] == ["no", "permissions"] else words[0]
-    if state not in _REMEDIES and state != "device":
-        return None
-    tags = dict(word.split(":", 1) for word in words if ":" in word)
-    return AttachedDevice(
-        serial=serial,
-        state=state,
-        model=tags.get("model"),
-        product=tags.get("product"),
-    )
+    serial, state = found["serial"], found["state"]
+    tags = dict(word.split(":", 1) for word in found["rest"].split() if ":" in word)
+    path = f"usb:{tags['usb']}" if tags.get("usb") else None
+    if serial in _NO_SERIAL:
+        # Its place on the bus is the only name it has.
+        serial = path or serial
+        state = "without a serial number" if path is None and state == "device" else state
+    return AttachedDevice(serial, state, tags.get("model"), tags.get("product"), path)
+
+
+def usable_rows(rows: Sequence[AttachedDevice]) -> tuple[AttachedDevice, ...]:
+    """Rows under names that lead to one device each.
+
+    Of devices with one serial number each goes by its place on the bus; those that have none
+    become one row with state `duplicated`.
+    """
+    found: dict[str, AttachedDevice] = {}
+    serials = Counter(row.serial for row in rows)
+    for row in rows:
+        if serials[row.serial] == 1:
+            found[row.serial] = row
+        elif row.path:
+            found[row.path] = replace(row, serial=row.path)
+        else:
+            found[row.serial] = replace(row, state="duplicated")
+    return tuple(found.values())
 
 
 def server_address(setting: str | None) -> tuple[str, int]:
@@ -107,14 +145,30 @@ def server_address(setting: str | None) -> tuple[str, int]:
     Raises:
         ConfigError: It isn't `host:port`.
     """
-    text = setting or os.environ.get("ADB_SERVER_SOCKET", "").removeprefix("tcp:")
-    if not text:
-        host = os.environ.get("ANDROID_ADB_SERVER_ADDRESS", "127.0.0.1")
-        text = f"{host}:{os.environ.get('ANDROID_ADB_SERVER_PORT', _DEFAULT_PORT)}"
+    if setting:
+        return _host_port(setting, f"adb server '{setting}'")
+    if socket_text := os.environ.get("ADB_SERVER_SOCKET"):
+        what = f"ADB_SERVER_SOCKET='{socket_text}'"
+        kind, _, place = socket_text.partition(":")
+        if kind != "tcp":
+            raise ConfigError(
+                f"{what}: farm reaches an adb server over TCP alone: set tcp:host:port or unset it"
+            )
+        # adb's own short form: a port of this machine.
+        return _host_port(place if ":" in place else f"127.0.0.1:{place}", what)
+    host = os.environ.get("ANDROID_ADB_SERVER_ADDRESS") or "127.0.0.1"
+    port = os.environ.get("ANDROID_ADB_SERVER_PORT") or str(_DEFAULT_PORT)
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    what = f"ANDROID_ADB_SERVER_ADDRESS and ANDROID_ADB_SERVER_PORT, '{host}:{port}',"
+    return _host_port(f"{host}:{port}", what)
+
+
+def _host_port(text: str, what: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise ConfigError(f"adb server '{text}' isn't host:port, for example 127.0.0.1:5037")
-    return host.strip("[]") or "127.0.0.1", int(port)
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16 or not host.strip():
+        raise ConfigError(f"{what} isn't host:port, for example 127.0.0.1:{_DEFAULT_PORT}")
+    return host.strip("[]"), int(port)
 
 
 def attached(server: str | None = None, *, start: bool = True) -> tuple[AttachedDevice, ...]:
@@ -304,7 +358,9 @@ def state_of(address: tuple[str, int], serial: str) -> str:
         ConnectError: The server doesn't answer.
     """
     rows = attached(_spell(address), start=False)
-    return next((row.state for row in rows if row.serial == serial), "absent")
+    states = [row.state for row in rows if row.path == serial]
+    states = states or [row.state for row in rows if row.serial == serial]
+    return "duplicated" if len(states) > 1 else next(iter(states), "absent")
 
 
 def unusable(serial: str, state: str) -> str:

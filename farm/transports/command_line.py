@@ -1,23 +1,31 @@
 """A Command as one line for a device's shell, and the process id that it reports.
 
 The line needs nothing but a POSIX `sh`: it prints the id of its own process, then becomes the
-program. The id is what ends the program when the connection can't.
+program. The id is what ends the program when the connection can't, and the proof that it began.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import shlex
 
 from farm.core.command import Command
-from farm.core.errors import ConfigError
+from farm.core.errors import ConfigError, ConnectError
+from farm.core.printable import one_line
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-#: Stands before the process id, alone on a line. What a login script prints comes before it.
-_MARK = b"farm-pid:"
-#: Longest noise of login scripts that is looked through for the mark.
-_NOISE_BYTES = 1 << 16
+#: Stands before the process id. Nothing else prints it, so whatever a login script prints, with or
+#: without an end of line, comes before it and isn't ours.
+_MARK = f"farm-pid:{secrets.token_hex(8)}:".encode()
+_REPORT = re.compile(_MARK + rb"(\d{1,10})\r?\n")
+#: Longest report; what is looked through lies in this many bytes.
+_REPORT_BYTES = len(_MARK) + 12
+#: Bytes of what came before the report that are kept to be shown.
+_PRINTED_BYTES = 2048
+#: Bytes that mean the same between single quotes in every shell: sh, csh and fish.
+_PLAIN = re.compile(rb"[ -~]*")
 
 
 def check_command(command: Command) -> None:
@@ -53,6 +61,21 @@ def shell_line(command: Command, *, replace: bool = True) -> bytes:
         parts.append("exec")
     parts += [shlex.quote(word) for word in command.argv]
     return _reporting(" ".join(parts) + ("" if replace else "; exit $?"))
+
+
+def login_line(line: bytes) -> bytes:
+    """Line for whatever shell a user has at login: it becomes `/bin/sh` with our line.
+
+    fish knows no `$$`, csh reads `!` and ends of lines between quotes: both see none.
+    """
+    if _PLAIN.fullmatch(line) and not {*b"\\!"} & {*line}:
+        return b"exec /bin/sh -c '" + line.replace(b"'", b"'\\''") + b"'"
+    odd = {*b"\\!'\"$`"}
+    coded = b"".join(
+        b"\\0%03o" % byte if byte in odd or not 32 <= byte < 127 else bytes((byte,))
+        for byte in line
+    )
+    return b'exec /bin/sh -c \'eval "$(printf %b "' + coded + b'")"\''
 
 
 def write_line(remote: str, *, mode: int, append: bool) -> bytes:
@@ -133,30 +156,52 @@ def kill_line(pid: int) -> bytes:
 
 
 class PidFilter:
-    """Takes the reported process id out of standard output."""
+    """Takes the reported process id, and all that comes before it, out of standard output."""
 
     def __init__(self) -> None:
-        self._buffer: bytearray | None = bytearray()
+        self._tail: bytearray | None = bytearray()
+        self._printed = bytearray()
         #: Process id on the device; None until it was reported.
         self.pid: int | None = None
 
+    @property
+    def printed(self) -> bytes:
+        """The beginning of what was printed before the report, or without one."""
+        return bytes(self._printed + (self._tail or b""))[:_PRINTED_BYTES]
+
     def feed(self, piece: bytes) -> bytes:
         """Return what the program itself printed of this piece."""
-        if self._buffer is None:
+        if self._tail is None:
             return piece
-        self._buffer += piece
-        found = re.search(rb"(?:\A|\n)" + _MARK + rb"(\d+)\r?\n", self._buffer)
+        self._tail += piece
+        found = _REPORT.search(self._tail)
+        # A report may still be on its way at the very end.
+        end = max(0, len(self._tail) - _REPORT_BYTES) if found is None else found.start()
+        self._printed += self._tail[: min(end, _PRINTED_BYTES - len(self._printed))]
         if found is None:
-            if len(self._buffer) > _NOISE_BYTES:
-                return self.rest()
+            del self._tail[:end]
             return b""
         self.pid = int(found[1])
-        rest = bytes(self._buffer[found.end() :])
-        self._buffer = None
+        rest = bytes(self._tail[found.end() :])
+        self._tail = None
         return rest
 
-    def rest(self) -> bytes:
-        """Give up looking: what was held back, for example a shell's own complaint."""
-        held = bytes(self._buffer or b"")
-        self._buffer = None
-        return held
+
+def never_started(device: str, exit_code: int, printed: bytes) -> ConnectError:
+    """Error about a device whose shell ended without the report: it ran nothing of ours.
+
+    Args:
+        device: Name of the device.
+        exit_code: Of its shell; 0 is no success either.
+        printed: What it printed instead.
+    """
+    text = one_line(printed.decode("utf-8", "replace"), 300)
+    remedy = "give this user a shell that runs commands (chsh -s /bin/sh), without ForceCommand"
+    return ConnectError(
+        f"{device}: its login shell ran no command of ours (exit code {exit_code}): "
+        + (f"it printed '{text}'" if text else "it printed nothing")
+        + f". {remedy}",
+        device=device,
+        state="no shell",
+        remedy=remedy,
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from farm.core.command import Completed, FileStat
-from farm.core.errors import StorageFull, StoreError, TransferError
+from farm.core.errors import ConfigError, StorageFull, StoreError, TransferError
 
 
 @contextmanager
@@ -143,3 +143,27 @@ def storage_error(text: str, device: str) -> TransferError | StorageFull:
     """Tell a full disk, which only the device's wording shows, from any other refusal."""
     full = any(mark in text for mark in ("No space left", "Disk quota exceeded", "ENOSPC"))
     return (StorageFull if full else TransferError)(f"{device}: {text}", device=device)
+
+
+def home_path(path: str) -> Path | None:
+    """A path below the user's home folder; None where that one is unknown."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return None
+
+
+def named_path(path: str, device: str, key: str) -> Path:
+    """A path that a person wrote, `~` written out.
+
+    Raises:
+        ConfigError: It begins with `~` and the home folder is unknown.
+    """
+    found = home_path(path)
+    if found is None:
+        raise ConfigError(
+            f"{device}: `{key}` is {path}, and this account has no home folder: set HOME, or write"
+            " the whole path",
+            key=key,
+        )
+    return found

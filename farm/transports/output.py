@@ -49,6 +49,11 @@ class Output:
         self._stderr += piece
         self._check(self._stderr, "standard error")
 
+    @property
+    def stderr(self) -> bytes:
+        """Standard error so far."""
+        return bytes(self._stderr)
+
     def completed(self, exit_code: int) -> Completed:
         """Return the result of the program, which ended with this code."""
         return Completed(

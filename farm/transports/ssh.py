@@ -19,14 +19,29 @@ import paramiko
 from farm.clock import Deadline
 from farm.core.command import Command, Completed, FileStat
 from farm.core.device import DeviceEntry
-from farm.core.errors import ConnectError, DeviceLost, TransferError, TransportError
+from farm.core.errors import (
+    ConnectError,
+    DeviceLost,
+    TransferError,
+    TransportError,
+    TransportTimeout,
+)
 from farm.protocols import ByteProgress
 from farm.transports import command_line, ssh_keys, ssh_login
 from farm.transports.files import LocalSink, check_offset, reading, require_regular, require_written
 from farm.transports.gate import Gate
 from farm.transports.limits import ANSWER_S, KILL_CLOSING_S, Wait
 from farm.transports.output import Meter, Output, ignore
-from farm.transports.ssh_channel import Source, execute, no_input, open_sftp, sftp_stat
+from farm.transports.ssh_channel import (
+    NO_CODE,
+    NoSftp,
+    Source,
+    admitted,
+    execute,
+    no_input,
+    open_sftp,
+    sftp_stat,
+)
 from farm.transports.ssh_config import Target, resolve
 from farm.transports.ssh_link import Link, Pulse
 
@@ -223,19 +238,35 @@ class SshTransport:
             take(rest)
 
         login = self._connected()
+        line = command_line.login_line(line)
         with self._calling(login):
             try:
-                code = execute(login, line, source, filtered, output.add_stderr, wait)
-            except BaseException:
+                code = admitted(
+                    lambda: execute(login, line, source, filtered, output.add_stderr, wait),
+                    self._give_up_sftp,
+                )
+            except BaseException as error:
                 if pids.pid is not None and not self._gate.closed:
                     self._end_remote(login, pids.pid, _KILL_S)
+                printed = pids.printed + output.stderr
+                if pids.pid is None and printed and isinstance(error, TransportTimeout):
+                    raise command_line.never_started(self._device, NO_CODE, printed) from error
                 raise
             finally:
                 self._pid = None
         # A program that ended because close() killed it has an exit code that means nothing.
         self._gate.check()
-        take(pids.rest())
+        if pids.pid is None:
+            raise command_line.never_started(self._device, code, pids.printed + output.stderr)
         return code
+
+    def _give_up_sftp(self) -> None:
+        """Close the SFTP session, which counts as one of few that a device allows."""
+        with self._lock:
+            sftp, self._sftp = self._sftp, None
+            self._has_sftp = False
+        if sftp is not None:
+            sftp.close()
 
     @contextmanager
     def _calling(self, login: ssh_login.Login) -> Iterator[None]:
@@ -310,7 +341,7 @@ class SshTransport:
     def _end_remote(self, login: ssh_login.Login, pid: int, limit_s: float) -> None:
         """End a program that we no longer wait for; a lost device keeps it."""
         wait = Wait(self._device, "ending a program", Deadline(limit_s))
-        line = command_line.kill_line(pid)
+        line = command_line.login_line(command_line.kill_line(pid))
         try:
             execute(login, line, no_input, ignore, ignore, wait)
         except TransportError as error:
@@ -321,8 +352,12 @@ class SshTransport:
         login = self._connected()
         with self._calling(login):
             sftp = self._files(login)
-            if sftp is not None:
-                return sftp_stat(sftp, command_line.file_path(remote), self._device)
+            try:
+                if sftp is not None:
+                    return sftp_stat(sftp, command_line.file_path(remote), self._device)
+            except NoSftp as error:
+                _log.info("%s: %s", self._device, error)
+                self._give_up_sftp()
         output = Output(Command(("stat",)), self._device)
         wait = Wait(self._device, "a question", Deadline(ANSWER_S))
         line = command_line.stat_line(remote, _ABSENT)

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 
 import paramiko
 
+from farm.clock import Deadline
 from farm.core.command import FileStat
-from farm.core.errors import DeviceLost, TransferError, TransportTimeout
+from farm.core.errors import ConnectError, DeviceLost, TransferError, TransportTimeout
 from farm.transports import ssh_burst
 from farm.transports.limits import ANSWER_S, Wait
 from farm.transports.ssh_link import BROKEN, Link
@@ -22,10 +23,21 @@ from farm.transports.ssh_login import Login
 
 _READ_BYTES = 1 << 16
 _OPEN_S = 10.0
+#: How long a session that ended here may still count there.
+_SESSION_S = 2.0
 #: How long a full window is waited for before looking round.
 _TICK_S = 0.02
 #: Exit code where the connection brought none, because something killed the shell too.
-_NO_CODE = 255
+NO_CODE = 255
+
+
+class SessionRefused(ConnectError):
+    """The device opens no further session beside those that are open."""
+
+
+class NoSftp(Exception):
+    """What answers as SFTP isn't it: a login script prints before the server speaks."""
+
 
 #: Returns the next piece of standard input, at most so many bytes; empty at its end.
 Source = Callable[[int], bytes]
@@ -48,6 +60,7 @@ def execute(
 
     Raises:
         DeviceLost: The connection broke.
+        SessionRefused: The device allows no further session.
         TransportTimeout: See `Wait.check`.
     """
     # Opening and closing write too: into a full socket of a frozen device they would wait for the
@@ -55,7 +68,7 @@ def execute(
     login.link.limit_writes(wait.stall_s, wait.deadline)
     try:
         with _translated(login.link, wait.device):
-            channel = login.transport.open_session(timeout=max(0.1, wait.left_s(_OPEN_S)))
+            channel = _session(login, wait)
         try:
             with _translated(login.link, wait.device):
                 channel.settimeout(_TICK_S)
@@ -72,6 +85,35 @@ def execute(
         raise
     finally:
         login.link.limit_writes(None, None)
+
+
+def admitted(begin: Callable[[], int], make_room: Callable[[], None]) -> int:
+    """Begin a session; where a device allows few, once those before it have ended there.
+
+    Raises:
+        SessionRefused: Not even after a while.
+    """
+    limit = Deadline(_SESSION_S)
+    while True:
+        try:
+            return begin()
+        except SessionRefused:
+            if limit.passed:
+                raise
+            make_room()
+            time.sleep(_SESSION_S / 40)
+
+
+def _session(login: Login, wait: Wait) -> paramiko.Channel:
+    try:
+        return login.transport.open_session(timeout=max(0.1, wait.left_s(_OPEN_S)))
+    except paramiko.ChannelException as error:
+        remedy = "raise MaxSessions in its sshd_config"
+        raise SessionRefused(
+            f"{wait.device} refuses a further session ({error.text}): {remedy}",
+            device=wait.device,
+            remedy=remedy,
+        ) from error
 
 
 class _Pump:
@@ -160,7 +202,7 @@ class _Pump:
             return code
         if not self._transport.is_active():
             raise _lost(self._link, self._wait.device, "broke while a program ran")
-        return _NO_CODE
+        return NO_CODE
 
 
 def open_sftp(login: Login, device: str) -> paramiko.SFTPClient | None:
@@ -169,22 +211,26 @@ def open_sftp(login: Login, device: str) -> paramiko.SFTPClient | None:
     Raises:
         DeviceLost: The connection broke.
     """
+    channel: paramiko.Channel | None = None
     try:
-        sftp = paramiko.SFTPClient.from_transport(login.transport)
-    except BROKEN as error:
+        channel = login.transport.open_session(timeout=_OPEN_S)
+        channel.settimeout(ANSWER_S)
+        channel.invoke_subsystem("sftp")
+        return paramiko.SFTPClient(channel)
+    except (*BROKEN, paramiko.SFTPError) as error:
+        if channel is not None:
+            with contextlib.suppress(*BROKEN):
+                channel.close()
         if login.transport.is_active():
             return None
         raise _lost(login.link, device, str(error)) from error
-    channel = None if sftp is None else sftp.get_channel()
-    if channel is not None:
-        channel.settimeout(ANSWER_S)
-    return sftp
 
 
 def sftp_stat(sftp: paramiko.SFTPClient, remote: str, device: str) -> tuple[FileStat, int] | None:
     """Look at what a path leads to: its values and full mode; None when nothing is there.
 
     Raises:
+        NoSftp: What answers isn't SFTP.
         TransferError: It can't be looked at.
         TransportTimeout: No answer.
         DeviceLost: The connection broke.
@@ -195,6 +241,8 @@ def sftp_stat(sftp: paramiko.SFTPClient, remote: str, device: str) -> tuple[File
         return None
     except TimeoutError as error:
         raise TransportTimeout(f"{device} doesn't answer to a stat", device=device) from error
+    except paramiko.SFTPError as error:
+        raise NoSftp(f"no SFTP: {error}") from error
     except (EOFError, paramiko.SSHException) as error:
         raise DeviceLost(f"the connection to {device} broke: {error}", device=device) from error
     except OSError as error:

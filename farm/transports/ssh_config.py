@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import paramiko
 
 from farm.core.device import DeviceEntry
 from farm.core.errors import ConfigError
+from farm.transports.files import home_path, named_path
 
 _PORT = 22
+_NO_NAME = "this account has none (no entry in passwd, and neither LOGNAME nor USER is set)"
 #: More hops than this are a loop in the config.
 _MAX_HOPS = 8
 
@@ -53,15 +56,15 @@ def resolve(entry: DeviceEntry, config_file: Path | None = None) -> Target:
     """
     if not entry.host:
         raise ConfigError(f"device '{entry.name}' needs `host`")
-    config = _load(config_file or Path("~/.ssh/config").expanduser())
-    identity = (Path(entry.identity).expanduser(),) if entry.identity else ()
+    config = _load(config_file or home_path("~/.ssh/config"))
+    identity = (named_path(entry.identity, entry.name, "identity"),) if entry.identity else ()
     port = None if entry.port == _PORT else entry.port
     return _target(config, entry.host, user=entry.user, port=port, identities=identity)
 
 
-def _load(path: Path) -> paramiko.SSHConfig:
-    if not path.is_file():
-        return paramiko.SSHConfig()
+def _load(path: Path | None) -> paramiko.SSHConfig | None:
+    if path is None or not path.is_file():
+        return None
     try:
         return paramiko.SSHConfig.from_path(str(path))
     except (OSError, UnicodeDecodeError, paramiko.ssh_exception.ConfigParseError) as error:
@@ -69,7 +72,7 @@ def _load(path: Path) -> paramiko.SSHConfig:
 
 
 def _target(
-    config: paramiko.SSHConfig,
+    config: paramiko.SSHConfig | None,
     name: str,
     *,
     user: str | None,
@@ -80,24 +83,47 @@ def _target(
     if depth > _MAX_HOPS:
         raise ConfigError(f"ProxyJump of {name} passes more than {_MAX_HOPS} hosts: is it a loop?")
     try:
-        found: dict[str, Any] = dict(config.lookup(name))
+        found: dict[str, Any] = {} if config is None else dict(config.lookup(name))
+    except KeyError as error:
+        # It fills in the name of our own account, whether or not that is asked for.
+        raise ConfigError(f"~/.ssh/config, host {name}: set LOGNAME: {_NO_NAME}") from error
     except (paramiko.ssh_exception.CouldNotCanonicalize, ImportError) as error:
         raise ConfigError(f"~/.ssh/config, host {name}: {error}") from error
     # paramiko turns `none` into None.
     if (found.get("proxycommand") or "none").lower() != "none":
         raise ConfigError(f"~/.ssh/config, host {name}: ProxyCommand isn't supported, ProxyJump is")
-    own = tuple(Path(path).expanduser() for path in found.get("identityfile", ()))
+    own = tuple(named_path(path, name, "IdentityFile") for path in found.get("identityfile", ()))
     return Target(
         host=found.get("hostname", name),
-        port=port or int(found.get("port", _PORT)),
-        user=user or found.get("user") or getpass.getuser(),
+        port=port or _port(found.get("port", str(_PORT)), name),
+        user=user or found.get("user") or _own_name(name),
         identities=identities + own,
         key_alias=found.get("hostkeyalias"),
         hops=_hops(config, found.get("proxyjump") or "none", depth),
     )
 
 
-def _hops(config: paramiko.SSHConfig, text: str, depth: int) -> tuple[Target, ...]:
+def _port(text: str, name: str) -> int:
+    """A port, or the name of its service."""
+    try:
+        port = int(text) if text.isascii() and text.isdigit() else socket.getservbyname(text, "tcp")
+    except OSError:
+        port = 0
+    if not 0 < port < 1 << 16:
+        raise ConfigError(
+            f"~/.ssh/config, host {name}: Port {text} is neither a port nor a service"
+        )
+    return port
+
+
+def _own_name(name: str) -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:
+        raise ConfigError(f"{name}: set `user`: {_NO_NAME}") from error
+
+
+def _hops(config: paramiko.SSHConfig | None, text: str, depth: int) -> tuple[Target, ...]:
     if text.lower() == "none":
         return ()
     hops: list[Target] = []

@@ -18,6 +18,7 @@ from farm.clock import Deadline
 from farm.core.device import DeviceEntry
 from farm.core.errors import ConnectError
 from farm.transports import ssh_keys
+from farm.transports.files import home_path
 from farm.transports.ssh_burst import BurstPacketizer
 from farm.transports.ssh_config import Target
 from farm.transports.ssh_link import BROKEN, Link
@@ -205,8 +206,8 @@ def _keys(
     place: Target, agent: paramiko.Agent | None, tried: list[str]
 ) -> Iterator[tuple[paramiko.PKey, str]]:
     """Yield keys in the order in which they are tried; unusable files are noted."""
-    folder = Path("~/.ssh").expanduser()
-    usual = [folder / name for name in _USUAL_FILES]
+    folder = home_path("~/.ssh")
+    usual = [folder / name for name in _USUAL_FILES] if folder else []
     for path in place.identities:
         key = _load(path, tried, must_exist=True)
         if key is not None:

@@ -15,7 +15,7 @@ from farm.core.abi import BUILT
 from farm.core.artifact import Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import DeviceUnfit, RunnerError
-from farm.core.runtime import PLAIN, BuildVariant
+from farm.core.runner import PLAIN, BuildVariant
 from runners.build.android import NDK, PREFIX, AndroidSdk, find_android
 from runners.build.cache import NativeBuild
 from runners.build.compiler import cross_package, find_compiler

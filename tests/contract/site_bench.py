@@ -9,7 +9,8 @@ from pathlib import Path
 
 from farm.core.device import Device, DeviceEntry
 from farm.core.events import DeviceChanged, JobFinished, JobStarted, SiteEvent
-from farm.core.runtime import DeployFile, DeviceJob, LaunchRequest, RunnerSpec
+from farm.core.runner import DeployFile, RunnerSpec
+from farm.core.runtime import DeviceJob, LaunchRequest
 from farm.paths import store_root
 from farm.site.agent.agent import SiteAgent
 from farm.site.context import Limits

@@ -13,7 +13,7 @@ from farm.core.errors import (
     StoreError,
     TransferError,
 )
-from farm.core.runtime import DeployFile
+from farm.core.runner import DeployFile
 from farm.paths import store_root
 from farm.store.objects import ContentStore
 from tests.contract.site_bench import SiteBench, sim_bench

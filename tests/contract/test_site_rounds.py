@@ -7,10 +7,10 @@ import subprocess
 from dataclasses import replace
 
 from farm.core.errors import RunnerCrashed
+from farm.core.runner import DeployFile
 from farm.core.runtime import (
     Arm,
     BaselineArm,
-    DeployFile,
     DeviceJob,
     DeviceRunResult,
     LaunchPolicy,

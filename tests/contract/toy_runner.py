@@ -14,17 +14,8 @@ from pathlib import Path
 from farm.core.artifact import LogitsRef, ObjectRef, Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import BadOutput, RunnerCrashed
-from farm.core.runtime import (
-    PLAIN,
-    BuildVariant,
-    DeployFile,
-    Hello,
-    LaunchRequest,
-    LaunchResult,
-    RunnerBuild,
-    Sample,
-    WorkFiles,
-)
+from farm.core.runner import PLAIN, BuildVariant, DeployFile, RunnerBuild, WorkFiles
+from farm.core.runtime import Hello, LaunchRequest, LaunchResult, Sample
 
 PROGRAM = b'#!/bin/sh\nout=$1\ntest -d "$out" || mkdir -p "$out"\n. ./model.pte\n'
 HELLO = Hello(1, "1", "any", "any", ("toy",), ())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from farm.core.command import Command
 from farm.core.errors import Interrupted
-from farm.core.runtime import DeployFile
+from farm.core.runner import DeployFile
 from farm.transports import open as open_transport
 from tests.contract.site_bench import SiteBench
 from tests.lab import board

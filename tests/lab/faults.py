@@ -22,7 +22,7 @@ from farm.core.errors import (
     TransferError,
     TransportError,
 )
-from farm.core.runtime import DeployFile
+from farm.core.runner import DeployFile
 from farm.site.context import Limits
 from tests.contract.toy_runner import GOOD
 from tests.lab import board

@@ -23,7 +23,8 @@ from farm.core.artifact import ObjectRef
 from farm.core.device import Device, ThermalLimits
 from farm.core.events import DeviceChanged, JobFinished, JobProgress
 from farm.core.rules.classes import device_class
-from farm.core.runtime import DeployFile, LaunchRequest, Measure
+from farm.core.runner import DeployFile
+from farm.core.runtime import LaunchRequest, Measure
 from farm.judge.environment import environment_guards
 from farm.judge.guards import Guard, trust_of
 from tests.contract.site_bench import SiteBench

@@ -12,14 +12,8 @@ import pytest
 from farm.core.artifact import LogitsPass, ObjectRef
 from farm.core.device import DeviceEntry
 from farm.core.events import JobFinished, JobProgress
-from farm.core.runtime import (
-    DeployFile,
-    DeviceJob,
-    Generate,
-    LaunchRequest,
-    Measure,
-    RunnerSpec,
-)
+from farm.core.runner import DeployFile, RunnerSpec
+from farm.core.runtime import DeviceJob, Generate, LaunchRequest, Measure
 from farm.paths import store_root
 from farm.site.agent.agent import SiteAgent
 from farm.store.objects import ContentStore

@@ -23,17 +23,8 @@ from farm.core.rules.launches import (
     replay_launch,
     text_lengths,
 )
-from farm.core.runtime import (
-    OWN,
-    OWN_KINDS,
-    TUNED,
-    BaselineArm,
-    DeployFile,
-    DeviceJob,
-    DeviceRunResult,
-    Program,
-    RunnerSpec,
-)
+from farm.core.runner import OWN, OWN_KINDS, TUNED, DeployFile, Program, RunnerSpec
+from farm.core.runtime import BaselineArm, DeviceJob, DeviceRunResult
 from farm.core.spec import Resources, RunSpec
 from farm.core.tasks import (
     CompareTask,

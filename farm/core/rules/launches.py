@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from farm.core.artifact import Bundle, CanaryProgram, LayerReplay, LogitsPass, ReferenceResult
+from farm.core.runner import DeployFile
 from farm.core.runtime import (
     CanaryLaunch,
-    DeployFile,
     DeviceJob,
     Generate,
     LaunchPolicy,

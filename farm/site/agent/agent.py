@@ -29,7 +29,8 @@ from farm.core.errors import (
     TransportTimeout,
 )
 from farm.core.events import Handshake, JobFinished, Numbered, SiteEvent
-from farm.core.runtime import DeviceJob, RunnerSpec
+from farm.core.runner import RunnerSpec
+from farm.core.runtime import DeviceJob
 from farm.host.source_tree import tree_sha256
 from farm.paths import store_root
 from farm.protocols import PROBE_LIMIT_S, Runner

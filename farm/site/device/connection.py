@@ -29,8 +29,16 @@ from farm.core.errors import (
 from farm.paths import native_cache
 from farm.protocols import Transport
 from farm.site.device.helper import DeviceHelper
-from farm.site.look.facts import CXX_RUNTIMES, LOADERS, RawFacts, parse_facts, temperatures
+from farm.site.look.facts import (
+    CXX_RUNTIMES,
+    LOADERS,
+    RawFacts,
+    capped,
+    parse_facts,
+    temperatures,
+)
 from farm.site.parsers.android import parse_getprop
+from farm.site.parsers.system import warmest
 from runners.build.cache import NativeFile
 from runners.build.native import build_helper
 
@@ -51,6 +59,13 @@ class Snapshot:
     facts: DeviceFacts
     #: Degrees Celsius by sensor.
     temperatures: tuple[tuple[str, float], ...]
+    #: Cooling devices that hold the processor back, and their step.
+    capped: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def hottest(self) -> tuple[str, float] | None:
+        """Warmest sensor of the processor; of any kind where none is named as one of it."""
+        return warmest(self.temperatures)
 
 
 class Connection:
@@ -127,7 +142,8 @@ class Connection:
             BadOutput: What it says can't be understood.
         """
         raw = self.raw_facts()
-        return Snapshot(parse_facts(raw), tuple(sorted(temperatures(raw).items())))
+        heat = tuple(sorted(temperatures(raw).items()))
+        return Snapshot(parse_facts(raw), heat, capped(raw))
 
     def raw_facts(self) -> RawFacts:
         """Collect the texts that facts are made of."""
@@ -215,10 +231,12 @@ class Connection:
     def _folder(self, root: str) -> str:
         """Return farm's folder, made if need be, or the nearest one above it that exists."""
         if self.transport.stat(f"{root}/objects") is not None:
+            self._require_own(root)
             return root
         made = self.transport.run(Command(("mkdir", "-p", f"{root}/objects"), timeout_s=SHELL_S))
         if made.ok:
             self.transport.run(Command(("chmod", "700", root), timeout_s=SHELL_S))
+            self._require_own(root)
             return root
         folder = root
         while self.transport.stat(folder) is None:
@@ -229,6 +247,31 @@ class Connection:
                     device=self.entry.name,
                 )
         return folder
+
+    def _require_own(self, root: str) -> None:
+        """Refuse a folder into which somebody else may have put what we would run.
+
+        Raises:
+            DeviceUnfit: It is a link, another user's, or open to others.
+        """
+        if self.entry.transport not in ("adb", "ssh"):
+            return  # a folder of this host, in our own FARM_HOME
+        look = '[ -L "$1" ] && exit 3; [ -O "$1" ] || exit 4'
+        done = self.transport.run(Command(("sh", "-c", look, "sh", root), timeout_s=SHELL_S))
+        found = self.transport.stat(root)
+        why = {
+            0: "may be written by others" if found is None or found.mode & 0o022 else "",
+            3: "is a symbolic link",
+            4: "belongs to another user",
+        }.get(done.exit_code, f"can't be looked at ({done.error_text[:200]})")
+        if why:
+            remedy = f"remove {root} there, or set `root` of the device to a folder of its own"
+            raise DeviceUnfit(
+                f"{self.entry.name}: farm's folder {root} {why}: what lies in it may be somebody"
+                f" else's program. {remedy}",
+                device=self.entry.name,
+                remedy=remedy,
+            )
 
     def _abi(self) -> str | None:
         self._getprop = None

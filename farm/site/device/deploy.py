@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from farm.core.artifact import ObjectRef
 from farm.core.errors import DeviceUnfit, FarmError, RunnerError, StorageFull, TransferError
-from farm.core.runtime import Deployed, DeployFile, DeviceJob
+from farm.core.runner import DeployFile
+from farm.core.runtime import Deployed, DeviceJob
 from farm.site.device.helper import DeviceHelper, LeaseOwner
 from farm.store.objects import ContentStore
 

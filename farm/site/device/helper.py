@@ -7,15 +7,13 @@ to the device.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from farm.core.artifact import ObjectRef
 from farm.core.command import Command
 from farm.core.errors import (
     RAW_BYTES,
-    BadOutput,
     DeviceError,
     DeviceLost,
     LeaseError,
@@ -24,8 +22,9 @@ from farm.core.errors import (
     TransferError,
 )
 from farm.core.lease import HOLD_RUN, Hold, Lease, read_lease
-from farm.core.runtime import DeployFile
+from farm.core.runner import DeployFile
 from farm.protocols import Transport
+from farm.site.device.answer import Answer, bad_answer
 from farm.site.parsers.text import clean_text
 
 #: Slowest hashing expected of a device, bytes a second: sets the deadline of verbs that hash.
@@ -97,9 +96,9 @@ class DeviceHelper:
         self.path = path
         self.root = root
 
-    def version(self) -> dict[str, Any]:
-        """Ask for the helper's version and ABI."""
-        return self._ask("version")
+    def version(self) -> None:
+        """Ask for the helper's version: whether it runs."""
+        self._ask("version")
 
     def probe(self) -> bytes:
         """Read raw facts of the device: one JSON document, for farm.site.look.facts."""
@@ -121,13 +120,12 @@ class DeviceHelper:
         text = self._run(("have", self.root, *shas, *flags), timeout_s=_hash_limit_s(size_bytes))
         found = {}
         for line in text.splitlines():
-            value = self._object(line)
-            found[str(value["sha256"])] = Present(
-                str(value["sha256"]), str(value["state"]), int(value["part_size"])
-            )
+            value = Answer(line, self.device)
+            sha = value.text("sha256")
+            found[sha] = Present(sha, value.text("state"), value.size("part_size"))
         missing = [sha for sha in shas if sha not in found]
         if missing:
-            raise self._bad(text, f"didn't report object {missing[0][:12]}")
+            raise bad_answer(text, self.device, f"didn't report object {missing[0][:12]}")
         return found
 
     def hash_file(self, path: str) -> ObjectRef:
@@ -138,8 +136,8 @@ class DeviceHelper:
             TransportError: The connection broke.
         """
         limit_s = _hash_limit_s(MAX_FILE_BYTES)
-        value = self._object(self._run(("hash", path), timeout_s=limit_s))
-        return ObjectRef(str(value["sha256"]), int(value["size"]), path.rpartition("/")[2])
+        value = Answer(self._run(("hash", path), timeout_s=limit_s), self.device)
+        return ObjectRef(value.text("sha256"), value.size("size"), path.rpartition("/")[2])
 
     def commit(self, sha256: str, size_bytes: int, *, executable: bool, lease: LeaseOwner) -> None:
         """Verify a pushed part and make it an object.
@@ -160,7 +158,7 @@ class DeviceHelper:
         words = ["gc", self.root, "--need", str(need_bytes), *lease.fence]
         for sha in keep:
             words += ["--keep", sha]
-        return int(self._ask(*words)["freed_bytes"])
+        return self._ask(*words).size("freed_bytes")
 
     def assemble(self, name: str, files: Sequence[DeployFile], lease: LeaseOwner) -> str:
         """Make a work folder of links to objects; return its path."""
@@ -169,16 +167,16 @@ class DeviceHelper:
             for file in files
         )
         words = ("assemble", self.root, name, *lease.fence)
-        return str(self._ask(*words, stdin=manifest.encode())["work"])
+        return self._ask(*words, stdin=manifest.encode()).text("work")
 
     def evict(self, paths: Sequence[str]) -> float:
         """Put files out of the page cache; return the share that stayed, 0..1."""
         lines = [
-            self._object(line)
+            Answer(line, self.device)
             for line in self._run(("evict", *paths), timeout_s=SHORT_S).splitlines()
         ]
-        size = sum(int(line["size"]) for line in lines)
-        return min(1.0, sum(int(line["resident_bytes"]) for line in lines) / max(1, size))
+        size = sum(line.size("size") for line in lines)
+        return min(1.0, sum(line.size("resident_bytes") for line in lines) / max(1, size))
 
     def supervise(
         self,
@@ -222,16 +220,17 @@ class DeviceHelper:
             max_output_bytes=max_bytes + (64 << 10),
         )
         head, _, output = text.partition(b"\n")
-        value = self._object(head)
-        if len(output) != value["bytes"]:
-            raise self._bad(text, f"sent {len(output)} of {value['bytes']} bytes")
+        value = Answer(head, self.device)
+        if len(output) != value.size("bytes"):
+            what = f"sent {len(output)} of {value.size('bytes')} bytes"
+            raise bad_answer(text, self.device, what)
         return Polled(
-            state=str(value["state"]),
-            exit_code=value["exit_code"],
-            signal=value["signal"],
-            reason=value["reason"],
-            stdout_size=int(value["stdout_size"]),
-            stderr_size=int(value["stderr_size"]),
+            state=value.text("state"),
+            exit_code=value.code("exit_code"),
+            signal=value.code("signal"),
+            reason=value.word("reason"),
+            stdout_size=value.size("stdout_size"),
+            stderr_size=value.size("stderr_size"),
             output=output,
         )
 
@@ -245,9 +244,7 @@ class DeviceHelper:
 
     def clean_stale(self, lease: LeaseOwner) -> list[str]:
         """Remove work folders without a living supervisor; return their names."""
-        return [
-            str(name) for name in self._ask("clean", self.root, "--stale", *lease.fence)["cleaned"]
-        ]
+        return self._ask("clean", self.root, "--stale", *lease.fence).texts("cleaned")
 
     def take_lease(self, lease: LeaseOwner, ttl_s: float) -> None:
         """Take the device for a run, for `ttl_s` seconds of its uptime.
@@ -293,13 +290,15 @@ class DeviceHelper:
     def show_lease(self) -> Lease | Hold | None:
         """Look at the lease or hold; None when the device is free or it has expired."""
         value = self._ask("lease", self.root, "show")
-        return _read_lease(value) if value["state"] == "held" else None
+        if value.text("state") != "held":
+            return None
+        return _read_lease(value.word, value.number("left_s"))
 
     def _lease(self, action: str, lease: LeaseOwner, *more: str) -> None:
         self._ask("lease", self.root, action, "--owner", lease.owner, *lease.fence, *more)
 
-    def _ask(self, *words: str, stdin: bytes = b"", timeout_s: float = SHORT_S) -> dict[str, Any]:
-        return self._object(self._run(words, stdin=stdin, timeout_s=timeout_s))
+    def _ask(self, *words: str, stdin: bytes = b"", timeout_s: float = SHORT_S) -> Answer:
+        return Answer(self._run(words, stdin=stdin, timeout_s=timeout_s), self.device)
 
     def _run(
         self,
@@ -329,27 +328,12 @@ class DeviceHelper:
                 exit_code=done.exit_code,
             ) from broken
         if code == "held":
-            message = _read_lease(error).text
+            message = _read_lease(error.get, _seconds(error.get("left_s"))).text
         if code == "cannot_start":
             raise RunnerCrashed(f"on {self.device}: {message}", device=self.device, code=127)
         kind = _ERRORS.get(code, DeviceError)
-        raise kind(f"{self.device}: {message}", device=self.device, code=code, **error)
-
-    def _object(self, line: bytes) -> dict[str, Any]:
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise self._bad(line, "didn't print JSON") from error
-        if not isinstance(value, dict):
-            raise self._bad(line, "didn't print a JSON object")
-        return value
-
-    def _bad(self, raw: bytes, what: str) -> BadOutput:
-        return BadOutput(
-            f"farm-helper on {self.device} {what}",
-            device=self.device,
-            raw=raw[:RAW_BYTES].decode("utf-8", "replace"),
-        )
+        more = {key: value for key, value in error.items() if key not in ("self", "device")}
+        raise kind(f"{self.device}: {message}", device=self.device, code=code, **more)
 
 
 def _ttl(seconds: float) -> tuple[str, str]:
@@ -360,12 +344,16 @@ def _held_by(person: str) -> LeaseOwner:
     return LeaseOwner(person, HOLD_RUN, 1)
 
 
-def _read_lease(value: Mapping[str, Any]) -> Lease | Hold:
+def _read_lease(member: Callable[[str], object], left_s: float) -> Lease | Hold:
     owner, run_id, reason = (
-        clean_text(str(value.get(key, ""))) for key in ("owner", "run", "reason")
+        clean_text(str(member(key) or "")) for key in ("owner", "run", "reason")
     )
-    return read_lease(owner, run_id, reason, float(value.get("left_s", 0)))
+    return read_lease(owner, run_id, reason, left_s)
 
 
 def _hash_limit_s(size_bytes: int) -> float:
     return SHORT_S + size_bytes / HASH_BYTES_S
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e12 else 0.0

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from farm.clock import Deadline
 from farm.core.device import DeviceFacts
 from farm.core.errors import TransferError
-from farm.core.runtime import BuildVariant, Deployed, DeployFile, DeviceJob, RunnerBuild
+from farm.core.runner import BuildVariant, DeployFile, RunnerBuild
+from farm.core.runtime import Deployed, DeviceJob
 from farm.protocols import Runner
 from farm.site.context import SiteContext
 from farm.site.device import deploy

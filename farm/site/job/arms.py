@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from farm.core.runtime import BaselineArm, DeployFile, RunnerBuild, WorkFiles
+from farm.core.runner import DeployFile, RunnerBuild, WorkFiles
+from farm.core.runtime import BaselineArm
 from farm.site.device.helper import DeviceHelper
 
 

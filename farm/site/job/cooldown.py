@@ -11,6 +11,7 @@ from farm.core.rules.classes import DeviceClass
 from farm.core.telemetry import Start
 from farm.site.device.connection import Snapshot
 from farm.site.job.progress import PROGRESS_S
+from farm.site.parsers.system import is_processor
 
 #: Warmest zone with which a board begins, degrees Celsius: small ones cap their clocks at 80-85.
 ZONE_MAX_C = 70.0
@@ -30,11 +31,21 @@ def too_warm(
         return f"thermal status {status}"
     if limit is not None and battery is not None and battery > limit:
         return f"battery {battery:.1f} °C, limit {limit:g}"
-    zone = hottest if kind == "board" else None
+    # Only sensors on the die say whether a board is about to lower its clocks.
+    zone = hottest if kind == "board" and hottest and is_processor(hottest[0]) else None
     if zone is not None and zone[1] > ZONE_MAX_C:
         return f"{zone[0]} {zone[1]:.1f} °C, limit {ZONE_MAX_C:g}"
     known = status is not None or zone is not None or (limit is not None and battery is not None)
     return "" if known else None
+
+
+def _unread(facts: DeviceFacts, hottest: tuple[str, float] | None, kind: DeviceClass) -> str:
+    """Why a device can't tell how warm it is; "" where there is no more to say."""
+    if kind == "board" and hottest is not None:
+        return f"no thermal zone of the processor (the warmest is {hottest[0]})"
+    head = "thermal_status: "
+    found = (line.removeprefix(head) for line in facts.unread if line.startswith(head))
+    return "" if kind == "board" else next(found, "")
 
 
 def paced(
@@ -85,7 +96,7 @@ def cool_down(
     while True:
         snapshot = look()
         facts = snapshot.facts
-        hottest = max(snapshot.temperatures, key=lambda item: item[1], default=None)
+        hottest = snapshot.hottest
         hot = too_warm(facts, hottest, limits, kind)
         waited = now() - began
         left = limits.wait_max_s - waited
@@ -98,5 +109,7 @@ def cool_down(
                 thermal_status=facts.thermal_status,
                 battery_c=facts.battery_c,
                 hottest=hottest,
+                capped=snapshot.capped,
+                unread="" if hot is not None else _unread(facts, hottest, kind),
             )
         wait(f"cooling down: {hot} (waits {left:.0f} s at most)", min(LOOK_S, left))

@@ -19,17 +19,8 @@ from farm.core.errors import DeviceUnfit, FarmError, RunnerError, TransportError
 from farm.core.events import JobProgress
 from farm.core.rules.classes import DeviceClass, device_class
 from farm.core.rules.launches import least_launches, without_baseline
-from farm.core.runtime import (
-    Arm,
-    BuildVariant,
-    Deployed,
-    DeployFile,
-    DeviceJob,
-    DeviceRunResult,
-    LaunchRequest,
-    LaunchResult,
-    RunnerBuild,
-)
+from farm.core.runner import BuildVariant, DeployFile, RunnerBuild
+from farm.core.runtime import Arm, Deployed, DeviceJob, DeviceRunResult, LaunchRequest, LaunchResult
 from farm.core.telemetry import LaunchTelemetry, Start
 from farm.protocols import Runner
 from farm.site.context import Limits, SiteContext

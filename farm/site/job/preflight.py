@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from farm.core.errors import DeviceUnfit, FarmError, RunnerCrashed
-from farm.core.runtime import RunnerBuild
+from farm.core.runner import RunnerBuild
 from farm.site.device.helper import LeaseOwner
 from farm.site.device.supervised import MAX_OUTPUT_BYTES, Link, follow
 from farm.site.job.launch import TAIL_BYTES, read_failure, timed_out
@@ -38,6 +38,10 @@ class Trouble:
     #: The same runner with its own loader and C library may start.
     bundle_helps: bool
 
+
+#: Before the reason: the helper or a shell names the program that didn't start. A program that
+#: runs says the same of its own files, which is no matter of loaders.
+_START = r"(?:cannot start [^\n]*|(?m:^)(?:[^\s:]*/)?(?:ba|da|a|z|mk)?sh: [^\n]+): "
 
 #: Pattern, kind, remedy, whether a bundle helps. The first that matches counts.
 _TEXTS: tuple[tuple[str, str, str, bool], ...] = (
@@ -80,7 +84,7 @@ _TEXTS: tuple[tuple[str, str, str, bool], ...] = (
         False,
     ),
     (
-        r"Permission denied",
+        rf"{_START}(?:can't execute: )?(?:Permission denied|Operation not permitted)",
         "no_execute",
         "programs can't run from farm's folder there: set `root` of the device in the inventory to"
         " a folder on a file system without noexec (Android: /data/local/tmp/farm)",
@@ -94,7 +98,8 @@ _TEXTS: tuple[tuple[str, str, str, bool], ...] = (
         True,
     ),
     (
-        r"No such file or directory|: not found|inaccessible or not found",
+        rf"{_START}(?:No such file or directory|not found|inaccessible or not found)"
+        r"|bad interpreter: |Could not open '[^'\n]*/(?:ld-|linker)[^'\n]*': No such file",
         "loader_missing",
         "the loader that the runner asks for isn't on the device",
         True,

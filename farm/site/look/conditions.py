@@ -19,7 +19,7 @@ def conditions(before: Snapshot, after: Snapshot) -> tuple[tuple[str, str], ...]
             "storage_free_bytes": facts.storage_free_bytes,
         }
         pairs += [(f"{name}_{when}", str(v)) for name, v in values.items() if v is not None]
-        hottest = max(snapshot.temperatures, key=lambda item: item[1], default=None)
+        hottest = snapshot.hottest
         if hottest is not None:
             pairs.append((f"hottest_{when}", f"{hottest[0]} {hottest[1]:.1f} C"))
     facts = after.facts

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from farm.core.device import DeviceEntry
 from farm.core.errors import ConnectError
-from farm.transports.adb_devices import attached
+from farm.transports.adb_devices import attached, usable_rows
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,11 @@ _ADB_INTERFACE = ("ff", "42", "01")
 
 
 def discover_adb(named: Sequence[DeviceEntry], site: str) -> list[DeviceEntry]:
-    """Entries for attached adb devices, usable or not; none where this host has no adb."""
+    """Entries for attached adb devices, usable or not; none where this host has no adb.
+
+    Raises:
+        ConfigError: An environment variable of adb doesn't say where its server is.
+    """
     try:
         # A server keeps running after farm, so it is started only where a phone is plugged in.
         rows = attached(start=usb_phone_attached())
@@ -28,9 +32,10 @@ def discover_adb(named: Sequence[DeviceEntry], site: str) -> list[DeviceEntry]:
         return []
     taken = {entry.serial for entry in named if entry.transport == "adb"}
     return [
-        DeviceEntry(name=row.serial, transport="adb", site=site, serial=row.serial)
-        for row in rows
-        if row.serial not in taken
+        # A name has no blanks; the serial number of a second mDNS name has one.
+        DeviceEntry(name="".join(row.serial.split()), transport="adb", site=site, serial=row.serial)
+        for row in usable_rows(rows)
+        if not {row.serial, row.path} & taken
     ]
 
 

@@ -18,8 +18,11 @@ from farm.core.errors import RAW_BYTES, BadOutput
 from farm.site.parsers import android, cpu, emulation, system
 from farm.site.parsers.system import clean_name
 from farm.site.parsers.telemetry import SUPPLIES
+from farm.site.parsers.text import whole_number
 
 _CPU = "/sys/devices/system/cpu"
+#: Largest values that are believed.
+_MOST_SDK, _MOST_CORES, _MOST_KHZ, _MOST_CAPACITY = 999, 4096, 20_000_000, 1 << 16
 _NAMES = (
     *("/proc/device-tree/model", "/sys/class/dmi/id/sys_vendor"),
     *("/sys/class/dmi/id/product_name", "/sys/hypervisor/type"),
@@ -28,6 +31,8 @@ _MEMORY_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
+#: How Qualcomm names its chips in /sys/devices/soc0/machine.
+_QUALCOMM = re.compile(r"(?:APQ|IPQ|MSM|QC[MS]|QRB|SA|SC|SD[AMX]|SM|SXR|X1[EP])\d")
 _SOC_PROPERTIES = ("ro.soc.model", "ro.board.platform", "ro.chipname", "ro.hardware")
 
 
@@ -105,7 +110,7 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
         "os": _os(properties, files),
         "os_build": properties.get("ro.build.fingerprint") or uname.get("version") or None,
         "kernel": uname.get("release") or None,
-        "cores": _integer(probe.get("nproc")),
+        "cores": _integer(probe.get("nproc"), _MOST_CORES),
         "ram_bytes": total if limit is None or total is None else min(total, limit),
         "ram_available_bytes": available,
         "storage_free_bytes": _free(probe, raw.root),
@@ -114,8 +119,7 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
         "boot_id": str(probe.get("boot_id") or "") or None,
     }
     if raw.getprop is not None:
-        sdk = properties.get("ro.build.version.sdk", "")
-        values["sdk"] = int(sdk) if sdk.isdigit() else None
+        values["sdk"] = whole_number(properties.get("ro.build.version.sdk"), _MOST_SDK)
         values["battery_c"] = battery.celsius if battery else None
         values["battery_level"] = battery.level if battery else None
         values["thermal_status"] = thermal.status if thermal else None
@@ -149,8 +153,20 @@ def temperatures(raw: RawFacts) -> dict[str, float]:
         match = re.fullmatch(r"(/sys/class/thermal/thermal_zone\d+)/temp", path)
         if match and (celsius := system.parse_millidegrees(str(text))) is not None:
             name = clean_name(str(files.get(f"{match[1]}/type", ""))) or match[1]
-            zones[name] = celsius
+            if system.is_temperature(name):
+                # Zones of one name are of one kind: the warmest counts.
+                zones[name] = max(celsius, zones.get(name, celsius))
     return zones
+
+
+def capped(raw: RawFacts) -> tuple[tuple[str, int], ...]:
+    """Cooling devices that hold the processor back now, and their step: what clocks don't show."""
+    if raw.thermal is not None:
+        found = android.parse_thermalservice(raw.thermal).capped
+        return tuple((clean_name(name) or "unnamed", step) for name, step in found)
+    files = _mapping(_document(raw.probe), "files")
+    texts = {path: text for path, text in files.items() if isinstance(text, str)}
+    return system.cooling_steps(texts)
 
 
 def _document(probe: bytes) -> dict[str, Any]:
@@ -169,8 +185,9 @@ def _mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _integer(value: object, most: int) -> int | None:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    return value if number and 0 <= value <= most else None  # type: ignore[operator, return-value]
 
 
 def _identity(properties: Mapping[str, str], files: Mapping[str, str]) -> str | None:
@@ -203,9 +220,7 @@ def _model(info: cpu.CpuInfo, files: Mapping[str, str]) -> str | None:
     for path in ("/proc/device-tree/model", "/sys/class/dmi/id/product_name"):
         if name := clean_name(files.get(path, "")):
             return name
-    # For Arm cores the kernel gives the architecture as the model.
-    names = (core.model for core in info.cores)
-    return next((name for name in names if name and not name.startswith("ARMv")), None)
+    return next((core.model for core in info.cores if core.model), None)
 
 
 def _soc(properties: Mapping[str, str], files: Mapping[str, str], info: cpu.CpuInfo) -> str | None:
@@ -214,6 +229,8 @@ def _soc(properties: Mapping[str, str], files: Mapping[str, str], info: cpu.CpuI
             return value
     machine = files.get("/sys/devices/soc0/machine", "")
     compatible = files.get("/proc/device-tree/compatible", "").replace(",", " ").split("\0")
+    if not _QUALCOMM.match(machine) and not any(name.startswith("qcom ") for name in compatible):
+        machine = ""  # there it names the board, as the device tree does
     # The last entry is the most general one: the chip. The Hardware line of /proc/cpuinfo is
     # wrong on some boards, so it comes last.
     chip = next((name for name in reversed(compatible) if name.strip()), "")
@@ -226,27 +243,26 @@ def _clusters(files: Mapping[str, str], info: cpu.CpuInfo, cores: int | None) ->
         online = tuple(core.index for core in info.cores) or tuple(range(cores or 0))
     khz, capacity = {}, {}
     for index in online:
-        text = files.get(f"{_CPU}/cpu{index}/cpufreq/cpuinfo_max_freq", "").strip()
-        if text.isdigit():
-            khz[index] = int(text)
-        text = files.get(f"{_CPU}/cpu{index}/cpu_capacity", "").strip()
-        if text.isdigit():
-            capacity[index] = int(text)
+        clock = whole_number(files.get(f"{_CPU}/cpu{index}/cpufreq/cpuinfo_max_freq"), _MOST_KHZ)
+        if clock is not None:
+            khz[index] = clock
+        share = whole_number(files.get(f"{_CPU}/cpu{index}/cpu_capacity"), _MOST_CAPACITY)
+        if share is not None:
+            capacity[index] = share
     return cpu.clusters(online, info, khz, capacity)
 
 
 def _memory_limit(files: Mapping[str, str]) -> int | None:
     """Limit of the control group; the kernel writes `max` or a number near 2^63 for none."""
-    found = [files.get(path, "").strip() for path in _MEMORY_LIMITS]
-    limits = [int(text) for text in found if text.isdigit() and int(text) < 1 << 60]
-    return min(limits, default=None)
+    found = [whole_number(files.get(path), (1 << 60) - 1) for path in _MEMORY_LIMITS]
+    return min((limit for limit in found if limit is not None), default=None)
 
 
 def _free(probe: Mapping[str, Any], root: str) -> int | None:
     file_system = _mapping(probe, "filesystems").get(root)
     if not isinstance(file_system, dict):
         return None
-    return _integer(file_system.get("free_bytes"))
+    return _integer(file_system.get("free_bytes"), 1 << 60)
 
 
 def _governor(files: Mapping[str, str]) -> str | None:
@@ -263,10 +279,10 @@ def _linux_battery(files: Mapping[str, str]) -> tuple[float | None, int | None]:
         supply = path.startswith(SUPPLIES) and path.endswith("/type")
         if supply and text.strip() == "Battery":
             folder = path.removesuffix("/type")
-            tenths = files.get(f"{folder}/temp", "").strip()
-            level = files.get(f"{folder}/capacity", "").strip()
-            celsius = int(tenths) / 10 if re.fullmatch(r"-?\d{1,4}", tenths) else None
-            return celsius, int(level) if re.fullmatch(r"\d{1,3}", level) else None
+            text = files.get(f"{folder}/temp", "").strip()
+            tenths = int(text) if re.fullmatch(r"-?[0-9]{1,4}", text) else None
+            celsius = tenths / 10 if tenths is not None and -400 < tenths < 1200 else None
+            return celsius, whole_number(files.get(f"{folder}/capacity"), 100)
     return None, None
 
 
@@ -283,6 +299,8 @@ def _unread(values: Mapping[str, Any], thermal: android.Thermal | None) -> tuple
         "battery_level": "no battery, or it reports no level",
         "thermal_status": "no thermal service",
     }
+    if thermal is not None:
+        reasons["thermal_status"] = thermal.unread
     lines = [f"{k}: {reasons.get(k, 'not reported')}" for k, v in values.items() if v is None]
     if thermal is not None and not thermal.temperatures:
         lines.append("temperatures: the thermal service lists none now")

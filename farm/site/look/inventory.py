@@ -130,7 +130,7 @@ def _seen(entry: DeviceEntry, snapshot: Snapshot, lease: Lease | Hold | None) ->
         holder.owner if holder else None,
         holder=holder,
         remedy=remedy,
-        hottest=max(snapshot.temperatures, key=lambda item: item[1], default=None),
+        hottest=snapshot.hottest,
     )
     return expected(device)
 
@@ -166,6 +166,9 @@ def look(
         discover: Finds attached devices; None looks for none.
         context: Folders and factories of this host.
         limit_s: Limit of each device, and of the discovery.
+
+    Raises:
+        ConfigError: Devices can't be discovered as this host is set up.
     """
     limit = Deadline(limit_s)
     named = [Probe(entry, context, limit_s) for entry in entries]
@@ -181,13 +184,24 @@ def look(
 def _discovered(discover: Callable[[], list[DeviceEntry]], limit_s: float) -> list[DeviceEntry]:
     """Discover in a thread of its own: an adb server that hangs must not hold all others up."""
     found: list[DeviceEntry] = []
+    failed: list[FarmError] = []
+
+    def ask() -> None:
+        try:
+            found.extend(discover())
+        except FarmError as error:
+            failed.append(error)
+
     limit_s = max(limit_s, DISCOVERY_S)
-    thread = threading.Thread(target=lambda: found.extend(discover()), daemon=True)
+    thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(limit_s)
     if thread.is_alive():
         log.warning("adb devices were not looked for: the adb server didn't answer")
         return []
+    if failed:
+        # Nobody was asked about phones: that must not read as having none.
+        raise failed[0]
     return found
 
 
@@ -240,7 +254,8 @@ def _same_boot(one: DeviceFacts | None, other: DeviceFacts | None) -> bool:
 
 
 def _is_network(entry: DeviceEntry) -> bool:
-    return ":" in (entry.serial or "") or "._tcp" in (entry.serial or "")
+    serial = (entry.serial or "").removeprefix("usb:")
+    return ":" in serial or "._tcp" in serial
 
 
 def _state(error: FarmError) -> str:

@@ -22,7 +22,14 @@ MIN_SECONDS = 2.0
 #: Watts that a whole device can draw; beyond them a driver means another unit.
 _LEAST_W, _MOST_W = 0.05, 2000.0
 #: Names of rails that feed everything else.
-_MAIN_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "5V_IN")
+_MAIN_RAILS = ("VDD_IN", "POM_5V_IN", "5V_IN")
+#: Rails that feed a whole board together, where none feeds it alone: AGX Orin, AGX Xavier.
+_RAIL_SETS = (
+    frozenset({"VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"}),
+    frozenset({"GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"}),
+)
+#: What labels of unconnected inputs and of the sensor's own sum say.
+_NO_RAILS = ("NC", "SUM OF SHUNT VOLTAGES")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ def window_energy(
 
 
 def _curve(recording: Recording) -> tuple[_Curve | None, str]:
-    """The best gauge: a battery's, then a main rail's, a power meter's, a processor's counter."""
+    """The best gauge: a battery's, then the rails', a power meter's, a processor's counter."""
     reasons = []
     for find in (_battery, _rails, _meters, _counters):
         power, source = find(recording)
@@ -83,6 +90,7 @@ def _curve(recording: Recording) -> tuple[_Curve | None, str]:
 
 
 _Integrate = Callable[[Sequence[Reading]], _Curve | None]
+_Watts = Callable[[Reading], float | None]
 
 
 def _battery(recording: Recording) -> tuple[_Integrate | None, str]:
@@ -100,44 +108,67 @@ def _battery(recording: Recording) -> tuple[_Integrate | None, str]:
 
 
 def _rails(recording: Recording) -> tuple[_Integrate | None, str]:
+    """The rail that feeds all others, else a known set of rails that feed the board together."""
+    rails: dict[str, _Watts] = {}
     for path, label in recording.names.items():
-        if label.upper() not in _MAIN_RAILS:
-            continue
-        if match := re.fullmatch(r"(.*/hwmon\d+/)in(\d)_label", path):
-            volts, amperes = f"{match[1]}in{match[2]}_input", f"{match[1]}curr{match[2]}_input"
-            watts = partial(_product, one=volts, other=amperes, unit=1e-6)
-            return _powers(watts), f"INA {label}"
-        if match := re.fullmatch(r"(.*/iio:device\d+/)rail_name_(\d)", path):
-            power = f"{match[1]}in_power{match[2]}_input"
-            return _powers(partial(_scaled, path=power, unit=1e-3)), f"INA {label}"
+        watts = _rail(recording, path)
+        if watts is not None and label.upper() not in _NO_RAILS:
+            rails[label.upper()] = watts
+    wanted = next((frozenset({name}) for name in _MAIN_RAILS if name in rails), None)
+    wanted = wanted or next((names for names in _RAIL_SETS if names <= rails.keys()), None)
+    if wanted is not None:
+        names = sorted(wanted)
+        watts = partial(_sum, parts=[rails[name] for name in names])
+        return _powers(watts), f"INA {' + '.join(names)}"
+    if rails:
+        return None, f"rails {', '.join(sorted(rails))} are no set that feeds the whole board"
     return None, ""
 
 
+def _rail(recording: Recording, path: str) -> _Watts | None:
+    """Power of the input of an INA3221 that a label names; None for another file."""
+    if match := re.fullmatch(r"(.*/hwmon\d+/)in(\d)_label", path):
+        volts, amperes = f"{match[1]}in{match[2]}_input", f"{match[1]}curr{match[2]}_input"
+        if not recording.paths(amperes):
+            return None  # a voltage alone, of another sensor
+        return partial(_product, one=volts, other=amperes, unit=1e-6)
+    if match := re.fullmatch(r"(.*/iio:device\d+/)rail_name_(\d)", path):
+        return partial(_scaled, path=f"{match[1]}in_power{match[2]}_input", unit=1e-3)
+    return None
+
+
 def _meters(recording: Recording) -> tuple[_Integrate | None, str]:
-    """Sensors of power in hwmon: an INA2xx or an ACPI power meter on the supply, microwatts."""
+    """The sensor of power in hwmon: an INA2xx or an ACPI power meter on the supply, microwatts."""
+    found = []
     for path in recording.paths("_input"):
         match = re.fullmatch(r"(/sys/class/hwmon/hwmon\d+)/power1_input", path)
         name = recording.names.get(f"{match[1]}/name", "") if match else ""
         if name.startswith(("ina2", "power_meter")):
-            return _powers(partial(_scaled, path=path, unit=1e-6)), f"hwmon {name}"
+            found.append((path, name))
+    if len(found) > 1:
+        return None, f"{len(found)} power sensors ({found[0][1]}): which feed the whole is unknown"
+    for path, name in found:
+        return _powers(partial(_scaled, path=path, unit=1e-6)), f"hwmon {name}"
     return None, ""
 
 
 def _counters(recording: Recording) -> tuple[_Integrate | None, str]:
-    """Counters of microjoules: those of processor packages together, or one of hwmon."""
+    """Counters of microjoules: those of processor packages together, or the one of hwmon."""
     packages = [
         path
         for path in recording.paths("/energy_uj")
         if recording.names.get(path.replace("energy_uj", "name"), "").startswith("package")
     ]
-    paths = packages or [p for p in recording.paths("_input") if "/energy" in p][:1]
+    paths = packages or [p for p in recording.paths("_input") if "/energy" in p]
     if not paths:
         return None, ""
+    if not packages and len(paths) > 1:
+        return None, f"{len(paths)} energy counters of hwmon: which count the whole is unknown"
     source = f"energy counter of {len(paths)} processor package(s)" if packages else "hwmon energy"
     return lambda readings: _counted(readings, paths), source
 
 
-def _powers(watts: Callable[[Reading], float | None]) -> _Integrate:
+def _powers(watts: _Watts) -> _Integrate:
     def integrate(readings: Sequence[Reading]) -> _Curve | None:
         points = [(r.t_s, w) for r in readings if (w := watts(r)) is not None]
         points = [(t, w) for t, w in points if _LEAST_W <= w <= _MOST_W]
@@ -164,6 +195,11 @@ def _counted(readings: Sequence[Reading], paths: Sequence[str]) -> _Curve | None
         return None  # a counter that wrapped says nothing of the whole
     first = points[0][1]
     return _Curve(tuple(t for t, _ in points), tuple(e - first for _, e in points))
+
+
+def _sum(reading: Reading, parts: Sequence[_Watts]) -> float | None:
+    values = [part(reading) for part in parts]
+    return None if None in values else sum(value for value in values if value is not None)
 
 
 def _product(reading: Reading, one: str, other: str, unit: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from farm.core.artifact import ObjectRef
@@ -10,7 +11,13 @@ from farm.core.telemetry import ClockRange, LaunchTelemetry
 from farm.site.device.supervised import Link
 from farm.site.job.results import fetch_bytes
 from farm.site.look.power import window_energy
-from farm.site.parsers.system import parse_millidegrees
+from farm.site.parsers.system import (
+    clean_name,
+    cooling_steps,
+    is_temperature,
+    parse_millidegrees,
+    warmest,
+)
 from farm.site.parsers.telemetry import (
     SUPPLIES,
     Reading,
@@ -19,6 +26,7 @@ from farm.site.parsers.telemetry import (
     firmware_bits,
     parse_telemetry,
     power_mode,
+    power_mode_names,
     process_cpu_s,
     throttling,
 )
@@ -30,6 +38,7 @@ INTERVAL_S = 0.5
 _MAX_BYTES = 16 << 20
 #: Shortest time over which CPU time, counted in hundredths of a second, is worth a share.
 _LEAST_S = 0.4
+_NVPMODEL = "/etc/nvpmodel.conf"
 
 
 def fetch_telemetry(
@@ -66,6 +75,7 @@ def summarise(recording: Recording, launch: int, samples: Sequence[Sample]) -> L
         cost=_cost(beside),
         clocks=clocks,
         blind_clocks=_blind_clocks(recording, clocks),
+        capped=_capped(recording),
         before=calibrations[0] if calibrations else None,
         after=calibrations[1] if len(calibrations) > 1 else None,
         throttled=throttled,
@@ -80,7 +90,7 @@ def summarise(recording: Recording, launch: int, samples: Sequence[Sample]) -> L
         firmware_bits=_any_bit(bits),
         firmware_before=bits[0] if bits else None,
         voltage_alarm=_alarm(recording),
-        power_modes=_modes(readings),
+        power_modes=_modes(recording),
         energy=energy,
         energy_source=source,
     )
@@ -160,7 +170,7 @@ def _cost(beside: Sequence[Reading]) -> float:
 def _load(readings: Sequence[Reading]) -> float | None:
     for reading in reversed(readings):
         first = (reading.texts.get("/proc/loadavg") or "").split(" ")[0]
-        if first.replace(".", "", 1).isdigit():
+        if re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,4}", first):
             return float(first)
     return None
 
@@ -170,10 +180,20 @@ def _hottest(recording: Recording) -> tuple[str, float] | None:
     for path in recording.paths("/temp"):
         if path.startswith(SUPPLIES):
             continue
-        name = recording.names.get(path.removesuffix("temp") + "type") or path
+        name = clean_name(recording.names.get(path.removesuffix("temp") + "type", "")) or path
         values = [parse_millidegrees(r.texts.get(path) or "") for r in recording.readings]
-        found += [(name, value) for value in values if value is not None]
-    return max(found, default=None, key=lambda item: item[1])
+        if is_temperature(name):
+            found += [(name, value) for value in values if value is not None]
+    return warmest(found)
+
+
+def _capped(recording: Recording) -> tuple[tuple[str, int], ...]:
+    """Highest step of each cooling device of the processor."""
+    highest: dict[str, int] = {}
+    for reading in recording.readings:
+        for name, step in cooling_steps({**recording.names, **reading.texts}):
+            highest[name] = max(step, highest.get(name, 0))
+    return tuple(sorted(highest.items()))
 
 
 def _battery(recording: Recording) -> str | None:
@@ -216,6 +236,9 @@ def _alarm(recording: Recording) -> bool | None:
     return any(values) if values else None
 
 
-def _modes(readings: Sequence[Reading]) -> tuple[str, ...]:
-    modes = (power_mode(r.texts.get("/var/lib/nvpmodel/status")) for r in readings)
-    return tuple(dict.fromkeys(mode for mode in modes if mode is not None))
+def _modes(recording: Recording) -> tuple[str, ...]:
+    """Power modes in order of appearance: the number, and the name where it is known."""
+    names = power_mode_names(recording.names.get(_NVPMODEL))
+    texts = (r.texts.get("/var/lib/nvpmodel/status") for r in recording.readings)
+    modes = (mode for text in texts if (mode := power_mode(text)) is not None)
+    return tuple(dict.fromkeys(f"{mode} {names.get(mode, '')}".rstrip() for mode in modes))

@@ -6,10 +6,21 @@ import math
 import re
 from dataclasses import dataclass
 
-#: A value may span lines, so an entry ends at a bracket before the next entry or the end.
-_PROPERTY = re.compile(r"^\[([^\]\n]+)\]: \[(.*?)\][ \t]*$(?=\n\[|\s*\Z)", re.MULTILINE | re.DOTALL)
-_ROW = re.compile(r"Temperature\{mValue=([^,]*), mType=(-?\d+), mName=([^,]*), mStatus=(-?\d+)\}")
-_STATUS = re.compile(r"^\s*Thermal Status:\s*(\d+)\s*$", re.MULTILINE)
+from farm.site.parsers.system import is_temperature
+from farm.site.parsers.text import plain_text, whole_lines
+
+#: Beginning of an entry. Its value may span lines, so it ends before the next entry or the end.
+_ENTRY = re.compile(r"\[([^\]\n]+)\]: \[(.*)")
+_LAST = "[end]: [of the text"
+_ROW = re.compile(
+    r"Temperature\{mValue=([^,}\n]*), mType=(-?\d{1,3}), mName=([^,}\n]*), mStatus=(-?\d{1,3})\}"
+)
+_STATUS = re.compile(r"^[ \t]*Thermal Status:[ \t]*([0-6])[ \t]*$", re.MULTILINE)
+_FLAG = re.compile(r"^[ \t]*(IsStatusOverride|HAL Ready):[ \t]*(true|false)[ \t]*$", re.MULTILINE)
+_UNCONNECTED = re.compile(r"\bconnected: no\b")
+_COOLING = re.compile(r"CoolingDevice\{mValue=(\d{1,9}), mType=(-?\d{1,3}), mName=([^,}\n]*)\}")
+#: Cooling devices of this type lower the clocks of the processor, or take cores away.
+_COOLS_CPU = 2
 
 #: mType of the thermal HAL. 6, 7 and 8 are voltage, current and percent, not degrees.
 _KINDS = {0: "cpu", 1: "gpu", 2: "battery", 3: "skin", 4: "usb_port", 5: "power_amplifier"}
@@ -43,14 +54,30 @@ class Temperature:
 class Thermal:
     """The thermal service now."""
 
-    #: 0 none, 1 light, 2 moderate, 3 severe, 4 critical, 5 emergency, 6 shutdown.
+    #: 0 none, 1 light, 2 moderate, 3 severe, 4 critical, 5 emergency, 6 shutdown; None when
+    #: it wasn't measured.
     status: int | None
     temperatures: tuple[Temperature, ...]
+    #: Cooling devices of the processor that hold it back now: name and step, 1 the mildest.
+    capped: tuple[tuple[str, int], ...] = ()
+    #: Why there is no status; empty when there is one.
+    unread: str = ""
 
 
 def parse_getprop(text: str) -> dict[str, str]:
     """Read `getprop`; an entry cut off at the end is left out."""
-    return {key: value for key, value in _PROPERTY.findall(text.replace("\r\n", "\n"))}
+    lines = whole_lines(plain_text(text)).rstrip().split("\n")
+    values: dict[str, str] = {}
+    key, held = "", [""]
+    for line in [*lines, _LAST]:
+        begin = _ENTRY.match(line)
+        if begin and (not key or held[-1].rstrip().endswith("]")):
+            if key:
+                values[key] = "\n".join(held).rstrip()[:-1]
+            key, held = begin[1], [begin[2]]
+        elif key:
+            held.append(line)
+    return values
 
 
 def parse_battery(text: str) -> Battery | None:
@@ -59,11 +86,11 @@ def parse_battery(text: str) -> Battery | None:
     Vendors append histories and settings that repeat `level:` and `temperature:`, so the
     first line of each key counts, and keys are matched whole.
     """
-    _, found, block = text.partition("Current Battery Service state:")
+    _, found, block = plain_text(text).partition("Current Battery Service state:")
     if not found:
         return None
     values: dict[str, str] = {}
-    for line in block.splitlines():
+    for line in whole_lines(block).splitlines():
         key, colon, value = line.partition(":")
         if colon:
             values.setdefault(key.strip(), value.strip())
@@ -86,20 +113,49 @@ def parse_thermalservice(text: str) -> Thermal:
 
     The cached list can be hours old and is not used. 0.0 and -99.9 mean an absent sensor.
     """
-    status = _STATUS.search(text)
+    text = plain_text(text)
     _, _, rest = text.partition("Current temperatures from HAL:")
-    current = rest.partition("Current cooling devices")[0]
+    current, _, after = rest.partition("Current cooling devices")
     temperatures = []
-    for value, kind, name, _status in _ROW.findall(current):
+    for value, kind, name, _severity in _ROW.findall(current):
         celsius = _celsius(value)
         # One vendor numbers mType differently and puts the standard's type into the name.
         named = name[5:].lower() if name.startswith("TYPE_") else None
         if celsius is None or (named is None and int(kind) in _NOT_DEGREES):
             continue
-        if named is not None and named.startswith("bcl_"):
+        if not is_temperature(name) or (named is not None and named.startswith("bcl_")):
             continue
         temperatures.append(Temperature(name, named or _KINDS.get(int(kind), "other"), celsius))
-    return Thermal(int(status[1]) if status else None, tuple(temperatures))
+    capped = tuple(
+        (name, int(step))
+        for step, kind, name in _COOLING.findall(after)
+        if int(kind) == _COOLS_CPU and int(step) > 0
+    )
+    status, unread = _status(text, temperatures)
+    return Thermal(status, tuple(temperatures), capped, unread)
+
+
+def _status(text: str, temperatures: list[Temperature]) -> tuple[int | None, str]:
+    """The status and "", or None and why it wasn't measured.
+
+    The service prints 0 also before a HAL answers, and without a sensor to derive it from.
+    """
+    found = _STATUS.search(text)
+    flags = dict(_FLAG.findall(text))
+    if found is None:
+        return None, "the thermal service reports no status"
+    if flags.get("IsStatusOverride") == "true":
+        return None, (
+            "somebody overrode the thermal status: run `cmd thermalservice reset` on the device"
+        )
+    if flags.get("HAL Ready") != "true":
+        return None, "the thermal HAL isn't ready"
+    if _UNCONNECTED.search(text):
+        return None, "the thermal HAL isn't connected"
+    if found[1] == "0" and not any(item.kind == "skin" for item in temperatures):
+        # The service takes the status from sensors of the skin alone.
+        return None, "no skin sensor reports anything, and the thermal status follows those"
+    return int(found[1]), ""
 
 
 def _celsius(text: str) -> float | None:

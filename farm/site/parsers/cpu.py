@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from farm.core.device import CoreCluster
 from farm.site.parsers.system import clean_name
+from farm.site.parsers.text import whole_lines, whole_number
+
+#: Largest number of a core that is believed.
+_MOST_CORES = 4095
 
 #: Kernel's flag to the name that this project uses. Only what kernels choose by.
 _FEATURES = {
@@ -41,6 +45,11 @@ _FEATURES = {
 
 #: (implementer, part): the same part number means another core of another maker.
 _ARM_CORES = {
+    (0x41, 0xC07): "Cortex-A7",
+    (0x41, 0xC09): "Cortex-A9",
+    (0x41, 0xC0D): "Cortex-A17",
+    (0x41, 0xC0F): "Cortex-A15",
+    (0x41, 0xD02): "Cortex-A34",
     (0x41, 0xD03): "Cortex-A53",
     (0x41, 0xD04): "Cortex-A35",
     (0x41, 0xD05): "Cortex-A55",
@@ -60,6 +69,7 @@ _ARM_CORES = {
     (0x41, 0xD48): "Cortex-X2",
     (0x41, 0xD49): "Neoverse-N2",
     (0x41, 0xD4B): "Cortex-A78C",
+    (0x41, 0xD4C): "Cortex-X1C",
     (0x41, 0xD4D): "Cortex-A715",
     (0x41, 0xD4E): "Cortex-X3",
     (0x41, 0xD4F): "Neoverse-V2",
@@ -67,7 +77,21 @@ _ARM_CORES = {
     (0x41, 0xD81): "Cortex-A720",
     (0x41, 0xD82): "Cortex-X4",
     (0x41, 0xD85): "Cortex-X925",
+    (0x41, 0xD84): "Neoverse-V3",
     (0x41, 0xD87): "Cortex-A725",
+    (0x41, 0xD8A): "C1-Nano",
+    (0x41, 0xD8B): "C1-Pro",
+    (0x41, 0xD8C): "C1-Ultra",
+    (0x41, 0xD8E): "Neoverse-N3",
+    (0x41, 0xD8F): "Cortex-A320",
+    (0x41, 0xD90): "C1-Premium",
+    (0x48, 0xD01): "TaiShan-v110",
+    (0x48, 0xD02): "TaiShan-v120",
+    # Kirin 980 and 990 give Arm's cores their own maker's number.
+    (0x48, 0xD40): "Cortex-A76",
+    (0x48, 0xD41): "Cortex-A77",
+    (0x4E, 0x003): "Denver 2",
+    (0x4E, 0x004): "Carmel",
     (0x51, 0x001): "Oryon",
     (0x51, 0x800): "Kryo Gold",
     (0x51, 0x801): "Kryo Silver",
@@ -75,7 +99,14 @@ _ARM_CORES = {
     (0x51, 0x803): "Kryo Silver",
     (0x51, 0x804): "Kryo Gold",
     (0x51, 0x805): "Kryo Silver",
+    (0x53, 0x002): "Exynos-M3",
+    (0x53, 0x003): "Exynos-M4",
+    (0x53, 0x004): "Exynos-M5",
 }
+
+#: Makers of Arm cores, for cores that have no name above.
+_MAKERS = {0x41: "Arm", 0x48: "HiSilicon", 0x4E: "NVIDIA", 0x51: "Qualcomm", 0x53: "Samsung"}
+_MAKERS |= {0x42: "Broadcom", 0x61: "Apple", 0xC0: "Ampere"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +118,7 @@ class Core:
     implementer: int | None = None
     part: int | None = None
     variant: int | None = None
-    #: `model name`, or `uarch`; generic texts included.
+    #: `model name`, or `uarch`; empty where it names an architecture alone.
     model: str = ""
     flags: frozenset[str] = frozenset()
 
@@ -97,7 +128,10 @@ class Core:
         if self.implementer is None or self.part is None:
             return self.model
         known = _ARM_CORES.get((self.implementer, self.part))
-        return known or f"0x{self.implementer:02x}/0x{self.part:03x}"
+        maker = _MAKERS.get(self.implementer)
+        return known or (
+            f"{maker} 0x{self.part:03x}" if maker else f"0x{self.implementer:02x}/0x{self.part:03x}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +151,7 @@ def parse_cpuinfo(text: str) -> CpuInfo:
     cores: list[Core] = []
     footer: dict[str, str] = {}
     family: str | None = None
-    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
+    for block in re.split(r"\n[ \t]*\n", whole_lines(text.replace("\r\n", "\n"))):
         values: dict[str, str] = {}
         for line in block.splitlines():
             key, colon, value = line.partition(":")
@@ -125,11 +159,11 @@ def parse_cpuinfo(text: str) -> CpuInfo:
                 values.setdefault(key.strip(), value.strip())
         # The footer may follow the last block without an empty line.
         footer |= {key: values[key] for key in ("Hardware", "Model") if key in values}
-        index = values.get("processor", "")
-        if not index.isdigit():
+        index = whole_number(values.get("processor"), _MOST_CORES)
+        if index is None:
             continue
         family = family or _family(values)
-        cores.append(_core(int(index), values))
+        cores.append(_core(index, values))
     return CpuInfo(tuple(cores), footer.get("Hardware"), footer.get("Model"), family)
 
 
@@ -188,12 +222,14 @@ def parse_cpu_list(text: str) -> tuple[int, ...] | None:
 
 def _core(index: int, values: Mapping[str, str]) -> Core:
     flags = values.get("flags") or values.get("Features") or values.get("isa", "")
+    model = clean_name(values.get("model name") or values.get("uarch", "")) or ""
     return Core(
         index,
         implementer=_hex(values.get("CPU implementer")),
         part=_hex(values.get("CPU part")),
         variant=_hex(values.get("CPU variant")),
-        model=clean_name(values.get("model name") or values.get("uarch", "")) or "",
+        # For Arm cores the kernel gives the architecture as the model.
+        model="" if model.startswith(("ARMv", "AArch64")) else model,
         flags=frozenset(flags.split()),
     )
 

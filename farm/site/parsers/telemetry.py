@@ -16,6 +16,8 @@ from farm.core.telemetry import Calibration, CoreSpeed
 #: Folder of batteries and chargers.
 SUPPLIES = "/sys/class/power_supply/"
 
+#: Clock ticks a second, and nanoseconds (three centuries), that are believed.
+_MOST_TICKS, _MOST_NS = 1_000_000, 1 << 63
 _CLOCK = re.compile(r"/(policy\d+|cpu\d+(?=/cpufreq))/(?:cpufreq/)?scaling_(?:max|cur)_freq$")
 
 
@@ -84,9 +86,11 @@ def parse_telemetry(text: bytes) -> Recording:
                 paths = [str(path) for path in named]
                 found.names |= {str(path): str(name) for path, name in names.items()}
                 ticks = value.get("clock_ticks")
-                if isinstance(ticks, int) and ticks > 0:
+                if isinstance(ticks, int) and 0 < ticks <= _MOST_TICKS:
                     found.ticks_s = 1 / ticks
-            case {"type": "sample", "t_ns": int(t), "cost_ns": int(cost), "texts": dict(texts)}:
+            case {"type": "sample", "t_ns": int(t), "cost_ns": int(cost), "texts": dict(texts)} if (
+                0 <= t < _MOST_NS and 0 <= cost < _MOST_NS
+            ):
                 read = {paths[int(i)]: _text(v) for i, v in texts.items() if _known(i, paths)}
                 found.readings.append(Reading(t / 1e9, cost / 1e9, read))
             case {"type": "calibration", "cores": list(cores)}:
@@ -98,7 +102,7 @@ def parse_telemetry(text: bytes) -> Recording:
 
 def cpu_times(text: str | None) -> CpuTimes | None:
     """Read `cpu  user nice system idle iowait irq softirq steal guest guest_nice`."""
-    match = re.match(r"cpu\s+((?:\d{1,18}\s*){8,10})$", (text or "").strip())
+    match = re.match(r"cpu\s+((?:\d{1,18}\s+){7,9}\d{1,18})$", (text or "").strip())
     if match is None:
         return None
     user, nice, system, idle, iowait, irq, softirq, steal = map(int, match[1].split()[:8])
@@ -110,7 +114,11 @@ def process_cpu_s(text: str | None, ticks_s: float) -> float | None:
     """CPU time of a process from /proc/PID/stat, its ended children included."""
     _, bracket, rest = (text or "").rpartition(")")
     fields = rest.split()
-    if not bracket or len(fields) < 15 or not all(f.isdigit() for f in fields[11:15]):
+    if (
+        not bracket
+        or len(fields) < 15
+        or not all(re.fullmatch(r"[0-9]{1,18}", f) for f in fields[11:15])
+    ):
         return None
     return sum(map(int, fields[11:15])) * ticks_s
 
@@ -140,12 +148,18 @@ def power_mode(text: str | None) -> str | None:
     return match[1] if match else None
 
 
+def power_mode_names(text: str | None) -> dict[str, str]:
+    """Names of power modes by number from nvpmodel's configuration."""
+    rows = re.findall(r"POWER_MODEL\s+ID=0*(\d{1,4})\s+NAME=([\w.+-]{1,40})\s*>", text or "")
+    return dict(rows)
+
+
 def _calibration(value: Mapping[str, Any], cores: list[Any], ticks_s: float) -> Calibration | None:
     speeds, cpu_ns, wall_ns = [], 0, 0
     for core in cores:
         match core:
             case {"cpu": int(cpu), "unit_ns": int(unit), "cpu_ns": int(used), "wall_ns": int(wall)}:
-                if unit > 0 and wall > 0:
+                if 0 < unit < _MOST_NS and 0 <= used < _MOST_NS and 0 < wall < _MOST_NS:
                     more = map(core.get, ("wide_ns", "unit_mean_ns", "wide_mean_ns"))
                     speeds.append(CoreSpeed(cpu, unit, *map(_positive, more)))
                     cpu_ns, wall_ns = cpu_ns + used, wall_ns + wall
@@ -157,13 +171,15 @@ def _calibration(value: Mapping[str, Any], cores: list[Any], ticks_s: float) -> 
 
 
 def _positive(value: object) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
+    return value if isinstance(value, int) and 0 < value < _MOST_NS else None
 
 
 def _others(value: Mapping[str, Any], own_s: float, ticks_s: float) -> float | None:
     before, after = (cpu_times(str(value.get(key))) for key in ("stat_before", "stat_after"))
     match value:
-        case {"start_ns": int(start), "end_ns": int(end)} if before and after and end > start:
+        case {"start_ns": int(start), "end_ns": int(end)} if (
+            before and after and 0 <= start < end < _MOST_NS
+        ):
             busy_s = (after.busy - before.busy) * ticks_s
             return max(0.0, busy_s - own_s) / ((end - start) / 1e9)
     return None
@@ -182,4 +198,4 @@ def _text(value: object) -> str | None:
 
 
 def _known(index: str, paths: list[str]) -> bool:
-    return index.isdigit() and int(index) < len(paths)
+    return re.fullmatch(r"[0-9]{1,6}", index) is not None and int(index) < len(paths)

@@ -12,7 +12,8 @@ namespace farm::helper {
 namespace {
 
 constexpr size_t kTextLimit = 512;
-constexpr size_t kMostSensors = 256;
+constexpr size_t kConfigLimit = 256 * 1024;
+constexpr const char* kPowerModes = "/etc/nvpmodel.conf";
 constexpr int64_t kSlowEvery = 10;
 
 struct Pattern {
@@ -115,7 +116,7 @@ Sensors::Sensors(std::string root, pid_t pid) : root_(std::move(root)) {
     for (const Pattern& rail : kRails) find(rail.path, rail.slow);
     break;
   }
-  if (sensors_.size() > kMostSensors) sensors_.resize(kMostSensors);
+  keep_lines(kPowerModes, "POWER_MODEL ID=");
 }
 
 void Sensors::find(const char* pattern, bool slow) {
@@ -128,6 +129,19 @@ void Sensors::keep(const char* pattern) {
   for (const std::string& path : matches(root_ + pattern)) {
     names_.set(path.substr(root_.size()), first_line(path));
   }
+}
+
+// Of a long file only the lines that hold a word.
+void Sensors::keep_lines(const char* path, const char* word) {
+  std::string text, kept;
+  if (!read_text(root_ + path, kConfigLimit, text)) return;
+  for (size_t from = 0; from < text.size();) {
+    const size_t to = std::min(text.find('\n', from), text.size());
+    const std::string line = text.substr(from, to - from);
+    if (line.find(word) != std::string::npos) kept += line + "\n";
+    from = to + 1;
+  }
+  names_.set(path, kept.substr(0, kTextLimit * 8));
 }
 
 // The job's group and those above it: any of them may have a quota.

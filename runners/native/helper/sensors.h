@@ -33,6 +33,7 @@ class Sensors {
   void find(const char* pattern, bool slow);
   void find_cgroups(pid_t pid);
   void keep(const char* pattern);
+  void keep_lines(const char* path, const char* word);
 
   std::string root_;
   std::vector<Sensor> sensors_;

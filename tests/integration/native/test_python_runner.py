@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from farm.core.artifact import LogitsPass
-from farm.core.runtime import LaunchRequest, Measure, RunnerSpec
+from farm.core.runner import RunnerSpec
+from farm.core.runtime import LaunchRequest, Measure
 from runners.executorch import request_json
 from runners.executorch_python import ExecutorchPythonRunner
 

@@ -11,16 +11,8 @@ import pytest
 from farm.core.artifact import Sdk
 from farm.core.device import DeviceEntry, DeviceFacts
 from farm.core.events import JobFinished
-from farm.core.runtime import (
-    OWN,
-    PLAIN,
-    BuildVariant,
-    DeployFile,
-    DeviceJob,
-    LaunchRequest,
-    Measure,
-    RunnerBuild,
-)
+from farm.core.runner import OWN, PLAIN, BuildVariant, DeployFile, RunnerBuild
+from farm.core.runtime import DeviceJob, LaunchRequest, Measure
 from farm.paths import store_root
 from farm.site.agent.agent import SiteAgent
 from farm.store.objects import ContentStore

@@ -14,6 +14,8 @@ from farm.cluster import start_failure
 from farm.cluster.start_failure import cannot_start, likely_causes, ray_folder, telling
 
 GIB = 1 << 30
+#: A folder whose path leaves room for a socket's.
+SHORT = Path("/tmp/ray")
 
 
 def group(root: Path, **files: str) -> Path:
@@ -33,7 +35,7 @@ def group(root: Path, **files: str) -> Path:
     ],
 )
 def test_names_the_control_groups_limit(tmp_path: Path, files: dict[str, str], says: str) -> None:
-    (cause,) = likely_causes(group(tmp_path / "tight", **files), tmp_path)
+    (cause,) = likely_causes(group(tmp_path / "tight", **files), SHORT)
     assert says in cause
     assert "docker run" in cause
 
@@ -41,7 +43,7 @@ def test_names_the_control_groups_limit(tmp_path: Path, files: dict[str, str], s
 def test_roomy_host_has_no_cause(tmp_path: Path) -> None:
     roomy = group(tmp_path / "roomy", memory_max=f"{4 * GIB}\n", pids_max="max\n")
     (roomy / "dev/shm").mkdir(parents=True)
-    assert list(likely_causes(roomy, tmp_path)) == []
+    assert list(likely_causes(roomy, SHORT)) == []
 
 
 def test_names_a_temporary_folder_that_is_too_deep_for_a_socket(tmp_path: Path) -> None:

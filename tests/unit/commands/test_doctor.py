@@ -138,6 +138,13 @@ def test_adb_server_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
     assert "adb kill-server" in check.remedy
 
 
+def test_a_variable_of_adb_that_leads_nowhere_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADB_SERVER_SOCKET", "localabstract:adb")
+    check = doctor.adb(Path())
+    assert check.status == "error"
+    assert "ADB_SERVER_SOCKET" in check.detail
+
+
 def hang_up_on(listener: socket.socket, callers: int) -> None:
     for _ in range(callers):
         link, _address = listener.accept()

@@ -23,7 +23,7 @@ from farm.core.artifact import ExportResult, ObjectRef
 from farm.core.errors import ConfigError, StoreError
 from farm.core.result import ArtifactReport
 from farm.core.rules.retention import Policy
-from farm.core.runtime import DeployFile
+from farm.core.runner import DeployFile
 from farm.run import baselines
 from farm.store.actions import ActionCache, runner_key
 from farm.store.objects import ContentStore

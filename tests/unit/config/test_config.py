@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 
 from farm.config.load import load_inventory, load_run
 from farm.core.errors import ConfigError
+from farm.core.plan import Catalog, Plan
 from farm.core.spec import Require, Resources
+from farm.planning.planning import Prepared, plan_data
 
 GOOD = """
 name: t
@@ -39,6 +42,21 @@ def test_everything_arrives(tmp_path: Path) -> None:
     assert spec.require == Require(Fraction(95, 100), None)
     assert spec.waivers[0].until == "2027-01-01"
     assert data["name"] == "t"
+
+
+def test_values_of_a_runners_variables_reach_the_runner_and_no_report(tmp_path: Path) -> None:
+    env = "{API_KEY: s3cret, FARM_XNNPACK: stock}"
+    runner = f"runners: {{mine: {{argv: [./x], parse: jsonl, env: {env}}}}}"
+    path = write(tmp_path, GOOD + runner)
+    spec, data = load_run(path)
+    assert dict(spec.runners[0].env)["API_KEY"] == "s3cret"
+    assert data["runners"]["mine"]["env"] == {"API_KEY": "***", "FARM_XNNPACK": "stock"}
+    bare = replace(spec, matrix=replace(spec.matrix, recipe=()))
+    plan = Prepared(bare, data, Catalog({}, {}, {}, {}), Plan((), (), (), ()))
+    assert "s3cret" not in repr(plan_data(plan))
+    # Another value is another config, although both are shown alike.
+    other = load_run(path, ["runners.mine.env.API_KEY=other"])[0]
+    assert other.sha256 != spec.sha256
 
 
 def test_overrides_apply_before_validation(tmp_path: Path) -> None:

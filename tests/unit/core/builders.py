@@ -21,15 +21,8 @@ from farm.core.device import Device, DeviceEntry, DeviceFacts
 from farm.core.hostrun import HostRunResult
 from farm.core.plan import Catalog, Plan, make_plan
 from farm.core.result import EnergyReport, Judgement, MemoryReport
-from farm.core.runtime import (
-    AttemptId,
-    Deployed,
-    DeployFile,
-    DeviceRunResult,
-    Hello,
-    RunnerBuild,
-    RunnerSpec,
-)
+from farm.core.runner import DeployFile, RunnerBuild, RunnerSpec
+from farm.core.runtime import AttemptId, Deployed, DeviceRunResult, Hello
 from farm.core.spec import Correctness, DeviceRequest, Matrix, RunSpec
 
 

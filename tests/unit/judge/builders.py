@@ -22,15 +22,8 @@ from farm.core.device import Device, DeviceEntry, DeviceFacts
 from farm.core.hostrun import HostRunResult, NoiseFloor
 from farm.core.result import Judgement, PerformanceReport
 from farm.core.rules.launches import logits_passes
-from farm.core.runtime import (
-    OWN,
-    Deployed,
-    DeviceRunResult,
-    Hello,
-    LaunchResult,
-    RunnerBuild,
-    Sample,
-)
+from farm.core.runner import OWN, RunnerBuild
+from farm.core.runtime import Deployed, DeviceRunResult, Hello, LaunchResult, Sample
 from farm.core.spec import Correctness, Gate, RunSpec, Workload
 from farm.core.tasks import CompareTask
 from farm.core.telemetry import Calibration, ClockRange, CoreSpeed, LaunchTelemetry, Start

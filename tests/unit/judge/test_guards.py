@@ -221,6 +221,38 @@ def test_a_hot_start_says_how_long_it_waited() -> None:
     assert guard.detail == "battery 39.0 °C, limit 37 after 600 s of waiting"
 
 
+def test_a_device_that_nobody_measured_is_unverified_and_says_why() -> None:
+    blind = start(blind=True, thermal_status=None, unread="the thermal HAL isn't ready")
+    found = environment_guards(facts(), ENTRY, "phone", run_of(telemetry(), starts=(blind,)))
+    guard = next(guard for guard in found if guard.name == "hot_start")
+    assert (guard.state, guard.detail) == ("unavailable", "the thermal HAL isn't ready")
+    assert trust_of(found) == "unverified"
+
+
+STEPS = (("thermal-cpufreq-6", 11),)
+
+
+@pytest.mark.parametrize(
+    ("run", "state"),
+    [
+        (run_of(telemetry(capped=STEPS)), "flagged"),
+        (run_of(telemetry(), starts=(start(capped=STEPS),)), "flagged"),
+        # The ceiling fell too, by less than counts: it shows what the step means.
+        (run_of(telemetry(clocks=(ClockRange("policy0", 2_000_000, 1_900_000),), capped=STEPS)),
+         "ok"),
+        (run_of(telemetry()), "ok"),
+    ],
+)  # fmt: skip
+def test_a_cooling_device_is_a_cap_that_ceilings_may_not_show(
+    run: DeviceRunResult, state: str
+) -> None:
+    found = environment_guards(facts(), ENTRY, "phone", run)
+    guard = next(guard for guard in found if guard.name == "clock_cap")
+    assert guard.state == state
+    if state == "flagged":
+        assert guard.detail == "cooling device thermal-cpufreq-6 at step 11"
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -250,6 +282,9 @@ def test_a_cap_by_the_firmware_shows_in_no_clock() -> None:
         (("0",), "2", "flagged"),
         (("2",), "2", "ok"),
         (("0", "1"), None, "flagged"),
+        (("2 MAXN_SUPER",), "2", "ok"),
+        (("2 MAXN_SUPER",), "maxn_super", "ok"),
+        (("2 MAXN_SUPER",), "MAXN", "flagged"),
     ],
 )
 def test_power_mode_of_a_jetson(modes: tuple[str, ...], label: str | None, expected: str) -> None:

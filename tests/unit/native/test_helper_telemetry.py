@@ -51,6 +51,17 @@ def test_a_made_tree_is_read_and_named(helper: Helper, tmp_path: Path) -> None:
     assert described["names"] == {"/sys/class/thermal/thermal_zone3/type": "skin"}
 
 
+def test_a_device_with_many_sensors_leaves_none_out(helper: Helper, tmp_path: Path) -> None:
+    files = {f"/sys/class/thermal/thermal_zone{i}/temp": "31000\n" for i in range(400)}
+    files |= {"/sys/class/power_supply/battery/status": "Full\n",
+              "/etc/nvpmodel.conf": "# long\n< POWER_MODEL ID=1 NAME=25W >\nCPU 0\n"}  # fmt: skip
+    tree(tmp_path, files)
+    described, first = helper("telemetry", "--root", tmp_path).lines
+    assert len(first["texts"]) == 401
+    assert "/sys/class/power_supply/battery/status" in described["paths"]
+    assert described["names"] == {"/etc/nvpmodel.conf": "< POWER_MODEL ID=1 NAME=25W >\n"}
+
+
 def test_slow_sensors_are_read_in_every_tenth_sample(helper: Helper, tmp_path: Path) -> None:
     zone = "/sys/class/thermal/thermal_zone0/temp"
     tree(tmp_path, {zone: "31000\n", "/proc/stat": "cpu  1 2 3 4 5 6 7 8 9 10\n"})

@@ -20,8 +20,8 @@ def test_a_report_survives_the_file(tmp_path: Path) -> None:
 
 def test_stages_are_spelled_as_in_the_contract() -> None:
     data = report_data(report())
-    stage = data["results"][0]["correctness"]["stages"][0]
-    assert stage["from"] == "eager_fp32"
+    stages = data["results"][0]["correctness"]["stages"]
+    assert [stage["from"] for stage in stages[:2]] == ["source", "eager_fp32"]
     assert "from_" not in json.dumps(data)
 
 

@@ -12,14 +12,8 @@ import runners
 from farm.core.artifact import LogitsPass, Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import BadOutput, DeviceUnfit, RunnerCrashed, RunnerError
-from farm.core.runtime import (
-    Generate,
-    LaunchRequest,
-    Measure,
-    RunnerBuild,
-    RunnerKind,
-    WorkFiles,
-)
+from farm.core.runner import RunnerBuild, RunnerKind, WorkFiles
+from farm.core.runtime import Generate, LaunchRequest, Measure
 from runners.executorch import ExecutorchRunner, request_json
 
 HELLO = {

@@ -18,14 +18,15 @@ from farm.core.errors import (
     RunnerTimeout,
     StorageFull,
 )
-from farm.core.runtime import DeployFile, DeviceJob, LaunchRequest, RunnerSpec
+from farm.core.runner import DeployFile, RunnerSpec
+from farm.core.runtime import DeviceJob, LaunchRequest
 from farm.site.device.connection import Snapshot
 from farm.site.device.deploy import work_name
 from farm.site.device.helper import Polled
 from farm.site.job.fit import check_fit
 from farm.site.job.launch import read_launch
 from farm.site.look.conditions import conditions
-from farm.site.look.facts import RawFacts, parse_facts, temperatures
+from farm.site.look.facts import RawFacts, capped, parse_facts, temperatures
 from farm.site.look.inventory import merge
 from farm.site.parsers.text import clean_text
 from tests.contract.toy_runner import ToyRunner
@@ -115,6 +116,48 @@ def test_facts_of_a_phone() -> None:
     assert temperatures(found)["big"] == 44.3
 
 
+def test_the_reason_of_an_unread_thermal_status_is_named() -> None:
+    unready = THERMAL.replace("HAL Ready: true", "HAL Ready: false")
+    facts = parse_facts(raw(with_files({}), getprop=GETPROP, thermal=unready))
+    assert facts.thermal_status is None
+    assert "thermal_status: the thermal HAL isn't ready" in facts.unread
+
+
+@pytest.mark.parametrize(
+    ("machine", "compatible", "soc"),
+    [
+        ("SM8550\n", "", "SM8550"),
+        ("QCS6490", "some,board\0", "QCS6490"),
+        ("Board Kit", "maker,board\0qcom,xy123\0", "Board Kit"),
+        ("Maker X EVK board", "maker,x-evk\0fsl,imx8mp\0", "fsl imx8mp"),
+        ("Maker X EVK board", "", None),
+    ],
+)
+def test_the_socs_name_is_the_machines_only_of_qualcomm(
+    machine: str, compatible: str, soc: str | None
+) -> None:
+    files = {"/sys/devices/soc0/machine": machine, "/proc/device-tree/compatible": compatible}
+    assert parse_facts(raw(with_files(files))).soc == soc
+
+
+def test_zones_of_one_name_differences_and_caps() -> None:
+    thermal = "/sys/class/thermal"
+    files = {
+        f"{thermal}/thermal_zone0/type": "cpu-thermal\n",
+        f"{thermal}/thermal_zone0/temp": "51200\n",
+        f"{thermal}/thermal_zone1/type": "cpu-thermal\n",
+        f"{thermal}/thermal_zone1/temp": "49000\n",
+        f"{thermal}/thermal_zone2/type": "USB-MINUS-SKIN\n",
+        f"{thermal}/thermal_zone2/temp": "9000\n",
+        f"{thermal}/cooling_device0/type": "cpufreq-cpu4\n",
+        f"{thermal}/cooling_device0/cur_state": "3\n",
+    }
+    found = raw(with_files(files))
+    assert temperatures(found) == {"cpu-thermal": 51.2}
+    assert capped(found) == (("cpufreq-cpu4", 3),)
+    assert capped(raw(with_files({}), thermal=THERMAL)) == (("thermal-cpufreq", 6),)
+
+
 def test_facts_without_anything_are_none_with_a_reason() -> None:
     facts = parse_facts(raw(with_files({})))
     assert facts.identity == "pi.lab"
@@ -131,7 +174,7 @@ def test_facts_hold_nothing_that_a_terminal_would_obey() -> None:
     facts = parse_facts(raw(with_files(files), getprop=getprop))
     assert all(c.isprintable() for c in repr(facts))
     assert "\\x1b" not in repr(facts)
-    assert facts.model == "[2Jevil"
+    assert facts.model == "evil"
 
 
 def test_emulated_userland_has_the_emulators_features() -> None:
@@ -159,8 +202,9 @@ def test_emulators_of_one_version_are_several_devices() -> None:
     assert [facts.identity for facts in made] == ["EMULATOR30X1X2X0:Tall", "EMULATOR30X1X2X0:Wide"]
 
 
-def test_an_architecture_is_no_model() -> None:
-    core = "processor\t: 0\nmodel name\t: ARMv8 Processor rev 2 (v8l)\nFeatures\t: fp asimd\n"
+@pytest.mark.parametrize("name", ["ARMv8 Processor rev 2 (v8l)", "AArch64 Processor rev 1"])
+def test_an_architecture_is_no_model(name: str) -> None:
+    core = f"processor\t: 0\nmodel name\t: {name}\nFeatures\t: fp asimd\n"
     facts = parse_facts(raw(with_files({"/proc/cpuinfo": core})))
     assert facts.model is None
     assert "model: not reported" in facts.unread

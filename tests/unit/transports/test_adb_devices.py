@@ -5,6 +5,7 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from farm.transports.adb_devices import (
     parse_devices,
     server_address,
     unusable,
+    usable_rows,
 )
 
 SERIAL = "10.0.0.17:5555"
@@ -50,8 +52,49 @@ def test_every_row_of_a_list_is_read() -> None:
         ("SHORT", "device"),
         ("Z9", "recovery"),
     ]
-    assert rows[0] == AttachedDevice("R5CT10ABCDE", "device", "SM_S921B", "e1sxxx")
+    assert rows[0] == AttachedDevice("R5CT10ABCDE", "device", "SM_S921B", "e1sxxx", "usb:1-4.2")
     assert rows[6].model is None
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("adb-2A0F-bbQ1yz (2)._adb-tls-connect._tcp device product:x model:Y transport_id:4",
+         ("adb-2A0F-bbQ1yz (2)._adb-tls-connect._tcp", "device", None)),
+        ("(no serial number)     no permissions; see [http://x.y/z.html] usb:1-2",
+         ("usb:1-2", "no permissions", "usb:1-2")),
+        ("(no serial number)     device usb:1-2 product:x", ("usb:1-2", "device", "usb:1-2")),
+        ("(no serial number)     device product:x",
+         ("(no serial number)", "without a serial number", None)),
+        ("????????????\tno permissions", ("????????????", "no permissions", None)),
+        # A state of a newer adb.
+        ("R5CT10ABCDE            hibernating usb:1-4 transport_id:1",
+         ("R5CT10ABCDE", "hibernating", "usb:1-4")),
+        ("R5CT10ABCDE\thibernating", ("R5CT10ABCDE", "hibernating", None)),
+    ],
+)  # fmt: skip
+def test_no_row_vanishes(line: str, expected: tuple[str, str, str | None]) -> None:
+    (row,) = parse_devices(f"List of devices attached\n{line}\n")
+    assert (row.serial, row.state, row.path) == expected
+    assert bool(row.remedy) is (row.state != "device")
+
+
+def test_devices_with_one_serial_number_go_by_their_place() -> None:
+    same = AttachedDevice("0123456789ABCDEF", "device", path="usb:1-1")
+    far = replace(same, path=None)
+    other = AttachedDevice("Z9", "device", path="usb:1-9")
+    found = usable_rows([same, replace(same, path="usb:1-2"), far, other])
+    assert [(row.serial, row.state) for row in found] == [
+        ("usb:1-1", "device"),
+        ("usb:1-2", "device"),
+        ("0123456789ABCDEF", "duplicated"),
+        ("Z9", "device"),
+    ]
+    assert "USB path" in found[2].remedy
+
+
+def test_a_name_of_wifi_debugging_has_its_own_remedy() -> None:
+    assert "wireless debugging" in unusable("adb-2A0F-x._adb-tls-connect._tcp", "absent")
 
 
 @pytest.mark.parametrize("cut", range(len(LIST)))
@@ -100,6 +143,47 @@ def test_the_server_is_found_as_adb_finds_it(monkeypatch: pytest.MonkeyPatch) ->
     assert server_address(None) == ("rack3", 7000)
     assert server_address("10.0.0.1:5038") == ("10.0.0.1", 5038)
     assert server_address("[::1]:5038") == ("::1", 5038)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"ADB_SERVER_SOCKET": "tcp:5999"}, ("127.0.0.1", 5999)),
+        ({"ADB_SERVER_SOCKET": "tcp:[::1]:5999"}, ("::1", 5999)),
+        ({"ADB_SERVER_SOCKET": ""}, ("127.0.0.1", 5037)),
+        ({"ANDROID_ADB_SERVER_PORT": ""}, ("127.0.0.1", 5037)),
+        ({"ANDROID_ADB_SERVER_ADDRESS": "", "ANDROID_ADB_SERVER_PORT": "6000"},
+         ("127.0.0.1", 6000)),
+        ({"ANDROID_ADB_SERVER_ADDRESS": "::1"}, ("::1", 5037)),
+    ],
+)  # fmt: skip
+def test_adbs_own_variables_mean_what_adb_means(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], expected: tuple[str, int]
+) -> None:
+    for name in ("ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_ADDRESS", "ANDROID_ADB_SERVER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert server_address(None) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ADB_SERVER_SOCKET", "localabstract:adb"),
+        ("ADB_SERVER_SOCKET", "localfilesystem:/run/adb.sock"),
+        ("ADB_SERVER_SOCKET", "5037"),
+        ("ANDROID_ADB_SERVER_PORT", "abc"),
+        ("ANDROID_ADB_SERVER_PORT", "99999"),
+    ],
+)
+def test_a_variable_that_leads_to_no_server_is_an_error_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.delenv("ADB_SERVER_SOCKET", raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=name):
+        server_address(None)
 
 
 @pytest.mark.parametrize("text", ["rack2", "rack2:", "rack2:adb", "rack2:0", "rack2:99999"])

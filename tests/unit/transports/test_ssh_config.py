@@ -106,3 +106,39 @@ def test_a_broken_config_is_named(tmp_path: Path) -> None:
     path.write_text("HostName\n")
     with pytest.raises(ConfigError, match=str(path)):
         resolve(ssh("a"), path)
+
+
+@pytest.mark.parametrize(("port", "number"), [("ssh", 22), ("2222", 2222), ("http", 80)])
+def test_a_port_may_be_a_service(tmp_path: Path, port: str, number: int) -> None:
+    path = tmp_path / "config"
+    path.write_text(f"Host pi\n Port {port}\n")
+    assert resolve(ssh("pi", user="pi"), path).port == number
+
+
+@pytest.mark.parametrize("port", ["nothing-of-that-name", "0", "99999", "-1"])
+def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
+    path = tmp_path / "config"
+    path.write_text(f"Host pi\n Port {port}\n")
+    with pytest.raises(ConfigError, match=f"Port {port} is neither"):
+        resolve(ssh("pi", user="pi"), path)
+
+
+def test_an_account_without_a_name_or_home_is_told_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(_uid: int) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(ConfigError, match="set `user`"):
+        resolve(ssh("pi"))
+    assert resolve(ssh("pi", user="pi")).user == "pi"
+    path = tmp_path / "config"
+    path.write_text("Host other\n User x\n")
+    with pytest.raises(ConfigError, match="set LOGNAME"):
+        resolve(ssh("pi", user="pi"), path)
+    with pytest.raises(ConfigError, match="set HOME"):
+        resolve(ssh("pi", user="pi", identity="~/.ssh/key"))

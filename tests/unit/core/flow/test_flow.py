@@ -27,7 +27,7 @@ from farm.core.flow.stimuli import (
     RetryLater,
     StartTask,
 )
-from farm.core.runtime import RunnerSpec
+from farm.core.runner import RunnerSpec
 from farm.core.spec import DeviceRequest, Resources
 from farm.core.tasks import (
     CanaryTask,

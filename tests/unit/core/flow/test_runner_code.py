@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from farm.core.events import JobFinished
 from farm.core.result import CellResult
-from farm.core.runtime import TUNED, LaunchResult, RunnerSpec
+from farm.core.runner import TUNED, RunnerSpec
+from farm.core.runtime import LaunchResult
 from farm.core.tasks import CompareTask, HostRunTask
 from tests.unit.core import builders as b
 from tests.unit.core.flow.player import Player

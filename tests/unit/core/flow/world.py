@@ -26,7 +26,8 @@ from farm.core.flow.stimuli import (
 )
 from farm.core.plan import make_plan
 from farm.core.result import CellResult
-from farm.core.runtime import AttemptId, Deployed, DeviceJob, RunnerSpec
+from farm.core.runner import RunnerSpec
+from farm.core.runtime import AttemptId, Deployed, DeviceJob
 from farm.core.spec import DeviceRequest, Matrix, RunSpec
 from farm.core.tasks import (
     CanaryTask,

@@ -24,8 +24,8 @@ from farm.core.rules.interval import (
 )
 from farm.core.rules.launches import cell_launches, least_launches, too_long, without_baseline
 from farm.core.rules.stopping import decide, rates_by_launch, undecided
+from farm.core.runner import OWN
 from farm.core.runtime import (
-    OWN,
     Arm,
     BaselineArm,
     DeviceJob,

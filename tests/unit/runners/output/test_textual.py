@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 import runners
 from farm.core.artifact import ObjectRef
 from farm.core.errors import BadOutput, ConfigError, FarmError, RunnerError
-from farm.core.runtime import (
-    DeployFile,
-    Generate,
-    LaunchRequest,
-    Measure,
-    RunnerSpec,
-    WorkFiles,
-)
+from farm.core.runner import DeployFile, RunnerSpec, WorkFiles
+from farm.core.runtime import Generate, LaunchRequest, Measure
 from farm.protocols import Runner
 from runners.given import elf_abi
 from runners.output.observer import answer, parse_observer
@@ -238,6 +232,13 @@ class TestCommand:
         assert [(s.metric, s.tokens) for s in timed.samples] == [("tg16", 16)]
         assert timed.samples[0].duration_s == pytest.approx(16 / 1234.5)
         assert runner.parse(raw, 0, CHECK).text == "a bat"
+
+    @pytest.mark.parametrize("unknown", ["N/A", "n/a", "-", "nan"])
+    def test_a_figure_that_a_program_does_not_know_counts_as_none(self, unknown: str) -> None:
+        patterns = (("prefill_tok_s", r"prefill: (\S+) tok/s"), ("decode_tok_s", r"de: (\S+) tok"))
+        runner = self.runner(parse="regex", patterns=patterns)
+        raw = f"prefill: {unknown} tok/s, de: 20.5 tok/s\n".encode()
+        assert [s.metric for s in runner.parse(raw, 1, TIMED).samples] == ["tg16"]
 
     def test_json_lines(self) -> None:
         raw = b'{"load_s": 0.5}\nnoise\n{"decode_tok_s": 20, "peak_rss_bytes": 1e6, "other": 1}\n'

@@ -69,6 +69,26 @@ def test_a_warm_board_is_waited_for_by_its_zones() -> None:
     assert "cpu-thermal 72.0 °C" in room.said[0]
 
 
+def test_only_sensors_of_the_processor_hold_a_board_back() -> None:
+    zones = (("CPU-therm", 41.0), ("PMIC-Die", 100.0))
+    found = cool_down(1, "board", LIMITS, lambda: Snapshot(BOARD, zones), fail)
+    assert (found.hot, found.waited_s, found.blind) == ("", 0.0, False)
+    assert found.hottest == ("CPU-therm", 41.0)
+    blind = cool_down(1, "board", LIMITS, lambda: Snapshot(BOARD, zones[1:]), fail)
+    assert (blind.hot, blind.blind) == ("", True)
+    assert blind.unread == "no thermal zone of the processor (the warmest is PMIC-Die)"
+
+
+def test_a_status_that_nobody_measured_has_its_reason() -> None:
+    facts = replace(PHONE, thermal_status=None, unread=("thermal_status: the HAL isn't ready",))
+    found = cool_down(1, "phone", ThermalLimits(), lambda: Snapshot(facts, ()), fail)
+    assert (found.blind, found.unread) == (True, "the HAL isn't ready")
+
+
+def fail(_text: str, _seconds: float) -> None:
+    pytest.fail("nothing to wait for")
+
+
 @pytest.mark.parametrize(
     ("facts", "kind", "limits"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from farm.core.runtime import RunnerBuild
+from farm.core.runner import RunnerBuild
 from farm.site.job.preflight import diagnose, unfit
 
 TEXTS = [
@@ -95,3 +95,32 @@ def test_the_error_names_device_libc_and_remedy() -> None:
     assert "glibc-bundle" in error.message
     assert "noexec" in error.message
     assert error.context["trouble"] == "no_execute"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "E 00:00:01.2 main.cpp:40] tokenizer.bin: No such file or directory",
+        "cannot open model.pte: Permission denied",
+        "backend not found",
+        "run.sh: weights: not found",
+    ],
+)
+def test_what_a_program_says_of_its_own_files_is_no_missing_loader(text: str) -> None:
+    assert diagnose(f"farm-runner 3\n{text}\n") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("sh: 1: ./farm-runner: not found", "loader_missing"),
+        ("bash: line 1: ./farm-runner: No such file or directory", "loader_missing"),
+        ("/system/bin/sh: /sdcard/farm-runner: can't execute: Permission denied", "no_execute"),
+        ("qemu-aarch64: Could not open '/lib/ld-linux-aarch64.so.1': No such file or directory",
+         "loader_missing"),
+    ],
+)  # fmt: skip
+def test_what_a_shell_says_of_the_program_counts(text: str, kind: str) -> None:
+    trouble = diagnose(f"{text}\n")
+    assert trouble is not None
+    assert trouble.kind == kind

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from farm.core.events import JobProgress
-from farm.core.runtime import DeviceJob, LaunchRequest, RunnerSpec
+from farm.core.runner import RunnerSpec
+from farm.core.runtime import DeviceJob, LaunchRequest
 from farm.site.job.progress import PROGRESS_S, Progress
 from tests.contract.toy_runner import ToyRunner
 

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import runners
+from farm import transports
+from farm.core.device import DeviceEntry
+from farm.core.errors import ConfigError
 from farm.host.source_tree import tree_sha256
-from farm.site.look.discovery import usb_phone_attached
+from farm.site.context import SiteContext
+from farm.site.look.discovery import discover_adb, usb_phone_attached
+from farm.site.look.inventory import look
+from farm.store.objects import ContentStore
+from farm.transports.adb_devices import AttachedDevice
 
 
 @pytest.mark.parametrize(
@@ -21,6 +30,28 @@ def test_usb_phone_is_known_by_its_interface(
         (interface / leaf).write_text(f"{value}\n")
     (tmp_path / "1-1").mkdir()
     assert usb_phone_attached(tmp_path) is found
+
+
+def test_variables_of_adb_that_lead_nowhere_are_no_absence_of_phones(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ADB_SERVER_SOCKET", "localabstract:adb")
+    context = SiteContext(tmp_path, ContentStore(tmp_path), transports.open, runners.find)
+    with pytest.raises(ConfigError, match="ADB_SERVER_SOCKET"):
+        look([], partial(discover_adb, [], ""), context, 1.0)
+
+
+def test_discovered_phones_have_names_without_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
+    serial = "adb-2A0F-bbQ1yz (2)._adb-tls-connect._tcp"
+    twins = [AttachedDevice("0123", "device", path=f"usb:1-{n}") for n in (1, 2)]
+    rows = (AttachedDevice(serial, "device"), *twins)
+    monkeypatch.setattr("farm.site.look.discovery.attached", lambda **_: rows)
+    named = [DeviceEntry("left", "adb", serial="usb:1-1")]
+    found = discover_adb(named, "")
+    assert [(entry.name, entry.serial) for entry in found] == [
+        ("adb-2A0F-bbQ1yz(2)._adb-tls-connect._tcp", serial),
+        ("usb:1-2", "usb:1-2"),
+    ]
 
 
 def test_tree_hash_follows_content_and_names(tmp_path: Path) -> None:

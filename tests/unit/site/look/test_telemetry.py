@@ -106,6 +106,32 @@ def test_heat_and_charge() -> None:
     assert (found.battery_c, found.battery_status) == (31.8, "Charging")
 
 
+def test_a_sensor_that_always_reads_100_is_not_the_warmest() -> None:
+    zone = "/sys/class/thermal/thermal_zone{}/{}"
+    names = {zone.format(i, "type"): kind for i, kind in enumerate(("PMIC-Die", "CPU-therm"))}
+    found = summed(
+        sensors([zone.format(0, "temp"), zone.format(1, "temp")], names),
+        sample(1, "100000", "41500"),
+    )
+    assert found.hottest == ("CPU-therm", 41.5)
+
+
+def test_cooling_devices_and_the_name_of_the_power_mode() -> None:
+    device = "/sys/class/thermal/cooling_device7"
+    names = {
+        f"{device}/type": "thermal-cpufreq-6",
+        "/etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=02 NAME=MAXN_X >\n",
+    }
+    found = summed(
+        sensors([f"{device}/cur_state", "/var/lib/nvpmodel/status"], names),
+        sample(1, "0", "pmode:0002"),
+        sample(2, "11", "pmode:0003"),
+        sample(3, "4", None),
+    )
+    assert found.capped == (("thermal-cpufreq-6", 11),)
+    assert found.power_modes == ("2 MAXN_X", "3")
+
+
 def test_firmware_of_a_pi_and_mode_of_a_jetson() -> None:
     paths = [
         "/sys/devices/platform/soc/soc:firmware/get_throttled",
@@ -200,3 +226,53 @@ def test_energy_from_an_ina_rail_a_meter_and_a_counter() -> None:
         found = summed(*lines, windows=(window(2.2, 3.0),))
         assert found.energy[0].joules == pytest.approx(3 * watts), source
         assert source in found.energy_source
+
+
+def rails(*labels: str, seconds: int = 8) -> list[str]:
+    """A sensor of several rails at 5 V; the first carries 1 A, the second 2 A, and so on."""
+    hwmon = "/sys/class/hwmon/hwmon4"
+    paths, names = [], {f"{hwmon}/name": "ina3221"}
+    for index, label in enumerate(labels, 1):
+        paths += [f"{hwmon}/in{index}_input", f"{hwmon}/curr{index}_input"]
+        names[f"{hwmon}/in{index}_label"] = label
+    values = [v for index in range(1, len(labels) + 1) for v in ("5000", str(1000 * index))]
+    return [sensors(paths, names), *(sample(t, *values) for t in range(1, seconds))]
+
+
+@pytest.mark.parametrize(
+    ("labels", "watts", "source"),
+    [
+        (("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), 30.0,
+         "INA VDD_CPU_CV + VDD_GPU_SOC + VIN_SYS_5V0"),
+        (("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"), 105.0,
+         "INA CPU + CV + GPU + SOC + SYS5V + VDDRQ"),
+        # One rail that feeds all others goes before any sum.
+        (("VDD_CPU_GPU_CV", "VDD_IN", "VDD_SOC"), 10.0, "INA VDD_IN"),
+    ],
+)  # fmt: skip
+def test_energy_of_a_board_with_several_rails(
+    labels: tuple[str, ...], watts: float, source: str
+) -> None:
+    found = summed(*rails(*labels), windows=(window(2.2, 3.0),))
+    assert found.energy[0].joules == pytest.approx(3 * watts)
+    assert found.energy_source == source
+
+
+def test_rails_that_are_no_whole_give_no_energy() -> None:
+    found = summed(*rails("VIN_SYS_5V0", "VDD_CPU_CV", "NC"), windows=(window(2.2, 3.0),))
+    assert found.energy == ()
+    assert found.energy_source == (
+        "rails VDD_CPU_CV, VIN_SYS_5V0 are no set that feeds the whole board"
+    )
+
+
+def test_one_of_several_meters_or_counters_is_not_the_whole() -> None:
+    hwmon = "/sys/class/hwmon/hwmon{}"
+    meters = [hwmon.format(i) + "/power1_input" for i in (1, 2)]
+    names = {hwmon.format(i) + "/name": "ina226" for i in (1, 2)}
+    counters = [hwmon.format(3) + f"/energy{i}_input" for i in (1, 2)]
+    for paths, reason in ((meters, "2 power sensors"), (counters, "2 energy counters")):
+        lines = [sensors(paths, names), *(sample(t, "7500000", "2500000") for t in range(1, 8))]
+        found = summed(*lines, windows=(window(2.2, 3.0),))
+        assert found.energy == ()
+        assert reason in found.energy_source

@@ -138,9 +138,45 @@ def test_thermalservice_reads_what_the_hal_says_now() -> None:
     )
 
 
-def test_thermalservice_without_a_current_list_has_no_temperatures() -> None:
-    found = parse_thermalservice(THERMAL.partition("HAL Ready")[0])
-    assert (found.status, found.temperatures) == (2, ())
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("HAL Ready: true", "HAL Ready: false", "isn't ready"),
+        (THERMAL[THERMAL.index("HAL Ready") :], "", "isn't ready"),
+        ("IsStatusOverride: false", "IsStatusOverride: true", "thermalservice reset"),
+        ("connected: yes", "connected: no", "isn't connected"),
+        ("Thermal Status: 2", "Thermal Status: 17", "reports no status"),
+        ("Thermal Status: 2\n", "", "reports no status"),
+    ],
+)
+def test_a_thermal_status_that_nobody_measured_is_unread(old: str, new: str, reason: str) -> None:
+    assert old in THERMAL
+    found = parse_thermalservice(THERMAL.replace(old, new))
+    assert found.status is None
+    assert reason in found.unread
+
+
+def test_status_0_without_a_skin_sensor_says_nothing() -> None:
+    cool = THERMAL.replace("Thermal Status: 2", "Thermal Status: 0")
+    assert parse_thermalservice(cool).status == 0
+    lines = [line for line in cool.splitlines() if "TYPE_SKIN" not in line]
+    found = parse_thermalservice("\n".join(lines))
+    assert found.status is None
+    assert "no skin sensor" in found.unread
+
+
+def test_cooling_devices_of_the_processor_are_named() -> None:
+    more = "CoolingDevice{mValue=11, mType=2, mName=cpufreq-6}\n"
+    more += "CoolingDevice{mValue=3, mType=4, mName=modem}\n"
+    more += "CoolingDevice{mValue=0, mType=2, mName=cpu-isolate0}\n"
+    found = parse_thermalservice(THERMAL + more)
+    assert found.capped == (("thermal-cpufreq", 6), ("cpufreq-6", 11))
+
+
+def test_a_difference_is_no_temperature() -> None:
+    row = "\tTemperature{mValue=29.5, mType=-1, mName=board, mStatus=0}\n"
+    other = row.replace("board", "PORT-MINUS-COIL")
+    assert parse_thermalservice(THERMAL.replace(row, row + other)) == parse_thermalservice(THERMAL)
 
 
 def test_thermalservice_cut_in_a_row() -> None:

@@ -39,7 +39,7 @@ def test_cpuinfo_of_a_board_with_a_footer() -> None:
 
 
 def test_footer_glued_to_the_last_block() -> None:
-    info = cpu.parse_cpuinfo(arm_block(0, "0xd04") + "Hardware\t: mt0000")
+    info = cpu.parse_cpuinfo(arm_block(0, "0xd04") + "Hardware\t: mt0000\n")
     assert len(info.cores) == 1
     assert info.hardware == "mt0000"
 
@@ -60,7 +60,71 @@ def test_same_part_of_another_maker_is_another_core() -> None:
     info = cpu.parse_cpuinfo(
         arm_block(0, "0xd42") + "\n" + arm_block(1, "0xd42", implementer="0x48")
     )
-    assert [core.name for core in info.cores] == ["Cortex-A78AE", "0x48/0xd42"]
+    assert [core.name for core in info.cores] == ["Cortex-A78AE", "HiSilicon 0xd42"]
+
+
+@pytest.mark.parametrize(
+    ("implementer", "part", "name"),
+    [
+        ("0x53", "0x003", "Exynos-M4"),
+        ("0x53", "0x001", "Samsung 0x001"),
+        ("0x48", "0xd02", "TaiShan-v120"),
+        ("0x41", "0xd04", "Cortex-A35"),
+        ("0x99", "0x123", "0x99/0x123"),
+    ],
+)
+def test_names_of_cores(implementer: str, part: str, name: str) -> None:
+    (core,) = cpu.parse_cpuinfo(arm_block(0, part, implementer=implementer)).cores
+    assert core.name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "temperature", "processor"),
+    [
+        ("PMIC-Die", True, False),
+        ("CPU-therm", True, True),
+        ("BCPU-therm", True, True),
+        ("thermal-fan-est", True, False),
+        ("soc0-thermal", True, True),
+        ("tj-thermal", True, True),
+        ("bcm2835_thermal", True, True),
+        ("x86_pkg_temp", True, True),
+        ("bigcore1-thermal", True, True),
+        ("Tboard_tegra", True, False),
+        ("gpu-thermal", True, False),
+        # On some phones it is the battery's charge.
+        ("soc", True, False),
+        ("USB2-MINUS-USB", False, False),
+        ("cpu-MINUS-soc-thermal", False, False),
+        ("pm0000-bcl-lvl0", False, False),
+    ],
+)
+def test_sensors_by_name(name: str, temperature: bool, processor: bool) -> None:
+    assert system.is_temperature(name) is temperature
+    assert system.is_processor(name) is processor
+
+
+def test_the_warmest_of_the_processor_goes_before_a_constant() -> None:
+    constant = ("PMIC-Die", 100.0)
+    assert system.warmest([constant, ("CPU-therm", 41.0), ("tj-thermal", 43.5)]) == (
+        "tj-thermal",
+        43.5,
+    )
+    assert system.warmest([constant]) == constant
+    assert system.warmest([]) is None
+
+
+def test_cooling_devices_of_the_processor() -> None:
+    device = "/sys/class/thermal/cooling_device{}/{}"
+    texts: dict[str, str | None] = {}
+    for index, (kind, state) in enumerate(
+        [("thermal-cpufreq-6", "11"), ("cpufreq-cpu0", "0"), ("Processor", "2"), ("pwm-fan", "3"),
+         ("thermal-gpufreq-0", "4"), ("cpu-isolate1", "x"), ("gpu", "1")]
+    ):  # fmt: skip
+        texts[device.format(index, "type")] = f"{kind}\n"
+        texts[device.format(index, "cur_state")] = f"{state}\n"
+    texts[device.format(9, "cur_state")] = None
+    assert system.cooling_steps(texts) == (("Processor", 2), ("thermal-cpufreq-6", 11))
 
 
 def test_clusters_by_clock_where_parts_are_alike() -> None:
