@@ -109,6 +109,10 @@ class Transport(Protocol):
         """End the connection and every call that waits on it. Never raises; may be repeated."""
 
 
+#: Makes the transport of a device without connecting.
+OpenTransport = Callable[[DeviceEntry], Transport]
+
+
 class Runner(Protocol):
     """A program that runs an artifact on a device: how it is built, started and read.
 

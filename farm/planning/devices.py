@@ -15,9 +15,9 @@ from farm.core.plan import selects
 from farm.core.selector import parse_selector
 from farm.paths import quarantine_file, store_root
 from farm.protocols import PROBE_LIMIT_S, Site
+from farm.site.agent.discovery import discover_adb
+from farm.site.agent.inventory import look
 from farm.site.context import SiteContext
-from farm.site.look.discovery import discover_adb
-from farm.site.look.inventory import look
 from farm.state.health_book import HealthBook
 from farm.store.objects import ContentStore
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from farm.core.runner import RunnerSpec
-from farm.protocols import Runner
-from farm.site.device.connection import OpenTransport
+from farm.protocols import OpenTransport, Runner
 from farm.store.objects import ContentStore
 
 

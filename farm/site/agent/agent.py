@@ -33,14 +33,13 @@ from farm.core.runner import RunnerSpec
 from farm.core.runtime import DeviceJob
 from farm.host.source_tree import tree_sha256
 from farm.paths import store_root
-from farm.protocols import PROBE_LIMIT_S, Runner
+from farm.protocols import PROBE_LIMIT_S, OpenTransport, Runner
+from farm.site.agent.discovery import Discover, discover_adb
+from farm.site.agent.inventory import look
 from farm.site.agent.outbox import Outbox
 from farm.site.agent.revisit import Revisitor
 from farm.site.agent.session import DeviceSession
 from farm.site.context import Limits, SiteContext
-from farm.site.device.connection import OpenTransport
-from farm.site.look.discovery import Discover, discover_adb
-from farm.site.look.inventory import look
 from farm.store.bring import bring_objects
 from farm.store.objects import ContentStore
 

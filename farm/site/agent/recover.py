@@ -21,8 +21,8 @@ from farm.core.command import Command
 from farm.core.device import Device, DeviceEntry
 from farm.core.errors import ConnectError, FarmError, StoreError, TransportError
 from farm.core.events import DeviceRecovery
+from farm.site.agent.inventory import probe_all
 from farm.site.context import SiteContext
-from farm.site.look.inventory import probe_all
 from farm.site.parsers.text import clean_text
 from farm.state.json_file import changed_state
 

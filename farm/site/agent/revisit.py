@@ -9,9 +9,9 @@ from concurrent.futures import Future
 
 from farm.core.device import Device, DeviceEntry
 from farm.core.events import DeviceChanged, DeviceRecovery
+from farm.site.agent.inventory import probe_all
 from farm.site.agent.recover import recover
 from farm.site.context import SiteContext
-from farm.site.look.inventory import probe_all
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from farm.core.errors import (
     TransportTimeout,
 )
 from farm.paths import native_cache
-from farm.protocols import Transport
+from farm.protocols import OpenTransport
 from farm.site.device.helper import DeviceHelper
 from farm.site.look.facts import (
     CXX_RUNTIMES,
@@ -43,8 +43,6 @@ from runners.build.cache import NativeFile
 from runners.build.native import build_helper
 
 log = logging.getLogger(__name__)
-
-OpenTransport = Callable[[DeviceEntry], Transport]
 
 #: Limit of one short command before the helper is there, seconds.
 SHELL_S = 10.0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from farm.site.look.telemetry import summarise
+from farm.site.job.telemetry import summarise
 from farm.site.parsers.telemetry import parse_telemetry
 
 from .conftest import Helper

@@ -20,14 +20,14 @@ from farm.core.errors import (
 )
 from farm.core.runner import DeployFile, RunnerSpec
 from farm.core.runtime import DeviceJob, LaunchRequest
+from farm.site.agent.inventory import merge
 from farm.site.device.connection import Snapshot
 from farm.site.device.deploy import work_name
 from farm.site.device.helper import Polled
+from farm.site.job.conditions import conditions
 from farm.site.job.fit import check_fit
 from farm.site.job.launch import read_launch
-from farm.site.look.conditions import conditions
 from farm.site.look.facts import RawFacts, capped, parse_facts, temperatures
-from farm.site.look.inventory import merge
 from farm.site.parsers.text import clean_text
 from tests.contract.toy_runner import ToyRunner
 from tests.unit.site.parsers.test_android import BATTERY, GETPROP, THERMAL

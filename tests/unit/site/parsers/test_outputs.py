@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from farm.core.errors import BadOutput
+from farm.site.job.telemetry import summarise
 from farm.site.look.facts import RawFacts, capped, parse_facts, temperatures
-from farm.site.look.telemetry import summarise
 from farm.site.parsers import android, cpu, emulation, system, telemetry
 from farm.site.parsers.text import clean_text
 from farm.transports.adb_devices import parse_devices

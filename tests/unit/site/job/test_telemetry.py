@@ -8,7 +8,7 @@ import pytest
 
 from farm.core.runtime import Sample
 from farm.core.telemetry import ClockRange, CoreSpeed, LaunchTelemetry
-from farm.site.look.telemetry import summarise
+from farm.site.job.telemetry import summarise
 from farm.site.parsers.telemetry import (
     cpu_times,
     firmware_bits,

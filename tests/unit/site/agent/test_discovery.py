@@ -10,9 +10,9 @@ from farm import transports
 from farm.core.device import DeviceEntry
 from farm.core.errors import ConfigError
 from farm.host.source_tree import tree_sha256
+from farm.site.agent.discovery import discover_adb, usb_phone_attached
+from farm.site.agent.inventory import look
 from farm.site.context import SiteContext
-from farm.site.look.discovery import discover_adb, usb_phone_attached
-from farm.site.look.inventory import look
 from farm.store.objects import ContentStore
 from farm.transports.adb_devices import AttachedDevice
 
@@ -45,7 +45,7 @@ def test_discovered_phones_have_names_without_blanks(monkeypatch: pytest.MonkeyP
     serial = "adb-2A0F-bbQ1yz (2)._adb-tls-connect._tcp"
     twins = [AttachedDevice("0123", "device", path=f"usb:1-{n}") for n in (1, 2)]
     rows = (AttachedDevice(serial, "device"), *twins)
-    monkeypatch.setattr("farm.site.look.discovery.attached", lambda **_: rows)
+    monkeypatch.setattr("farm.site.agent.discovery.attached", lambda **_: rows)
     named = [DeviceEntry("left", "adb", serial="usb:1-1")]
     found = discover_adb(named, "")
     assert [(entry.name, entry.serial) for entry in found] == [

@@ -9,8 +9,8 @@ from farm.core.artifact import ObjectRef
 from farm.core.runtime import LaunchResult, Sample
 from farm.core.telemetry import ClockRange, LaunchTelemetry
 from farm.site.device.supervised import Link
+from farm.site.job.power import window_energy
 from farm.site.job.results import fetch_bytes
-from farm.site.look.power import window_energy
 from farm.site.parsers.system import (
     clean_name,
     cooling_steps,
