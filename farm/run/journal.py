@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -98,6 +99,9 @@ class Journal:
             raise ConfigError(f"{path.parent}: is no run that can be resumed (no journal.db)")
         self._lock = None if read_only else RunLock(path.parent)
         try:
+            if not (resume or read_only):
+                # It holds the values of `runners.*.env`, which reports mask.
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
             # The report of a killed run is made from WAL and file: SQLite has to open both.
             self._db = sqlite3.connect(path, isolation_level=None)
             if resume or read_only:
@@ -106,7 +110,7 @@ class Journal:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
                 self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self.close()
             raise StoreError(f"can't use the journal {path}: {error}") from error
         except BaseException:

@@ -32,6 +32,15 @@ def test_what_was_recorded_is_there_after_reopening(tmp_path: Path) -> None:
     assert again.cells() == {result.cell_id: result}
 
 
+def test_only_its_owner_reads_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    journal.record([("task", {"task": "export"})])
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("journal.db*")}
+    journal.close()
+    assert modes
+    assert set(modes.values()) == {0o600}, modes
+
+
 def test_a_cell_has_one_result_and_keeps_it_until_there_is_another(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
     first = cell_result("errored")
