@@ -109,6 +109,8 @@ def cell_alarms(results: Iterable[CellResult]) -> tuple[str, ...]:
         if "unanchored" in result.flags:
             why = result.conditions.get("source", "").removeprefix("none: ")
             found[f"model {result.model} is unanchored: {why}"] = None
+        if "speed_untrusted" in result.flags:
+            found[f"{result.cell_id}: {result.conditions.get('speed', '')}"] = None
     return tuple(found)
 
 

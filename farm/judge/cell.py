@@ -144,7 +144,7 @@ def judge_cell(
         correctness=right,
         speed=[*extra, *(gate for p in performance for gate in p.gates)],
         memory=memory.gates,
-        untrusted=untrusted(performance, emulated=emulated),
+        untrusted=(no_speed := untrusted(performance, emulated=emulated)),
         # Canary and source can fail a cell; alone they say nothing of the model on the device.
         model_judged=len(correctness.report.gates) > len(judge_source(task.reference.source)),
     )
@@ -153,12 +153,18 @@ def judge_cell(
     return Judgement(
         outcome=outcome,
         reason=reason,
-        flags=(*_unread(task.reference.source, correctness, generated_text), *flags),
+        flags=(
+            *_unread(task.reference.source, correctness, generated_text),
+            *(("speed_untrusted",) if no_speed else ()),
+            *flags,
+        ),
         correctness=report,
         performance=tuple(performance),
         memory=memory,
         energy=energy_report(task.run),
-        conditions=conditions(task.run, task.device, guards) | _source(task.reference.source),
+        conditions=conditions(task.run, task.device, guards)
+        | _source(task.reference.source)
+        | ({"speed": no_speed} if no_speed else {}),
         backend_effective=effective,
         correctness_decision=sides.correctness_decision,
         speed_decision=sides.speed_decision,

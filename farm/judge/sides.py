@@ -17,7 +17,7 @@ class Sides:
     correctness: Sequence[GateResult]
     speed: Sequence[GateResult]
     memory: Sequence[GateResult]
-    #: Why no speed of the cell can be trusted; empty where one can, or none was asked for.
+    #: Why no speed of the cell can be trusted; empty where one can, or none was timed.
     untrusted: str = ""
     #: Whether any correctness gate is about the model on the device.
     model_judged: bool = True
@@ -31,9 +31,9 @@ class Sides:
 
     @property
     def speed_decision(self) -> Decision:
-        """Undecided too where no speed can be trusted."""
+        """Undecided too where a gate stands on it and no speed can be trusted."""
         found = decision(self.speed)
-        return "undecided" if self.untrusted and found != "failed" else found
+        return "undecided" if self.untrusted and found == "passed" else found
 
     def outcome(self) -> tuple[Outcome, str]:
         """Outcome and a sentence that says why."""
@@ -43,9 +43,11 @@ class Sides:
         telling = [g for g in gates if found in wanted and g.passed is wanted[found]]
         if telling:
             return found, _sentence(telling)
-        if found == "inconclusive":
-            return found, self.untrusted or "nothing to judge by: no logits, no text and no gate"
-        return found, ""
+        if found != "inconclusive":
+            return found, ""
+        if self.speed_decision == "undecided":
+            return found, self.untrusted
+        return found, "nothing to judge by: no logits, no text and no gate"
 
 
 def untrusted(performance: Sequence[PerformanceReport], *, emulated: bool) -> str:

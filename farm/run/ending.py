@@ -103,6 +103,8 @@ def judged(
     found = list(results) if against is None else compare_run(results, against)
     if against is not None or verdict.gates_speed(prepared.spec.gates):
         found = [verdict.with_speed_gate(result) for result in found]
+    if prepared.spec.require.speed:
+        found = [verdict.speed_required(result) for result in found]
     return [apply_waivers(result, prepared.spec.waivers, _today()) for result in found]
 
 

@@ -29,7 +29,9 @@ def test_two_models_by_four_recipes_are_each_correct(warm_home: Path, tmp_path: 
     farm = Farm(warm_home, tmp_path)
     done = farm("run", "matrix.yaml", "--cluster", "none", "--live", "off", limit_s=580)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.rstrip().endswith("8/8 judged: 8 passed, 0 failed -> exit 0")
+    assert done.stdout.rstrip().endswith(
+        "8/8 judged: 8 passed, 0 failed; speed not gated -> exit 0"
+    )
     report = farm.report()
     cells = {(r["model"], r["recipe"]): r for r in report["results"]}
     assert set(cells) == {(model, recipe) for model in ("tiny-llama", "ours") for recipe in RECIPES}
@@ -55,7 +57,7 @@ def test_backends_without_a_runtime_here_are_lowered_and_not_run(
     farm = Farm(warm_home, tmp_path)
     done = farm("run", "stock.yaml", "--cluster", "none", "--live", "off", limit_s=580)
     assert done.returncode == 3, done.stdout + done.stderr
-    assert done.stdout.rstrip().endswith("2 not judged (2 no runtime) -> exit 3")
+    assert done.stdout.rstrip().endswith("2 not judged (2 no runtime); speed not gated -> exit 3")
     report = farm.report()
     for result in report["results"]:
         assert (result["outcome"], result["flags"]) == ("skipped", ["no_runtime"])

@@ -34,7 +34,10 @@ def night(warm_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Farm:
     farm = Farm(warm_home, tmp_path_factory.mktemp("night"))
     done = farm("run", TINY, "--cluster", "none", *ONLY_LOCAL)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.rstrip().splitlines()[-1] == "1/1 judged: 1 passed, 0 failed -> exit 0"
+    assert (
+        done.stdout.rstrip().splitlines()[-1]
+        == "1/1 judged: 1 passed, 0 failed; speed not gated -> exit 0"
+    )
     return farm
 
 
@@ -112,7 +115,7 @@ def test_interrupt_ends_everything_within_seconds_and_reports(farm: Farm) -> Non
     assert code == 130, rest
     assert took < 4 * slack(), f"took {took:.1f} s"
     assert cell(farm.report())["flags"] == ["interrupted"]
-    assert rest.rstrip().endswith("1 not judged (1 interrupted) -> exit 130")
+    assert rest.rstrip().endswith("1 not judged (1 interrupted); speed not gated -> exit 130")
     assert not farm.processes()
 
 

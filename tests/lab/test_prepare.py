@@ -130,6 +130,6 @@ def test_a_machine_without_governors_has_nothing_to_prepare(
     ssh_device: Factory, home: Path
 ) -> None:
     connection = Connection(ssh_device().entry, home)
-    with pytest.raises(ConfigError, match="tells no CPU governor"):
+    with pytest.raises(ConfigError, match="shows no CPU governor"):
         prepare(connection, home)
     connection.close()

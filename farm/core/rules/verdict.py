@@ -62,6 +62,16 @@ def with_speed_gate(result: CellResult) -> CellResult:
     return replace(result, speed_decision="undecided") if never_ran else result
 
 
+def speed_required(result: CellResult) -> CellResult:
+    """Hold a cell to a run that requires decided speeds: one without any that counts is open."""
+    if "speed_untrusted" not in result.flags or result.speed_decision != "not gated":
+        return result
+    found = replace(result, speed_decision="undecided")
+    if result.outcome != "passed":
+        return found
+    return replace(found, outcome="inconclusive", reason=result.conditions.get("speed", ""))
+
+
 def summarise(results: Sequence[CellResult]) -> Summary:
     """Count cells by outcome, and their speeds apart. A waived failure is judged, not failed."""
     outcomes = Counter(result.outcome for result in results if not result.waived)

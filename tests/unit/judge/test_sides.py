@@ -7,7 +7,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from farm.core.report import cell_alarms
 from farm.core.result import Judgement, PerformanceReport
+from farm.core.rules.verdict import speed_required
 from farm.core.spec import Gate
 from farm.judge.cell import judge_cell
 from farm.judge.gates import performance_gates
@@ -40,15 +42,28 @@ def test_a_gate_on_speed_is_decided_apart(bound: float, outcome: str, speed: str
     assert decisions(found) == (outcome, "passed", speed)
 
 
-def test_a_cell_all_of_whose_speeds_are_invalid_never_passes() -> None:
-    found = judge(capped())
+def test_a_cell_all_of_whose_speeds_are_invalid_never_passes_a_gate_on_speed() -> None:
+    case = capped()
+    case.gates = (Gate("memory_bytes", "<=", 1e12), Gate("ttft_s", "<=", 1e6))
+    found = judge(case)
     assert {p.trust for p in found.performance if p.unit == "tok/s"} == {"invalid"}
     assert decisions(found) == ("inconclusive", "passed", "undecided")
-    assert found.reason == "no speed can be trusted: clock_cap"
 
 
-def test_a_run_of_invalid_speeds_is_no_green_in_any_report() -> None:
-    cell = judged_cell(capped(), "local")
+def test_without_a_gate_on_speed_it_says_so_and_is_an_alarm() -> None:
+    found = judge(capped())
+    assert decisions(found) == ("passed", "passed", "not gated")
+    assert "speed_untrusted" in found.flags
+    cell = judged_cell(capped(), "local", gates=())
+    assert report((cell,)).verdict_line.endswith("speed not gated -> exit 0")
+    assert cell_alarms((cell,)) == (f"{cell.cell_id}: no speed can be trusted: clock_cap",)
+    healthy = judged_cell(Case(), "local", gates=())
+    assert speed_required(healthy) == healthy
+
+
+def test_a_run_that_requires_speeds_is_no_green_in_any_report() -> None:
+    cell = speed_required(judged_cell(capped(), "local", gates=()))
+    assert cell.reason == "no speed can be trusted: clock_cap"
     found = report((cell,))
     assert found.exit_code == 3
     assert found.verdict_line == (

@@ -44,8 +44,14 @@ def attempt(n: int, device: str, outcome: str, error: ErrorReport | None = None)
     return AttemptReport(n, device, start, end, outcome, error)
 
 
-def judged_cell(case: Case, place: str, text: str | None = TEXT, attempts: int = 1) -> CellResult:
-    case.gates = GATES
+def judged_cell(
+    case: Case,
+    place: str,
+    text: str | None = TEXT,
+    attempts: int = 1,
+    gates: tuple[Gate, ...] = GATES,
+) -> CellResult:
+    case.gates = gates
     case.entry = DeviceEntry(place, "local" if place == "local" else "adb")
     task = case.task()
     judgement = judge_cell(task, case.logits(), generated_text=text)
