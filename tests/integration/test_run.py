@@ -89,7 +89,7 @@ def test_second_run_on_ray_exports_and_pushes_nothing_and_reports_the_same(night
     started = time.monotonic()
     done = night("run", TINY, *ONLY_LOCAL)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 60 * slack()
     second = night.report()
     assert [e["cache_hit"] for e in second["exports"]] == [True]
     assert cell(second)["pushed_bytes"] == 0
