@@ -81,6 +81,7 @@ def start_until(farm: Farm, text: str, *arguments: str) -> subprocess.Popen[str]
         seen.append(line)
         if text in line:
             return running
+    running.communicate()
     raise AssertionError(f"ended before {text!r}: {''.join(seen)}")
 
 
