@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
-import os
 import re
 import secrets
 import shutil
@@ -15,6 +13,7 @@ from typing import Any
 
 from farm.core.artifact import ObjectRef
 from farm.core.errors import ConfigError, StoreError
+from farm.files import write_whole
 
 JOURNAL = "journal.db"
 PLAN = "plan.json"
@@ -79,16 +78,9 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         StoreError: The disk is full or can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise StoreError(f"can't write {path}: {error.strerror}") from error
 
 

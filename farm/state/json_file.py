@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from farm.core.errors import StoreError
+from farm.files import locked, write_whole
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -39,22 +38,11 @@ def changed_state(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(f"{path.name}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(path.with_name(f"{path.name}.lock")):
             value = read_state(path)
             before = json.dumps(value, sort_keys=True)
             yield value
             if json.dumps(value, sort_keys=True) != before:
-                _write(path, value)
+                write_whole(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
     except OSError as error:
         raise StoreError(f"{path}: can't be written: {error}") from error
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from farm.core.artifact import ModelSource
 from farm.core.errors import ExportError
+from farm.files import write_whole
 from models.checkpoint import SourceFile
 
 if TYPE_CHECKING:
@@ -104,10 +104,8 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         ExportError: The disk is full or the folder can't be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(path)
+        write_whole(path, data)
     except OSError as error:
         raise ExportError(f"can't write {path}: {error.strerror}") from error

