@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from farm.cli import devices, look, nightly, profiling, quarantine, running, store
+from farm.cli import devices, look, nightly, profiling, quarantine, running, simulating, store
 
 app = typer.Typer(
     name="farm",
@@ -23,6 +23,7 @@ app = typer.Typer(
 
 app.command("run")(running.run)
 app.command("plan")(running.plan)
+app.command("sim")(simulating.sim)
 app.command("export")(running.export)
 app.command("bench")(running.bench)
 app.command("profile")(profiling.profile)

@@ -66,12 +66,24 @@ def percentage(option: str, text: str) -> float:
     Raises:
         ConfigError: It is none.
     """
-    from farm.config.quantities import share
+    found = share(option, text)
+    if not found:
+        raise ConfigError(f"{option} {text!r}: write more than 0% and at most 100%")
+    return found
+
+
+def share(option: str, text: str) -> float:
+    """Read a percentage from 0% to 100% as a fraction.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    from farm.config import quantities
 
     try:
-        found = share(text)
+        found = quantities.share(text)
     except ValueError as error:
         raise ConfigError(f"{option}: {error}") from None
-    if not 0 < found <= 1:
+    if not 0 <= found <= 1:
         raise ConfigError(f"{option} {text!r}: write more than 0% and at most 100%")
     return found

@@ -6,6 +6,7 @@ It can be rebuilt from run folders; losing it loses no result.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -121,12 +122,16 @@ class History:
                 "INSERT INTO bytes VALUES (?, ?, ?, ?, ?, ?)",
                 [(report.run_id, cell.cell_id, *_ran(cell)) for cell in report.results],
             )
+            took = {**durations_s, **_jobs_s(report)}
             self._db.executemany(
-                "INSERT OR REPLACE INTO durations VALUES (?, ?)", list(durations_s.items())
+                "INSERT OR REPLACE INTO durations VALUES (?, ?)", list(took.items())
             )
 
     def durations_s(self) -> dict[str, float]:
-        """Return how long each host task took when it last did work, by task id."""
+        """Return how long each host task took when it last did work, by task id.
+
+        Jobs too, lease to clean-up, as `job:CELL@DEVICE`.
+        """
         with self._translated():
             return dict(self._db.execute("SELECT task, seconds FROM durations"))
 
@@ -188,6 +193,17 @@ class History:
                 f"can't use {self._path}: {error}. It is only an index: remove it and rebuild it"
                 " with `farm history import RUN...`"
             ) from error
+
+
+def _jobs_s(report: Report) -> dict[str, float]:
+    """How long the job of each cell took that ran to its end."""
+    found = {}
+    for cell in report.results:
+        last = cell.attempts[-1] if cell.attempts else None
+        if last is not None and last.outcome == "ran" and last.started_at and last.ended_at:
+            begin, end = map(datetime.datetime.fromisoformat, (last.started_at, last.ended_at))
+            found[f"job:{cell.cell_id}@{last.device}"] = (end - begin).total_seconds()
+    return found
 
 
 def _ran(cell: CellResult) -> tuple[str, str, str, str]:
