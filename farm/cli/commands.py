@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from farm.cli import devices, look, nightly, profiling, quarantine, running, simulating, store
+from farm.cli import (
+    devices,
+    look,
+    nightly,
+    profiling,
+    quarantine,
+    running,
+    simulating,
+    store,
+    watching,
+)
 
 app = typer.Typer(
     name="farm",
@@ -22,6 +32,8 @@ app = typer.Typer(
 )
 
 app.command("run")(running.run)
+app.command("watch")(watching.watch)
+app.command("cancel")(watching.cancel)
 app.command("plan")(running.plan)
 app.command("sim")(simulating.sim)
 app.command("export")(running.export)

@@ -28,6 +28,7 @@ from farm.planning import runners
 from farm.planning.planning import Loaded, Prepared, RunOptions, load_checked, prepare
 from farm.run import baselines, ending, run_folder
 from farm.run.comparing import Comparing
+from farm.run.control import ControlServer
 from farm.run.controller import Controller
 from farm.run.device_health import Care
 from farm.run.export_log import ExportLog
@@ -126,7 +127,7 @@ async def _begin(
         base_run = "" if baseline is None else baseline.report.run_id
         opened = open_new(options, prepared, base_run, started)
         try:
-            return await _run(opened, prepared, runtime, baseline, home, emit)
+            return await _served(opened, prepared, runtime, baseline, home, emit)
         finally:
             opened.journal.close()
     finally:
@@ -144,9 +145,28 @@ async def _go_on(
     try:
         saved = saved_of(opened.journal, opened.folder)
         prepared = await look_again(saved, runtime.sites, home)
-        return await _run(opened, prepared, runtime, baseline, home, emit)
+        return await _served(opened, prepared, runtime, baseline, home, emit)
     finally:
         await runtime.close()
+
+
+async def _served(
+    opened: Opened,
+    prepared: Prepared,
+    runtime: Runtime,
+    baseline: baselines.Baseline | None,
+    home: Path,
+    emit: Emit,
+) -> Finished:
+    """Run, and let `farm watch` and `farm cancel` reach it meanwhile."""
+    control = ControlServer(opened.folder)
+
+    def show(event: ViewEvent) -> None:
+        control.emit(event)
+        emit(event)
+
+    async with control.serving():
+        return await _run(opened, prepared, runtime, baseline, home, show)
 
 
 async def _run(
