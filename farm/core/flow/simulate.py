@@ -7,7 +7,7 @@ is judged here, and a simulated result must never reach a report.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -134,7 +134,7 @@ class _Simulation:
         self._flow, self._seconds, self._hosts, self._lost = flow, seconds, hosts, lost
         self._now, self._number = 0.0, 0
         self._coming: list[tuple[float, int, Stimulus, int, int]] = []
-        self._waiting: list[HostTask] = []
+        self._waiting: deque[HostTask] = deque()
         self._free = [hosts.cpus] * hosts.count
         self._spans: list[Span] = []
         self._outcomes: Counter[str] = Counter()
@@ -182,7 +182,8 @@ class _Simulation:
     def _start_tasks(self) -> None:
         """Start what fits, in turn; as in the pools, a small task overtakes one that doesn't."""
         left: list[HostTask] = []
-        for task in self._waiting:
+        while self._waiting and any(self._free):
+            task = self._waiting.popleft()
             cpus = min(self._cpus(task), self._hosts.cpus)
             host = next((at for at, free in enumerate(self._free) if free >= cpus), None)
             if host is None:
@@ -194,7 +195,7 @@ class _Simulation:
             span = Span(kind, task.task_id, where, self._now, self._now + took, cpus)
             self._spans.append(span)
             self._after(took, TaskEnded(task.task_id, _answer(task), None), host, cpus)
-        self._waiting = left
+        self._waiting.extendleft(reversed(left))
 
     def _cpus(self, task: HostTask) -> int:
         if isinstance(task, ExportTask | ReferenceTask):
