@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -25,6 +27,18 @@ def share_native(home: Path) -> None:
         NATIVE.mkdir(parents=True, exist_ok=True)
         home.mkdir(parents=True, exist_ok=True)
         place.symlink_to(NATIVE)
+
+
+def share_objects() -> None:
+    """Let all compilations of this process and its children share objects; keyed by content."""
+    folder = NATIVE / "compilers"
+    (folder / "objects").mkdir(parents=True, exist_ok=True)
+    for name in ("g++", "aarch64-linux-gnu-g++", "clang++-19"):
+        if shutil.which(name) is not None:
+            with contextlib.suppress(FileExistsError):
+                (folder / name).symlink_to(SOURCES / "tests" / "compile_once.sh")
+    if str(folder) not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 @dataclass(frozen=True, slots=True)

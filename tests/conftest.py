@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import CONFIGS, Farm
+from tests.command import CONFIGS, Farm, share_objects
 from tests.lab.host import locked
 from tests.suite import (
     pytest_collection_finish,
@@ -20,6 +20,7 @@ from tests.suite import (
 # Threads of torch wait by spinning, which takes cores from the tests beside them. It changes no
 # result; it is read when the library is loaded, here and in every process that a test starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+share_objects()
 
 __all__ = [
     "pytest_collection_finish",
