@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,27 @@ def share_objects() -> None:
         os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+def start(words: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    """Start a program whose output is read; it is gone after the test, also one that fails."""
+    process: subprocess.Popen[str] = subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, **options
+    )
+    _started.append(process)
+    return process
+
+
+def end_started() -> None:
+    """End what was started and still runs."""
+    while _started:
+        process = _started.pop()
+        process.kill()
+        with process:
+            pass
+
+
 @dataclass(frozen=True, slots=True)
 class Farm:
     """Starts farm commands with one FARM_HOME and one working directory."""
@@ -67,11 +89,9 @@ class Farm:
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return start(
             [sys.executable, "-m", "farm", *arguments],
-            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
             cwd=self.cwd,
             env=self.environment,
         )

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.command import CONFIGS, Farm, share_objects
+from tests.command import CONFIGS, Farm, end_started, share_objects
 from tests.lab.host import locked
 from tests.suite import (
     pytest_collection_finish,
@@ -30,6 +31,13 @@ __all__ = [
     "pytest_terminal_summary",
     "pytest_xdist_make_scheduler",
 ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """What a test started ends with it: a process that is left fails tests that come later."""
+    yield
+    end_started()
 
 
 #: What the tiny model's runs share: the least launches, with all tokens and with those of --quick.

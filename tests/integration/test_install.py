@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import start
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = """\
 [build-system]
@@ -96,11 +98,10 @@ def test_install_elsewhere_repeat_edit_refresh_and_clean(project: Path, tmp_path
 
 
 def test_a_killed_install_is_not_taken_for_finished(project: Path) -> None:
-    process = subprocess.Popen(
+    process = start(
         ["make", "install"],
         cwd=project,
         env=environment(),
-        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )

@@ -110,12 +110,15 @@ def test_the_usual_key_file_is_found(board: Machine, home: Path) -> None:
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     socket = tmp_path / "agent"
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
-    while not socket.exists():
-        time.sleep(0.01)
-    monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
-    yield
-    process.terminate()
-    process.wait()
+    try:
+        while not socket.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_the_agent_is_asked(board: Machine, agent: None) -> None:
