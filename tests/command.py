@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,39 @@ def share_native(home: Path) -> None:
         NATIVE.mkdir(parents=True, exist_ok=True)
         home.mkdir(parents=True, exist_ok=True)
         place.symlink_to(NATIVE)
+
+
+def share_objects() -> None:
+    """Let all compilations of this process and its children share objects; keyed by content."""
+    folder = NATIVE / "compilers"
+    (folder / "objects").mkdir(parents=True, exist_ok=True)
+    for name in ("g++", "aarch64-linux-gnu-g++", "clang++-19"):
+        if shutil.which(name) is not None:
+            with contextlib.suppress(FileExistsError):
+                (folder / name).symlink_to(SOURCES / "tests" / "compile_once.sh")
+    if str(folder) not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+def start(words: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    """Start a program whose output is read; it is gone after the test, also one that fails."""
+    process: subprocess.Popen[str] = subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, **options
+    )
+    _started.append(process)
+    return process
+
+
+def end_started() -> None:
+    """End what was started and still runs."""
+    while _started:
+        process = _started.pop()
+        process.kill()
+        with process:
+            pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +89,9 @@ class Farm:
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return start(
             [sys.executable, "-m", "farm", *arguments],
-            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
             cwd=self.cwd,
             env=self.environment,
         )

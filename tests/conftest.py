@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.command import CONFIGS, Farm
+from tests.command import CONFIGS, Farm, end_started, share_objects
 from tests.lab.host import locked
 from tests.suite import (
     pytest_collection_finish,
@@ -16,6 +17,11 @@ from tests.suite import (
     pytest_terminal_summary,
     pytest_xdist_make_scheduler,
 )
+
+# Threads of torch wait by spinning, which takes cores from the tests beside them. It changes no
+# result; it is read when the library is loaded, here and in every process that a test starts.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+share_objects()
 
 __all__ = [
     "pytest_collection_finish",
@@ -27,24 +33,53 @@ __all__ = [
 ]
 
 
-@pytest.fixture(scope="session")
-def warm_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A FARM_HOME that holds the tiny model's artifact: exported once for all tests.
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """What a test started ends with it: a process that is left fails tests that come later."""
+    yield
+    end_started()
 
-    Workers of xdist share the export, but not the home: each has a copy of its own.
+
+#: What the tiny model's runs share: the least launches, with all tokens and with those of --quick.
+_ONCE = ("--cluster", "none", "--live", "off", "--select", "transport=local", "--set", "gates={}")
+_FEW = ("workload.launches=1", "workload.max_launches=1", "workload.repetitions=2")
+
+
+@pytest.fixture(scope="session")
+def warm_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A content store that holds what runs of the tiny model make on their host, once for all.
+
+    Its artifact and the canary's, eager logits and logits of the runner. Nobody may write to it.
     """
-    home = tmp_path_factory.mktemp("home")
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "warm"
     with locked(shared.with_suffix(".lock")):
         if not shared.exists():
-            farm = Farm(home, tmp_path_factory.mktemp("cwd"))
-            done = farm("export", str(CONFIGS / "tiny.yaml"), "--live", "off")
-            assert done.returncode == 0, done.stdout + done.stderr
-            shutil.copytree(home, shared, symlinks=True)
-            return home
-    shutil.copytree(shared, home, symlinks=True, dirs_exist_ok=True)
+            farm = Farm(tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("cwd"))
+            few = [word for setting in _FEW for word in ("--set", setting)]
+            for words in (few, ["--quick"]):
+                done = farm("run", str(CONFIGS / "tiny.yaml"), *_ONCE, *words)
+                assert done.returncode == 0, done.stdout + done.stderr
+            (farm.home / "store").rename(shared)
+    return shared
+
+
+def warm(home: Path, store: Path) -> Path:
+    """Give a FARM_HOME a copy of the warm store, and nothing else."""
+    shutil.copytree(store, home / "store", symlinks=True)
     return home
+
+
+@pytest.fixture(scope="session")
+def warm_home(warm_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A FARM_HOME in which the tiny model's runs have everything but the device; one a worker."""
+    return warm(tmp_path_factory.mktemp("home"), warm_store)
+
+
+@pytest.fixture
+def new_home(warm_store: Path, tmp_path: Path) -> Path:
+    """Such a FARM_HOME for one test, whose local device is empty."""
+    return warm(tmp_path / "home", warm_store)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """How the suite is spread over worker processes, and the report of where its time went.
 
 A worker takes one piece at a time, mostly a file, so fixtures of a module are made once. What uses
-the same devices is one piece. The lab's tests mostly wait for deadlines, so on two cores a third
-worker fills the time; the shortest files come last, so that all end together.
+the same devices is one piece. The lab's tests mostly wait for deadlines: two workers wait side by
+side while the others compute; the shortest files come last, so that all end together.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ import pytest
 from _pytest.terminal import TerminalReporter
 from xdist.scheduler import LoadScopeScheduling
 
-#: Pieces of more than a file; the rows of faults bring devices of their own.
-_PIECES = ("tests/lab/test_faults.py", "tests/lab/", "tests/contract/")
-#: What workers take first, those that wait together with one that computes; then the rest.
+#: Pieces that share devices: more than a file, and those of the lab that have their own.
+_PIECES = (
+    "tests/lab/test_faults.py", "tests/lab/test_transport_faults.py", "tests/lab/test_run_",
+    "tests/lab/", "tests/contract/",
+)  # fmt: skip
+#: The order by the longest of these that a test's path begins with, then the rest: two workers
+#: begin with what waits, and the longest computations aren't left for the end.
 _FIRST = (
-    *_PIECES[:2], "tests/integration/models/", "tests/contract/", "tests/integration/",
-    "tests/unit/native/",
+    "tests/lab/test_run_", "tests/lab/", "tests/integration/test_matrix.py",
+    "tests/integration/models/", "tests/lab/test_faults.py",
+    "tests/integration/test_dockerfile.py", "tests/lab/test_transport_faults.py",
+    "tests/contract/", "tests/integration/", "tests/unit/native/",
 )  # fmt: skip
 #: Files of the report.
 _FILES = 25
@@ -47,8 +53,8 @@ class Sharing(LoadScopeScheduling):  # type: ignore[misc]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def turn(item: pytest.Item) -> int:
-        starts = [item.nodeid.startswith(begin) for begin in _FIRST]
-        return [*starts, True].index(True)
+        found = [begin for begin in _FIRST if item.nodeid.startswith(begin)]
+        return _FIRST.index(max(found, key=len)) if found else len(_FIRST)
 
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=turn)

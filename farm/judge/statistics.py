@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from scipy import optimize, stats
-
 from farm.core.rules.family import POWER
 from farm.core.rules.interval import (
     LEAST_PAIRS,
@@ -140,6 +138,9 @@ def found_with_power(
 @cache
 def _errors_found(df: int, levels: tuple[float, ...], power: float) -> float:
     """The same in standard errors; a run asks it of a few shapes, hundreds of times."""
+    # Half of the time in which a farm command starts, and most ask nothing of it.
+    from scipy import optimize, stats
+
     limits = [float(stats.t.isf(level, df)) for level in levels]
 
     def missing(shift: float) -> float:

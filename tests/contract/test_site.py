@@ -30,6 +30,7 @@ from farm.protocols import Transport
 from farm.transports import open as open_transport
 from tests.contract.site_bench import SiteBench, sim_bench
 from tests.contract.toy_runner import GOOD
+from tests.pace import slack
 
 FOREVER = 'echo \'{"progress": ["decode", 1, 9]}\'; sleep 1000 & sleep 1000'
 
@@ -167,7 +168,7 @@ def test_cancel_ends_running_and_queued_jobs_within_three_seconds(bench: SiteBen
         started = time.monotonic()
         await bench.agent.cancel(["cell:a", "cell:b", "unknown"])
         events = await bench.events(until=2)
-        assert time.monotonic() - started < 3.0
+        assert time.monotonic() - started < 3.0 * slack()
         finished = [event for event in events if isinstance(event, JobFinished)]
         assert {event.job_id for event in finished} == {"cell:a", "cell:b"}
         assert all(isinstance(event.error, Interrupted) for event in finished)
@@ -185,7 +186,7 @@ def test_close_ends_everything_within_four_seconds(bench: SiteBench) -> None:
         await asyncio.sleep(0.3)
         started = time.monotonic()
         await bench.agent.close()
-        assert time.monotonic() - started < 4.0
+        assert time.monotonic() - started < 4.0 * slack()
         assert bench.left_behind() == []
         events = await bench.events(until=2)
         assert all(isinstance(e.error, Interrupted) for e in events if isinstance(e, JobFinished))
@@ -221,7 +222,7 @@ def test_events_are_kept_until_they_are_acknowledged(bench: SiteBench) -> None:
         assert await bench.agent.poll(events[2].seq, 0.0) == events[3:]
         started = time.monotonic()
         assert await bench.agent.poll(events[-1].seq, 0.3) == []
-        assert 0.25 < time.monotonic() - started < 2.0
+        assert 0.25 < time.monotonic() - started < 2.0 * slack()
         await bench.agent.close()
 
     asyncio.run(scenario())
@@ -235,7 +236,7 @@ def test_poll_answers_as_soon_as_there_is_an_event(bench: SiteBench) -> None:
         started = time.monotonic()
         await bench.agent.submit([bench.job(GOOD)])
         assert await waiting
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 1.0 * slack()
         await bench.events()
         await bench.agent.close()
 
@@ -327,7 +328,7 @@ def test_jobs_of_a_device_share_one_connection(tmp_path: Path) -> None:
         assert len(opened) == before + 1, "none is kept after a failure"
         started = time.monotonic()
         await bench.agent.close()
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 2.0 * slack()
 
     asyncio.run(scenario())
 

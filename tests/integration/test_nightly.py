@@ -20,7 +20,9 @@ LOCAL = (
 pytestmark = pytest.mark.export
 
 
-def test_three_nights(farm: Farm, tmp_path: Path) -> None:
+def test_three_nights(new_home: Path, tmp_path: Path) -> None:
+    # A store of its own: an export is forgotten on the way, which others would make again.
+    farm = Farm(new_home, tmp_path)
     done = farm("nightly", TINY, *LOCAL)
     assert done.returncode == 2
     assert "--allow-no-baseline" in done.stderr

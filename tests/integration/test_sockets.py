@@ -58,7 +58,11 @@ class Cluster:
             env=environment,
         )
         assert self.process.stdout is not None
-        self.address, self.token = self.process.stdout.readline().split()
+        words = self.process.stdout.readline().split()
+        if len(words) != 2:
+            self.process.communicate("")
+            raise AssertionError(f"no cluster: exit code {self.process.returncode}")
+        self.address, self.token = words
 
     def processes(self) -> list[psutil.Process]:
         root = psutil.Process(self.process.pid)

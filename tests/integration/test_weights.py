@@ -20,9 +20,11 @@ BOTH = (
 )
 
 
-def test_another_context_of_the_same_weights_pushes_the_program_only(tmp_path: Path) -> None:
+def test_another_context_of_the_same_weights_pushes_the_program_only(
+    new_home: Path, tmp_path: Path
+) -> None:
     # A device of its own: on another test's, the layer that is replayed may be there already.
-    farm = Farm(tmp_path / "home", tmp_path)
+    farm = Farm(new_home, tmp_path)
     only_local = ("--select", "transport=local", "--cluster", "none", "--quick")
     done = farm("run", TINY, *BOTH, *only_local, limit_s=900)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,10 +17,11 @@ from farm.core.errors import ConnectError, FarmError
 from farm.protocols import Transport
 from farm.transports import open as open_transport
 from tests.lab.machine import Machine
+from tests.pace import slack
 
 MIB = 1 << 20
-#: Frozen or gone devices are noticed after 10 s; the rest is for a busy machine.
-NOTICED_S = 14.0
+#: Frozen or gone devices are noticed after so long.
+NOTICED_S = 10.0
 SPIN = Command(("sh", "-c", "while :; do sleep 1; done"), timeout_s=120)
 
 
@@ -64,8 +65,9 @@ class Call:
             self.error = error
         self.ended_at = time.monotonic()
 
-    def outcome(self, since: float, within_s: float = NOTICED_S + 1) -> FarmError | None:
+    def outcome(self, since: float, within_s: float | None = None) -> FarmError | None:
         """Wait for the end; it must come in time."""
+        within_s = NOTICED_S + 5 * slack() if within_s is None else within_s
         self._thread.join(within_s + 10)
         assert not self._thread.is_alive(), "still waiting"
         assert self.ended_at - since <= within_s

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.export]
 #: Launches of a second or so: something can be done to each.
 SLOW = (
     "--set", "workload.repetitions=30", "--set", "workload.decode=[256]",
-    "--set", "workload.launches=4", "--set", "workload.max_launches=4",
+    "--set", "workload.launches=2", "--set", "workload.max_launches=2",
 )  # fmt: skip
 ALONE = ("--cluster", "none")
 
@@ -51,7 +51,7 @@ def test_the_second_of_two_runs_waits_for_the_lease_and_both_pass(
     first = farm.start("run", TINY, "--live", "off", *words, *SLOW)
     # Its jobs don't end before the second run was told of both.
     said = read_until(first, [f"{m.name}: measure" for m in machines], lambda i: stop(machines[i]))
-    second = other.start("run", TINY, "--live", "off", *words)
+    second = other.start("run", TINY, "--live", "off", "--quick", *words)
     said += read_until(second, [f"{m.name}: {m.name}: leased by " for m in machines])
     for machine in machines:
         for pid in runners_on(machine):

@@ -23,7 +23,7 @@ from tests.pace import slack
 
 TINY = str(CONFIGS / "tiny.yaml")
 #: Long enough that something can happen in the middle.
-LONG = ("--set", "workload.launches=60")
+LONG = ("--set", "workload.launches=60", "--set", "workload.budget_s=12")
 #: And each launch long enough to be caught at work.
 LONGER = (
     *LONG, "--set", "workload.budget_s=600",
@@ -97,7 +97,8 @@ def test_five_devices_pass_and_the_second_run_pushes_nothing(
     machines = [*(adb_device() for _ in range(3)), *(ssh_device() for _ in range(2))]
     inventory = farm.cwd / "lab.yaml"
     write_inventory(inventory, machines, local=False)
-    words = ("--inventory", str(inventory), "--live", "off", "--set", "workload.max_launches=7")
+    few = ("--set", "workload.launches=2", "--set", "workload.max_launches=2")
+    words = ("--inventory", str(inventory), "--live", "off", *few)
     done = farm("run", TINY, *words, limit_s=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5/5 judged: 5 passed, 0 failed; speed not gated -> exit 0" in done.stdout
@@ -185,7 +186,7 @@ def test_killed_controllers_leave_nothing_for_long_and_the_next_run_passes(
     # Ray's own agents try for a while to tell a dead head that it is dead.
     until(lambda: not farm.processes(), 90)
     write_inventory(inventory, machines, local=False)
-    done = farm("run", TINY, "--inventory", str(inventory), "--live", "off")
+    done = farm("run", TINY, "--quick", "--inventory", str(inventory), "--live", "off")
     assert done.returncode == 0, done.stdout + done.stderr
     assert [jobs_on(machine) for machine in machines] == [[], [], []]
 
@@ -217,7 +218,8 @@ def test_device_without_space_is_named_and_errs_alone(
     full.fill(2 << 20)
     inventory = farm.cwd / "lab.yaml"
     write_inventory(inventory, [full, healthy], local=False)
-    done = farm("run", TINY, "--cluster", "none", "--inventory", str(inventory), "--live", "off")
+    words = ("--cluster", "none", "--inventory", str(inventory), "--live", "off", "--quick")
+    done = farm("run", TINY, *words)
     found = results(farm)
     assert found[healthy.name]["outcome"] == "passed"
     assert found[full.name]["outcome"] in ("errored", "skipped")

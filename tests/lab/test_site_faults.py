@@ -17,6 +17,7 @@ from tests.contract.site_bench import SiteBench
 from tests.contract.toy_runner import GOOD
 from tests.lab.machine import Machine
 from tests.lab.test_site_jobs import Factory
+from tests.pace import slack
 
 pytestmark = pytest.mark.lab
 
@@ -75,7 +76,7 @@ def test_probe_of_a_frozen_device_is_bounded(machine: Machine, tmp_path: Path) -
         machine.freeze()
         started = time.monotonic()
         (device,) = await bench.agent.inventory([machine.entry], adb_auto=False)
-        assert time.monotonic() - started < PROBE_LIMIT_S + 1
+        assert time.monotonic() - started < PROBE_LIMIT_S + slack()
         assert (device.state, device.facts) == ("offline", None)
         assert device.reason
         machine.thaw()
@@ -95,7 +96,7 @@ def test_cancel_of_a_job_on_a_frozen_device_takes_three_seconds(
         machine.freeze()
         started = time.monotonic()
         await bench.agent.close()
-        assert time.monotonic() - started < 4.0
+        assert time.monotonic() - started < 3.0 + slack()
         machine.thaw()
 
     asyncio.run(scenario())
@@ -146,7 +147,7 @@ def test_job_dies_with_a_lost_host(machine: Machine, tmp_path: Path) -> None:
         machine.network.unplug()
         started = time.monotonic()
         while machine.runs("sleep 200"):
-            assert time.monotonic() - started < 9 + 5
+            assert time.monotonic() - started < 9 + 5 * slack()
             await asyncio.sleep(0.5)
         machine.network.heal()
         events = await bench.events(limit_s=60)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -72,3 +74,18 @@ def test_no_folder_imports_in_a_circle() -> None:
     for name, targets in imports().items():
         between[folder(name)] |= {folder(target) for target in targets} - {folder(name)}
     assert circles(between) == []
+
+
+def test_a_run_starts_without_what_only_a_few_runs_need() -> None:
+    """Each of these takes as long to import as all the rest together."""
+    heavy = {"ray", "scipy", "torch", "transformers"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, farm.run.run, farm.cli; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    loaded = set(done.stdout.split())
+    assert "farm.tasks.perform" in loaded
+    assert not loaded & heavy

@@ -17,6 +17,7 @@ from runners.build.compiler import find_compiler, host_abi
 from runners.build.elf import elf_machine
 from runners.build.native import build_helper, build_runner
 from runners.build.sdk import installed_sdk, sdk_version
+from tests.command import start
 
 from .conftest import CACHE
 
@@ -59,10 +60,7 @@ def test_two_processes_build_once(tmp_path: Path) -> None:
         "build_helper(sys.argv[1], pathlib.Path(sys.argv[2]), progress=print)"
     )
     words = [sys.executable, "-c", script, host_abi(), str(tmp_path)]
-    both = [
-        subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=native.SOURCES.parents[1])
-        for _ in range(2)
-    ]
+    both = [start(words, cwd=native.SOURCES.parents[1]) for _ in range(2)]
     said = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sorted("building" in text for text in said) == [False, True]
