@@ -46,6 +46,7 @@ def compare_cell(
     regress: float,
     unpaired: str = "",
     past: Past | None = None,
+    looked: bool = True,
 ) -> CellResult:
     """Attach a comparison with the baseline; the outcome is farm.judge.night's to adjust.
 
@@ -57,6 +58,7 @@ def compare_cell(
         unpaired: Why the baseline's artifact could not run beside the cell; empty when it did
             or the cell itself says why.
         past: What the same bytes gave on this device in earlier nights.
+        looked: The number of launches was chosen by looking at what they gave.
     """
     if new.outcome in ("errored", "skipped"):
         return new
@@ -75,7 +77,7 @@ def compare_cell(
         report = BaselineReport(run_id, "INCOMPARABLE", None, None, (), reason, method)
         return replace(new, baseline=report)
     if method == "paired":
-        metrics = [*_paired(new, regress), *_perplexity(new, old, regress)]
+        metrics = [*_paired(new, regress, looked=looked), *_perplexity(new, old, regress)]
         return replace(new, baseline=fold(run_id, metrics, method))
     if method == "identity":
         rates, alarms = ([], []) if new.device.emulated else compare_unchanged(new, old, past or {})
@@ -137,10 +139,10 @@ def _speeds(result: CellResult) -> list[PerformanceReport]:
     return [p for p in result.performance if p.regime == "warm" and is_gated(p.metric)]
 
 
-def _paired(new: CellResult, regress: float) -> Iterable[MetricComparison]:
+def _paired(new: CellResult, regress: float, *, looked: bool) -> Iterable[MetricComparison]:
     for report in _speeds(new):
         if any(sample.arm == "baseline" for sample in report.samples):
-            yield compare_pairs(report, regress)
+            yield compare_pairs(report, regress, looked=looked)
         elif report.median is not None:
             reason = "the baseline's artifact gave no such number"
             yield MetricComparison(report.metric, "INCOMPARABLE", None, None, reason)

@@ -19,6 +19,7 @@ from farm.cluster.start import Runtime
 from farm.core.errors import ConfigError, StoreError
 from farm.core.events import JobFinished
 from farm.core.flow.flow import RunFlow
+from farm.core.flow.second import sittings
 from farm.core.report import RunFacts
 from farm.core.result import CellResult, Report
 from farm.core.view import CellDone, RunEnded, RunStarted, ViewEvent
@@ -196,6 +197,7 @@ async def _run(
         store_home=str(home),
         care=care,
         limits=prepared.spec.limits,
+        suspicious=lambda results: ending.suspicious(prepared, results, baseline, unpaired),
     )
     with interrupts(controller.interrupt) as interrupted:
         halt = await controller.run()
@@ -290,7 +292,7 @@ def _report(
     found = ending.complete(prepared, results, halt, attempts_in(events))
     return ending.report(
         prepared,
-        ending.judged(prepared, found, against),
+        ending.judged(prepared, found, against, sittings(results), halt),
         known,
         facts,
         alarms=[*alarms, *(f"the journal: {what}" for what in opened.journal.damaged)],

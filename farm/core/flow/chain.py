@@ -137,6 +137,20 @@ class ArtifactChain:
         """Whether this host can give logits that the runner's can be compared with."""
         return self._runners[runner].gives_logits and self.recipe.backend in OWN.backends
 
+    def no_runtime(self, runner: str) -> str:
+        """Say why a runner can't run what was exported; empty where it can, or may."""
+        assert self.export is not None, "asked when the export ended"
+        backend, known = self.export.bundle.backend, self._runners[runner].backends
+        if not known or backend in known:
+            return ""
+        has = ", ".join(sorted(known))
+        return f"exported, not run: runner {runner} has no {backend} runtime (it has {has})"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether cells can run: export and reference are there."""
+        return self.export is not None and self.reference is not None
+
     def checks_kernels(self, runner: str) -> bool:
         """Whether the canary says something of this runner: its kernels come with farm's build."""
         return self._runners[runner].kind in OWN_KINDS
