@@ -32,6 +32,22 @@ class ArtifactId:
 
 
 @dataclass(frozen=True, slots=True)
+class Decides:
+    """What a cell's budget decides about the loss of one metric, by earlier nights."""
+
+    metric: str
+    #: Smallest tolerance, as a share: a clean cell passes, twice the loss is found. None: none.
+    tolerance: float | None
+    #: Pairs of launches that the budget holds.
+    pairs: int
+    #: Standard deviation of the logarithm of a launch, over so many nights.
+    scatter: float
+    nights: int
+    #: Budget that the config's own tolerance needs, seconds; None: it is decided, or never is.
+    needs_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One planned cell."""
 
@@ -47,6 +63,8 @@ class Cell:
     place: str
     #: Cells of one group run on different devices: what `any: 2` asks for. Empty for all others.
     group: str = ""
+    #: By metric, where earlier nights of the cell are known.
+    decides: tuple[Decides, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from farm.core.result import (
     SecondSitting,
 )
 from farm.core.rules.family import FAMILY, SUSPECT, combined, holm
-from farm.core.rules.gates import kind_of
+from farm.core.rules.gates import is_gated, kind_of
+from farm.core.rules.tolerance import UNKNOWN
 from farm.judge.baseline import OPEN, compare_cell, fold
 from farm.judge.performance import by_launch
 from farm.judge.statistics import paired_interval
@@ -50,6 +51,15 @@ class Against:
     unpaired: Mapping[str, str]
     #: What the same bytes gave in earlier nights, by cell id.
     past: Mapping[str, Past]
+    #: Largest loss of each speed that is accepted, by cell id and metric, where the config says
+    #: `auto`; None: `regress` holds for all.
+    speeds: Mapping[str, Mapping[str, float]] | None = None
+
+    def accepted(self, cell_id: str, metric: str) -> float:
+        """Return the largest loss of a speed that is accepted, as a fraction."""
+        if self.speeds is None:
+            return self.regress
+        return self.speeds.get(cell_id, {}).get(metric, UNKNOWN)
 
 
 def compare_run(
@@ -116,15 +126,21 @@ def _not_made(second: CellResult | None, missing: str) -> str:
 def _compared(result: CellResult, against: Against, *, looked: bool = True) -> CellResult:
     cell_id = result.cell_id
     old = against.cells.get(cell_id)
-    return compare_cell(
+    found = compare_cell(
         result,
         old,
         run_id=(old.origin_run if old is not None else "") or against.run_id,
         regress=against.regress,
+        accepted=lambda metric: against.accepted(cell_id, metric),
         unpaired=against.unpaired.get(cell_id, ""),
         past=against.past.get(cell_id),
         looked=looked,
     )
+    if against.speeds is None or found.baseline is None or found.baseline.method != "paired":
+        return found
+    gated = [m.metric for m in found.baseline.metrics if is_gated(m.metric)]
+    told = ", ".join(f"{name} {against.accepted(cell_id, name):.1%}" for name in gated)
+    return replace(found, conditions={**found.conditions, "regress": f"auto: {told}"})
 
 
 def _twice(one: MetricComparison, second: CellResult | None) -> MetricComparison:

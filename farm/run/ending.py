@@ -14,6 +14,7 @@ from farm.core.report import RunFacts, build_report
 from farm.core.result import AttemptReport, CellResult, Report
 from farm.core.rules import verdict
 from farm.core.rules.family import second_sittings
+from farm.core.rules.tolerance import speed_tolerance
 from farm.core.rules.waivers import apply_waivers, waiver_alarms
 from farm.judge.night import Against, compare_run
 from farm.judge.unchanged import Past
@@ -94,7 +95,13 @@ def against(
     if baseline is None:
         return None
     spec = prepared.spec
-    return Against(baseline.report.run_id, baseline.cells, spec.regress, unpaired, past)
+    speeds = None
+    if spec.regress_auto:
+        speeds = {
+            cell.cell_id: {d.metric: speed_tolerance(spec, cell, d.metric) for d in cell.decides}
+            for cell in prepared.plan.cells
+        }
+    return Against(baseline.report.run_id, baseline.cells, spec.regress, unpaired, past, speeds)
 
 
 def judged(

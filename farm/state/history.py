@@ -13,6 +13,8 @@ from pathlib import Path
 
 from farm.core.errors import StoreError
 from farm.core.result import CellResult, Report
+from farm.core.rules.gates import is_gated
+from farm.core.rules.scatter import Scatter, scatter_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -25,6 +27,9 @@ CREATE TABLE IF NOT EXISTS metrics (
 CREATE TABLE IF NOT EXISTS bytes (
   run_id TEXT NOT NULL, cell_id TEXT NOT NULL, artifact TEXT NOT NULL, runner TEXT NOT NULL,
   device TEXT NOT NULL, os_build TEXT NOT NULL, PRIMARY KEY (run_id, cell_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scatter (
+  run_id TEXT NOT NULL, cell_id TEXT NOT NULL, metric TEXT NOT NULL, sigma REAL NOT NULL,
+  launch_s REAL NOT NULL, PRIMARY KEY (run_id, cell_id, metric)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS durations (
   task TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
 """
@@ -121,6 +126,11 @@ class History:
                 "INSERT INTO bytes VALUES (?, ?, ?, ?, ?, ?)",
                 [(report.run_id, cell.cell_id, *_ran(cell)) for cell in report.results],
             )
+            self._db.execute("DELETE FROM scatter WHERE run_id = ?", (report.run_id,))
+            self._db.executemany(
+                "INSERT INTO scatter VALUES (?, ?, ?, ?, ?)",
+                [(report.run_id, *row) for cell in report.results for row in _scatter(cell)],
+            )
             self._db.executemany(
                 "INSERT OR REPLACE INTO durations VALUES (?, ?)", list(durations_s.items())
             )
@@ -129,6 +139,20 @@ class History:
         """Return how long each host task took when it last did work, by task id."""
         with self._translated():
             return dict(self._db.execute("SELECT task, seconds FROM durations"))
+
+    def scatter(self, cell_id: str, *, nights: int = 10) -> dict[str, list[Scatter]]:
+        """Return how much the launches of a cell's gated speeds scattered, by metric."""
+        found: dict[str, list[Scatter]] = {}
+        with self._translated():
+            rows = self._db.execute(
+                "SELECT s.metric, s.sigma, s.launch_s FROM scatter s JOIN runs r"
+                " ON r.run_id = s.run_id WHERE s.cell_id = ? ORDER BY r.started_at DESC",
+                (cell_id,),
+            )
+            for metric, sigma, launch_s in rows:
+                if len(values := found.setdefault(metric, [])) < nights:
+                    values.append(Scatter(sigma, launch_s))
+        return found
 
     def runs(self, *, name: str | None = None, limit: int = 30) -> list[PastRun]:
         """Return the newest runs first, of one config or of all."""
@@ -188,6 +212,14 @@ class History:
                 f"can't use {self._path}: {error}. It is only an index: remove it and rebuild it"
                 " with `farm history import RUN...`"
             ) from error
+
+
+def _scatter(cell: CellResult) -> Iterator[tuple[str, str, float, float]]:
+    """Scatter of each speed of a cell that is held against a baseline."""
+    for row in cell.performance:
+        one = scatter_of(row) if is_gated(row.metric) and not cell.device.emulated else None
+        if one is not None:
+            yield cell.cell_id, row.metric, one.sigma, one.launch_s
 
 
 def _ran(cell: CellResult) -> tuple[str, str, str, str]:

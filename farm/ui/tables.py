@@ -9,10 +9,11 @@ from rich.text import Text
 
 from farm.commands.doctor import Check
 from farm.core.artifact import Recipe
-from farm.core.plan import Plan, measuring_at_most_s
+from farm.core.plan import Cell, Decides, Plan, measuring_at_most_s
 from farm.core.printable import one_line, printable
 from farm.core.result import ExportReport, PerformanceReport, Report
 from farm.core.rules.launches import measures
+from farm.core.rules.tolerance import speed_tolerance
 from farm.core.spec import RunSpec
 from farm.reports.summary import HEADERS, artifact_size, export_notes, rows, unreadable
 from farm.reports.words import seconds, size
@@ -101,7 +102,33 @@ def plan(spec: RunSpec, plan: Plan, left_out: Mapping[str, str]) -> RenderableTy
         for name, why in left_out.items()
     ]
     gates = [Text(f"gate {gate.metric} {gate.text or gate.op}", "dim") for gate in spec.gates]
-    return Group(head, table, *skips, *gates)
+    accepted = "auto" if spec.regress_auto else f"{spec.regress:.1%}"
+    gates.append(Text(f"gate regress {accepted}, against a baseline", "dim"))
+    return Group(head, table, *skips, *gates, *_decisions(spec, plan))
+
+
+def _decisions(spec: RunSpec, plan: Plan) -> list[RenderableType]:
+    """What the budget decides, cell by cell and metric by metric, where earlier nights tell it."""
+    if not any(cell.decides for cell in plan.cells):
+        return []
+    table = new_table("cell", "metric", f"{spec.workload.budget_s:g} s decide", "scatter", "pairs",
+                      "nights", "regress")  # fmt: skip
+    for cell in plan.cells:
+        for one in cell.decides:
+            decided = "nothing" if one.tolerance is None else f"{one.tolerance:.1%}"
+            numbers = (f"{one.scatter:.1%}", str(one.pairs), str(one.nights))
+            name = Text(one_line(cell.cell_id))
+            table.add_row(name, one.metric, decided, *numbers, _is_enough(spec, cell, one))
+    return [table]
+
+
+def _is_enough(spec: RunSpec, cell: Cell, one: Decides) -> Text:
+    if spec.regress_auto:
+        return Text(f"auto: {speed_tolerance(spec, cell, one.metric):.1%}")
+    if one.tolerance is not None and one.tolerance <= spec.regress:
+        return Text(f"{spec.regress:.1%} is decided", "green")
+    needs = "more than an hour" if one.needs_s is None else seconds(one.needs_s)
+    return Text(f"{spec.regress:.1%} needs {needs}", "yellow")
 
 
 def recipes(found: Sequence[Recipe]) -> RenderableType:

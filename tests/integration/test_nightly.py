@@ -14,7 +14,7 @@ TINY = str(CONFIGS / "tiny.yaml")
 LOCAL = (
     "--cluster", "none", "--select", "transport=local", "--live", "off",
     "--set", "gates={perplexity: '<= 1.02x host', regress: '40%'}", "--set", "workload.launches=2",
-    "--set", "require={judged: '90%', speed: '0%'}",
+    "--set", "require={judged: '90%', speed: '0%'}", "--set", "workload.budget_s=8",
 )  # fmt: skip
 
 pytestmark = pytest.mark.export
@@ -67,6 +67,15 @@ def test_three_nights(farm: Farm, tmp_path: Path) -> None:
     assert result["outcome"] == "failed"
     metrics = {m["metric"]: m for m in result["baseline"]["metrics"]}
     assert metrics["peak_rss_bytes"]["verdict"] == "REGRESSED"
+    # One look fails nothing: a second sitting of the same run found the loss too.
+    assert metrics["peak_rss_bytes"]["confirmed"] is True
+    assert "confirmed by a second sitting" in result["reason"]
+    second = result["second"]
+    alone = {m["metric"]: m["ratio"] for m in second["metrics"]}
+    assert alone["peak_rss_bytes"] > 1.4
+    assert {s["arm"] for p in second["performance"] for s in p["samples"]} >= {"baseline"}
+    assert second["attempts"][0]["started_at"] > result["attempts"][-1]["ended_at"]
+    assert f"second sitting, side by side with the baseline: {result['cell_id']}" in done.stdout
     rows = {(p["metric"], p["regime"]): p for p in result["performance"]}
     assert {s["arm"] for s in rows["pp128", "warm"]["samples"]} == {"candidate", "baseline"}
 
