@@ -12,6 +12,7 @@ from farm.cli import show
 
 if TYPE_CHECKING:  # keeps `farm --help` quick
     from farm.planning.planning import RunOptions
+    from farm.run.run import Finished
 
 
 def run(
@@ -53,11 +54,11 @@ def run(
         quick=quick,
     )
     folder = None if resume is None else run_folder.find(resume, out)
-    return watch(options, live, as_json=as_json, folder=folder)
+    return watch(options, live, as_json=as_json, folder=folder).report.exit_code
 
 
-def watch(options: RunOptions, live: str, *, as_json: bool, folder: Path | None = None) -> int:
-    """Run a config, show how it goes and what it found; return the exit code.
+def watch(options: RunOptions, live: str, *, as_json: bool, folder: Path | None = None) -> Finished:
+    """Run a config, show how it goes and what it found.
 
     With `as_json` the report is printed as JSON, else the table, the files and the last line. With
     the `folder` of a run, go on with that one.
@@ -75,11 +76,11 @@ def watch(options: RunOptions, live: str, *, as_json: bool, folder: Path | None 
     report = finished.report
     if as_json:
         show.print_text(renderers.render(report, "json"))
-        return report.exit_code
+        return finished
     show.print_table(tables.report(report))
     show.print_text(f"Reports: {finished.folder}/report.html, report.json, report.md, junit.xml")
     show.print_text(report.verdict_line)
-    return report.exit_code
+    return finished
 
 
 def plan(

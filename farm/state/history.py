@@ -6,12 +6,14 @@ It can be rebuilt from run folders; losing it loses no result.
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from farm.core.errors import StoreError
+from farm.core.errors import ConfigError, StoreError
 from farm.core.result import CellResult, Report
 from farm.core.rules.gates import is_gated
 from farm.core.rules.scatter import Scatter, scatter_of
@@ -33,6 +35,11 @@ CREATE TABLE IF NOT EXISTS scatter (
 CREATE TABLE IF NOT EXISTS durations (
   task TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
 """
+
+
+#: What a dump holds; its version.
+TABLES = ("runs", "metrics", "bytes", "scatter", "durations")
+FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +141,49 @@ class History:
             self._db.executemany(
                 "INSERT OR REPLACE INTO durations VALUES (?, ?)", list(durations_s.items())
             )
+
+    def dump(self) -> dict[str, Any]:
+        """Return every table as plain data, for `load` elsewhere."""
+        tables = {}
+        with self._translated():
+            for table in TABLES:
+                cursor = self._db.execute(f"SELECT * FROM {table}")
+                columns = [column[0] for column in cursor.description]
+                tables[table] = [dict(zip(columns, row, strict=True)) for row in cursor]
+        return {"farm_history": FORMAT, "tables": tables}
+
+    def load(self, path: Path) -> int:
+        """Add what another index dumped; runs that are here already are replaced. All or nothing.
+
+        Returns:
+            The number of runs.
+
+        Raises:
+            ConfigError: The file is no dump, or one of another farm.
+        """
+        try:
+            data = json.loads(path.read_text("utf-8"))
+            if data["farm_history"] != FORMAT:
+                raise ConfigError(
+                    f"{path}: has format {data['farm_history']}, this farm reads {FORMAT}"
+                )
+            rows = [(table, row) for table in TABLES for row in data["tables"][table]]
+            with self._translated(), self._db:
+                for table, row in rows:
+                    names = ", ".join(self._columns(table))
+                    values = [row[name] for name in self._columns(table)]
+                    marks = ", ".join("?" * len(values))
+                    self._db.execute(
+                        f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", values
+                    )
+            return len(data["tables"]["runs"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                f"{path}: is no file of `farm history export` ({type(error).__name__}: {error})"
+            ) from error
+
+    def _columns(self, table: str) -> list[str]:
+        return [row[1] for row in self._db.execute(f"PRAGMA table_info({table})")]
 
     def durations_s(self) -> dict[str, float]:
         """Return how long each host task took when it last did work, by task id."""
