@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from farm.core.rules.family import FAMILY, SURE, SUSPECT, WEIGHT
+from farm.core.rules.family import DOUBT, FAMILY, SHARPER, SURE, SUSPECT, WEIGHT
 from farm.core.rules.interval import LEAST_PAIRS, LOOKING
 
 Array = NDArray[np.float64]
@@ -144,20 +144,25 @@ def new_method(
         return Judged(nothing, nothing, ~nothing, np.full(series, float(most)))
     open_, taken = np.ones(series, bool), np.full(series, float(most))
     p, holds = np.ones((series, metrics)), np.zeros((series, metrics), bool)
+    clearable = np.zeros((series, metrics), bool)
     for count in _looks(most):
         mean, error, df = estimate(pairs[..., :count], looked=True)
         tail = stats.t.sf((bound - mean) / error, df)
-        is_held = mean - stats.t.isf(0.025, df) * error >= bound
+        half = stats.t.isf(0.025, df) * error
+        is_held = mean - half >= bound
         p[open_], holds[open_] = tail[open_], is_held[open_]
+        clearable[open_] = (mean - half / SHARPER >= bound)[open_]
         done = open_ & (is_held | (tail <= SURE)).all(axis=1)
         taken[done] = count
         open_ &= ~done
     mean, error, df = estimate(confirming, looked=False)
     second = stats.t.sf((bound - mean) / error, df)
     second_holds = mean - stats.t.isf(0.025, df) * error >= bound
-    again: NDArray[np.bool_] = np.asarray((~holds).any(axis=1))
+    worth = ~holds & ((p <= DOUBT) | clearable)
+    again: NDArray[np.bool_] = np.asarray(worth.any(axis=1))
+    second_holds &= again[:, np.newaxis]
     joined = np.where(p <= SUSPECT, SUSPECT / WEIGHT * second, second / (1 - WEIGHT))
-    lost = (joined <= FAMILY / comparisons) & ~holds & ~second_holds
+    lost = (joined <= FAMILY / comparisons) & ~holds & ~second_holds & again[:, np.newaxis]
     undecided = ~lost.any(axis=1) & ~(holds | second_holds).all(axis=1)
     taken += np.where(again, confirming.shape[-1], 0)
     return Judged(lost.any(axis=1), lost[:, 0], undecided, taken)

@@ -16,7 +16,7 @@ from typing import Any
 from farm.core.errors import ConfigError, StoreError
 from farm.core.result import CellResult, Report
 from farm.core.rules.gates import is_gated
-from farm.core.rules.scatter import Scatter, scatter_of
+from farm.core.rules.scatter import Scatter, scatters
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -266,10 +266,9 @@ class History:
 
 def _scatter(cell: CellResult) -> Iterator[tuple[str, str, float, float]]:
     """Scatter of each speed of a cell that is held against a baseline."""
-    for row in cell.performance:
-        one = scatter_of(row) if is_gated(row.metric) and not cell.device.emulated else None
-        if one is not None:
-            yield cell.cell_id, row.metric, one.sigma, one.launch_s
+    gated = (row for row in cell.performance if is_gated(row.metric) and not cell.device.emulated)
+    for metric, one in scatters(gated).items():
+        yield cell.cell_id, metric, one.sigma, one.launch_s
 
 
 def _ran(cell: CellResult) -> tuple[str, str, str, str]:

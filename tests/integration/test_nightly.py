@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import CONFIGS, Farm
+from tests.unit.commands.test_nightly_told import listening
 
 TINY = str(CONFIGS / "tiny.yaml")
 #: Tests share their cores with others: what must be told for sure is memory, which doesn't care.
@@ -60,8 +61,15 @@ def test_three_nights(farm: Farm, tmp_path: Path) -> None:
         f"models=[{{name: tiny-llama, pte: {plain}/tiny-llama-xnnpack-8da4w-plain-sdpa.pte,"
         f" tokenizer: {plain}/tiny-llama-tokenizer.json}}]"
     )
-    done = farm("nightly", TINY, *LOCAL, *against, "--set", model)
+    mail = tmp_path / "night.txt"
+    with listening() as told:
+        to = ("--webhook", told.url, "--mail", str(mail))
+        done = farm("nightly", TINY, *LOCAL, *against, *to, "--set", model)
     assert done.returncode == 1, done.stdout + done.stderr
+    last = done.stdout.splitlines()[-1]
+    ((_, message),) = told.got
+    assert last.replace(">", "&gt;") in message["text"]
+    assert mail.read_text().startswith(f"farm nightly tiny: FAILED (exit 1)\n\n{last}\n")
     result = farm.report()["results"][0]
     assert (result["baseline"]["verdict"], result["baseline"]["method"]) == ("REGRESSED", "paired")
     assert result["outcome"] == "failed"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from farm.core.result import PerformanceReport
 from farm.core.rules.interval import LEAST_PAIRS, launch_logs, pair_logs, pair_statistics
@@ -23,6 +24,18 @@ class Scatter:
     sigma: float
     #: From the start of one launch to that of the next, seconds.
     launch_s: float
+
+
+def scatters(performance: Iterable[PerformanceReport]) -> dict[str, Scatter]:
+    """Return the scatter of each warm metric of a cell, by metric.
+
+    Launches are as far apart as its windows say; a load has no clock of its own.
+    """
+    each = {row.metric: one for row in performance if (one := scatter_of(row)) is not None}
+    launch_s = max((one.launch_s for one in each.values()), default=0.0)
+    if launch_s <= 0:
+        return {}
+    return {metric: replace(one, launch_s=launch_s) for metric, one in each.items()}
 
 
 def scatter_of(report: PerformanceReport) -> Scatter | None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from farm.core.flow.chain import ArtifactChain
 from farm.core.plan import Plan
 from farm.core.result import PerformanceReport, SampleReport
-from farm.core.rules.scatter import Scatter, scatter_of, together
+from farm.core.rules.scatter import Scatter, scatter_of, scatters, together
 from farm.core.rules.tolerance import UNKNOWN, speed_tolerance
 from farm.core.runtime import Arm
 from farm.core.spec import RunSpec
@@ -53,6 +53,18 @@ def test_few_or_invalid_launches_show_none() -> None:
     assert scatter_of(launches(0.03, 3, paired=False)) is None
     assert scatter_of(replace(launches(0.03, 40, paired=False), trust="invalid")) is None
     assert scatter_of(replace(launches(0.03, 40, paired=False), regime="cold")) is None
+
+
+def test_a_load_has_no_clock_of_its_own() -> None:
+    windows = launches(0.03, 40, paired=False)
+    load = replace(
+        windows, metric="load", samples=tuple(replace(s, t_s=0.0) for s in windows.samples)
+    )
+    assert {name: one.launch_s for name, one in scatters([load, windows]).items()} == {
+        "load": 5.0,
+        "tg32": 5.0,
+    }
+    assert scatters([load]) == {}, "without a clock no budget is known to hold any launch"
 
 
 def test_nights_are_joined() -> None:
