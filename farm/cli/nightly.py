@@ -195,6 +195,45 @@ def history(
         show.print_table(tables.plain(("started", "config", "run", "exit", "verdict"), rows))
 
 
+@history_app.command("show")
+def history_show(
+    cell: Annotated[str, typer.Argument(help="Glob on cell ids; default: all.")] = "",
+    metric: Annotated[str, typer.Option(help="One metric, such as tg64.")] = "",
+    name: Annotated[str | None, typer.Option(help="Only runs of this config name.")] = None,
+    limit: Annotated[int, typer.Option(help="Newest runs to show.")] = 30,
+    to: Annotated[
+        Path | None, typer.Option(help="Write every row to a file: .csv, or .parquet (pyarrow).")
+    ] = None,
+    as_json: o.Json = False,
+) -> int:
+    """Show metrics over the nights, drawn and never judged, and since when a cell fails.
+
+    Example: `farm history show '*:pixel8' --metric tg64`
+    """
+    from farm import codec, paths
+    from farm.commands import history as command
+    from farm.core.errors import ConfigError
+    from farm.run import run_folder
+    from farm.state.history import History
+    from farm.ui import tables
+
+    index = History(paths.history_db(paths.farm_home()))
+    nights = command.chosen(index.nights(name=name, limit=limit), cell, metric)
+    index.close()
+    if to is not None and to.suffix == ".parquet":
+        command.write_parquet(nights, to)
+    elif to is not None and to.suffix == ".csv":
+        run_folder.write_text(to, command.as_csv(nights))
+    elif to is not None:
+        raise ConfigError(f"--to {to}: write a name that ends with .csv or .parquet")
+    found = command.lines(nights)
+    if as_json:
+        show.print_json([codec.to_data(line) for line in found])
+    else:
+        show.print_table(tables.nights(found))
+    return 0
+
+
 @history_app.command("export")
 def history_export(
     to: Annotated[Path, typer.Argument(help="File to write (JSON).")],

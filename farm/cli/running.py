@@ -64,15 +64,45 @@ def watch(options: RunOptions, live: str, *, as_json: bool, folder: Path | None 
     the `folder` of a run, go on with that one.
     """
     from farm.paths import farm_home
-    from farm.reports import renderers
     from farm.run.run import resume_run, run_config
-    from farm.ui import tables
 
     with show.watching(live, as_json=as_json) as emit:
         if folder is None:
             finished = run_config(options, farm_home(), emit)
         else:
             finished = resume_run(folder, options, farm_home(), emit)
+    return _shown(finished, as_json=as_json)
+
+
+def rerun(
+    run: Annotated[str, typer.Argument(help="Run id, `latest` or folder.")],
+    cell: Annotated[str, typer.Argument(help="Cell id, as the report has it.")],
+    on: Annotated[str, typer.Option(help="Another device of that run.")] = "",
+    cluster: o.Cluster = "local",
+    out: o.Out = o.RUNS,
+    live: o.Live = "auto",
+    as_json: o.Json = False,
+) -> int:
+    """Run one cell of a run again, as a run of its own with the same config and baseline.
+
+    Example: `farm rerun latest tiny-llama/xnnpack-8da4w:executorch:t1:local`
+    """
+    from farm.paths import farm_home
+    from farm.planning.planning import RunOptions
+    from farm.run import run_folder
+    from farm.run.run import rerun_cell
+
+    folder = run_folder.find(run, out)
+    options = RunOptions(config=None, cluster=cluster, out=out)
+    with show.watching(live, as_json=as_json) as emit:
+        finished = rerun_cell(folder, cell, options, farm_home(), emit, on=on)
+    return _shown(finished, as_json=as_json).report.exit_code
+
+
+def _shown(finished: Finished, *, as_json: bool) -> Finished:
+    from farm.reports import renderers
+    from farm.ui import tables
+
     report = finished.report
     if as_json:
         show.print_text(renderers.render(report, "json"))

@@ -29,6 +29,9 @@ CREATE TABLE IF NOT EXISTS metrics (
 CREATE TABLE IF NOT EXISTS bytes (
   run_id TEXT NOT NULL, cell_id TEXT NOT NULL, artifact TEXT NOT NULL, runner TEXT NOT NULL,
   device TEXT NOT NULL, os_build TEXT NOT NULL, PRIMARY KEY (run_id, cell_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outcomes (
+  run_id TEXT NOT NULL, cell_id TEXT NOT NULL, outcome TEXT NOT NULL, toolchain TEXT NOT NULL,
+  PRIMARY KEY (run_id, cell_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS scatter (
   run_id TEXT NOT NULL, cell_id TEXT NOT NULL, metric TEXT NOT NULL, sigma REAL NOT NULL,
   launch_s REAL NOT NULL, PRIMARY KEY (run_id, cell_id, metric)) WITHOUT ROWID;
@@ -38,7 +41,7 @@ CREATE TABLE IF NOT EXISTS durations (
 
 
 #: What a dump holds; its version.
-TABLES = ("runs", "metrics", "bytes", "scatter", "durations")
+TABLES = ("runs", "metrics", "bytes", "outcomes", "scatter", "durations")
 FORMAT = 1
 
 
@@ -55,17 +58,26 @@ class PastRun:
 
 
 @dataclass(frozen=True, slots=True)
-class PastMetric:
+class Night:
     """One metric of one cell in one run; numbers of different nights are drawn, never judged."""
 
     run_id: str
     started_at: str
+    name: str
     cell_id: str
+    outcome: str
     metric: str
     regime: str
     unit: str
     median: float | None
+    low: float | None
+    high: float | None
     trust: str
+    device: str
+    os_build: str
+    toolchain: str
+    artifact: str
+    runner: str
 
 
 class History:
@@ -132,6 +144,11 @@ class History:
             self._db.executemany(
                 "INSERT INTO bytes VALUES (?, ?, ?, ?, ?, ?)",
                 [(report.run_id, cell.cell_id, *_ran(cell)) for cell in report.results],
+            )
+            self._db.execute("DELETE FROM outcomes WHERE run_id = ?", (report.run_id,))
+            self._db.executemany(
+                "INSERT INTO outcomes VALUES (?, ?, ?, ?)",
+                [(report.run_id, c.cell_id, c.outcome, c.toolchain) for c in report.results],
             )
             self._db.execute("DELETE FROM scatter WHERE run_id = ?", (report.run_id,))
             self._db.executemany(
@@ -214,16 +231,22 @@ class History:
             )
             return [PastRun(*row) for row in rows]
 
-    def metrics(self, name: str, metric: str, *, limit: int = 300) -> list[PastMetric]:
-        """Return one metric over the runs of a config, newest first."""
+    def nights(self, *, name: str | None = None, limit: int = 30) -> list[Night]:
+        """Return every metric of the newest runs, of one config or of all, oldest first."""
         with self._translated():
             rows = self._db.execute(
-                "SELECT r.run_id, r.started_at, m.cell_id, m.metric, m.regime, m.unit, m.median,"
-                " m.trust FROM metrics m JOIN runs r ON r.run_id = m.run_id"
-                " WHERE r.name = ? AND m.metric = ? ORDER BY r.started_at DESC LIMIT ?",
-                (name, metric, limit),
+                "SELECT r.run_id, r.started_at, r.name, m.cell_id, coalesce(o.outcome, ''),"
+                " m.metric, m.regime, m.unit, m.median, m.low, m.high, m.trust,"
+                " coalesce(b.device, ''), coalesce(b.os_build, ''), coalesce(o.toolchain, ''),"
+                " coalesce(b.artifact, ''), coalesce(b.runner, '')"
+                " FROM (SELECT * FROM runs WHERE ?1 IS NULL OR name = ?1"
+                " ORDER BY started_at DESC LIMIT ?2) r JOIN metrics m ON m.run_id = r.run_id"
+                " LEFT JOIN bytes b ON b.run_id = r.run_id AND b.cell_id = m.cell_id"
+                " LEFT JOIN outcomes o ON o.run_id = r.run_id AND o.cell_id = m.cell_id"
+                " ORDER BY r.started_at, r.run_id, m.cell_id, m.metric, m.regime",
+                (name, limit),
             )
-            return [PastMetric(*row) for row in rows]
+            return [Night(*row) for row in rows]
 
     def same_bytes(
         self, results: Mapping[str, CellResult], *, limit: int = 30

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from farm.commands.compare import Compared
 from farm.commands.doctor import Check
+from farm.commands.history import Line
 from farm.core.artifact import Recipe
 from farm.core.plan import Cell, Decides, Plan, measuring_at_most_s
 from farm.core.printable import one_line, printable
@@ -16,7 +18,7 @@ from farm.core.rules.launches import measures
 from farm.core.rules.tolerance import speed_tolerance
 from farm.core.spec import RunSpec
 from farm.reports.summary import HEADERS, artifact_size, export_notes, rows, unreadable
-from farm.reports.words import seconds, size
+from farm.reports.words import number, seconds, size
 from farm.ui import speed
 from farm.ui.frame import new_table
 from farm.ui.live import MARKS, STYLES
@@ -181,6 +183,40 @@ def doctor(found: Sequence[Check]) -> RenderableType:
     for check in found:
         mark, style = _CHECKS[check.status]
         table.add_row(Text(mark, style), check.name, Text(check.detail), Text(check.remedy))
+    return table
+
+
+def nights(lines: Sequence[Line]) -> RenderableType:
+    """A line for each metric of each cell over the nights."""
+    table = new_table("cell", "metric", "nights", "latest", "against before", "", "failing since")
+    for line in lines:
+        latest = "-"
+        if line.latest is not None:
+            is_time = line.unit == "s"
+            latest = seconds(line.latest) if is_time else f"{number(line.latest)} {line.unit}"
+        change = "" if line.change is None else f"{line.change:+.1%}"
+        table.add_row(
+            Text(one_line(line.cell_id)), line.metric, str(line.nights), latest, change, line.drawn,
+            Text(line.red_since, "red"),
+        )  # fmt: skip
+    return table
+
+
+def compared(cells: Sequence[Compared]) -> RenderableType:
+    """Cells of two runs, and the ratio of their numbers."""
+    table = new_table("cell", "outcome", "metric", "before", "after", "ratio", "differs")
+    for cell in cells:
+        outcome = f"{cell.before or 'none'} -> {cell.after or 'none'}"
+        first = (Text(one_line(cell.cell_id)), outcome)
+        differs = Text(one_line("; ".join(cell.differs), 400))
+        for place, pair in enumerate(cell.pairs or (None,)):
+            head = first if place == 0 else ("", "")
+            if pair is None:
+                table.add_row(*head, "", "", "", "", differs)
+                continue
+            ratio = "-" if pair.ratio is None else f"{pair.ratio:.3f}"
+            both = ("-" if one is None else number(one) for one in (pair.before, pair.after))
+            table.add_row(*head, pair.metric, *both, ratio, differs if place == 0 else "")
     return table
 
 

@@ -99,6 +99,10 @@ def test_three_nights(farm: Farm, tmp_path: Path) -> None:
     assert "unpaired" in result["flags"]
     assert "no longer in the content store" in result["conditions"]["unpaired"]
 
+    shown = farm("history", "show", "*:local", "--metric", "tg128", "--json")
+    (line,) = json.loads(shown.stdout)
+    assert (line["nights"], len(line["drawn"])) == (4, 4)
+
     listed = farm("history", "--json")
     nights = {path.name for path in (farm.cwd / "runs").iterdir() if not path.is_symlink()}
     assert len(nights) == 4

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from farm.cluster import start as cluster_start
 from farm.cluster.start import Runtime
 from farm.core.errors import FarmError, PlanError, RunnerCrashed
 from farm.core.runtime import DeviceJob, DeviceRunResult
-from farm.run import run as run_module
 from farm.run.run import Finished, rerun_cell
 from tests.unit.core import builders as b
 from tests.unit.fakes import FakePool, FakeSite
@@ -35,8 +35,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
         return Runtime(FakePool(), {"": FakeSite(noted)}, lambda: None)
 
-    monkeypatch.setattr(run_module.cluster_start, "start", start)
-    monkeypatch.setattr(run_module.cluster_start, "launch", lambda cluster: None)
+    monkeypatch.setattr(cluster_start, "start", start)
+    monkeypatch.setattr(cluster_start, "launch", lambda cluster: None)
     made.jobs.clear()
     return made
 
