@@ -19,7 +19,7 @@ from farm.core.result import (
     PerformanceReport,
     SecondSitting,
 )
-from farm.core.rules.family import FAMILY, SUSPECT, combined, holm, is_worth
+from farm.core.rules.family import FAMILY, SUSPECT, combined, holm
 from farm.core.rules.gates import is_gated, kind_of
 from farm.core.rules.tolerance import UNKNOWN
 from farm.judge.baseline import OPEN, compare_cell, fold
@@ -35,8 +35,6 @@ _OUTCOME: Mapping[BaselineVerdict, tuple[Outcome, str]] = {
     "INSUFFICIENT": ("inconclusive", "insufficient"),
     "SLOWER": ("passed", "slower"),
 }
-#: Why a metric that is left open has no second sitting where one would be no use.
-FUTILE = "one of three times the length would hardly decide it either"
 _SEVERITY: tuple[Outcome, ...] = ("passed", "inconclusive", "failed")
 
 
@@ -101,9 +99,7 @@ def compare_run(
         powered = _with_power(one, result, len(family))
         why = ""
         if result.baseline is not None and result.baseline.method == "paired":
-            second = seconds.get(result.cell_id)
-            is_futile = second is None and not is_worth(one)
-            why = FUTILE if is_futile else _not_made(second, missing)
+            why = _not_made(seconds.get(result.cell_id), missing)
         decided[index, place] = _decided(powered, is_loss=is_loss, unconfirmed=why)
     finished = [_finished(result, index, decided) for index, result in enumerate(compared)]
     return [_with_second(result, seconds.get(result.cell_id)) for result in finished]

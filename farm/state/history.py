@@ -213,7 +213,8 @@ class History:
         with self._translated():
             rows = self._db.execute(
                 "SELECT s.metric, s.sigma, s.launch_s FROM scatter s JOIN runs r"
-                " ON r.run_id = s.run_id WHERE s.cell_id = ? AND s.launch_s > 0 ORDER BY r.started_at DESC",
+                " ON r.run_id = s.run_id WHERE s.cell_id = ? AND s.launch_s > 0"
+                " ORDER BY r.started_at DESC",
                 (cell_id,),
             )
             for metric, sigma, launch_s in rows:

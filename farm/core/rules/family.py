@@ -13,12 +13,9 @@ shares the error between the two ways, so that their union is a valid p-value.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
-from farm.core.comparison import MetricComparison
 from farm.core.result import CellResult
-from farm.core.rules.interval import LOOKING
 
 #: Chance of any false REGRESSED in a clean night.
 FAMILY = 0.01
@@ -29,10 +26,6 @@ WEIGHT = 0.8
 #: How many times the budget of a first look a second sitting has. Twice misses losses where a step
 #: fell inside a pair of both sittings; the few cells that are looked at twice can afford more.
 SECOND_BUDGET = 3
-#: p-value up to which an undecided metric is doubtful: a second sitting follows whatever it costs.
-DOUBT = 0.25
-#: How much narrower the interval of a second sitting is: longer, and nobody looked.
-SHARPER = LOOKING * math.sqrt(SECOND_BUDGET)
 #: p-value that decides in one sitting whatever the night: 60 cells with four metrics each.
 SURE = FAMILY / 240
 #: Chance with which a loss shall be found whose size is told as the smallest that would be.
@@ -66,28 +59,18 @@ def second_level(comparisons: int) -> float:
 def second_sittings(results: Iterable[CellResult]) -> tuple[str, ...]:
     """Name the cells to be measured again side by side, the most suspicious first.
 
-    A cell is one of them where a metric is undecided and a second sitting is worth its time.
+    A cell is one of them where a metric is undecided that launches could decide. A run that reaches
+    its time limit has made the first ones.
     """
     found: list[tuple[float, str]] = []
     for result in results:
         if result.baseline is None or result.baseline.method != "paired":
             continue
-        open_ = [m.p for m in result.baseline.metrics if m.p is not None and is_worth(m)]
-        if open_:
-            found.append((min(open_), result.cell_id))
+        undecided = [
+            m.p
+            for m in result.baseline.metrics
+            if m.p is not None and m.verdict in ("REGRESSED", "NOISY", "INSUFFICIENT")
+        ]
+        if undecided:
+            found.append((min(undecided), result.cell_id))
     return tuple(cell_id for _, cell_id in sorted(found))
-
-
-def is_worth(one: MetricComparison) -> bool:
-    """Tell whether a second sitting may decide a metric that the first look left open.
-
-    It may prove what is doubtful; of the rest it may clear what a sharper interval around the same
-    ratio would clear.
-    """
-    if one.p is None or one.verdict not in ("REGRESSED", "NOISY", "INSUFFICIENT"):
-        return False
-    if one.p <= DOUBT or one.ratio is None or one.ci95 is None or one.bound is None:
-        return True
-    sign = 1.0 if one.bound < 1 else -1.0
-    half = (math.log(one.ci95[1]) - math.log(one.ci95[0])) / 2
-    return sign * math.log(one.ratio) - half / SHARPER >= sign * math.log(one.bound)

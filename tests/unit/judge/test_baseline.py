@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from farm.core.result import CellResult
-from farm.core.rules.family import DOUBT, is_worth, second_sittings
+from farm.core.rules.family import second_sittings
 from farm.judge.night import Against, compare_run
 from farm.reports import html
 from farm.reports import json as json_report
@@ -279,19 +279,6 @@ def test_what_is_suspected_is_no_regression_without_proof() -> None:
     assert "suspected" in result.reason
     assert second_sittings([result]) == (result.cell_id,)
     assert second_sittings([compared(side_by_side(1.0), night(3), 0.04)]) == ()
-
-
-def test_no_second_sitting_is_spent_on_what_it_would_not_decide() -> None:
-    hopeless = compared(side_by_side(1.0, noise=0.1, pairs=6, seed=1), night(3), 0.01)
-    assert hopeless.baseline is not None
-    worth = [m.metric for m in hopeless.baseline.metrics if is_worth(m)]
-    doubtful = [m for m in hopeless.baseline.metrics if m.p is not None and m.p <= DOUBT]
-    assert not doubtful
-    assert worth == []
-    assert second_sittings([hopeless]) == ()
-    assert "would hardly decide it either" in hopeless.reason
-    near = compared(side_by_side(1.0, noise=0.02, pairs=6, seed=3), night(3), 0.02)
-    assert second_sittings([near]) == (near.cell_id,)
 
 
 def test_a_confirming_sitting_proves_what_one_could_not() -> None:
