@@ -51,8 +51,8 @@ def of_run(report: Report, folder: Path) -> Notice:
 
 def of_error(config: str, message: str, code: int) -> Notice:
     """Say that a nightly ended before there was a run."""
-    subject = f"farm nightly {one_line(config)}: no run (exit {code})"
-    return Notice(subject, f"{message.strip()}\nNothing was measured: there is no report.")
+    subject = f"farm nightly {one_line(config)}: no report (exit {code})"
+    return Notice(subject, f"{message.strip()}\nThis night has no report.")
 
 
 def _line(result: CellResult) -> str:

@@ -14,6 +14,7 @@ from farm.core.artifact import Recipe
 from farm.core.plan import Cell, Decides, Plan, measuring_at_most_s
 from farm.core.printable import one_line, printable
 from farm.core.result import ExportReport, PerformanceReport, Report
+from farm.core.rules.family import SECOND_BUDGET
 from farm.core.rules.launches import measures
 from farm.core.rules.tolerance import speed_tolerance
 from farm.core.spec import RunSpec
@@ -93,7 +94,8 @@ def plan(spec: RunSpec, plan: Plan, left_out: Mapping[str, str]) -> RenderableTy
         (one_line(spec.name), "bold"),
         f": {len(plan.cells)} cells, {len(plan.artifacts)} exports; {c.tokens} tokens checked, "
         f"{measured}, {w.launches} to {w.max_launches} launches x {w.repetitions}, "
-        f"at most {w.budget_s:g} s a cell, {longest} in all",
+        f"at most {w.budget_s:g} s a cell, {longest} in all; once more,"
+        f" {SECOND_BUDGET} times as long, for cells that a comparison with a baseline leaves open",
     )
     skips = [
         Text.assemble(("skipped ", "dim"), one_line(s.cell.cell_id), f": {one_line(s.reason)}")
@@ -112,7 +114,7 @@ def plan(spec: RunSpec, plan: Plan, left_out: Mapping[str, str]) -> RenderableTy
 def _decisions(spec: RunSpec, plan: Plan) -> list[RenderableType]:
     """What the budget decides, cell by cell and metric by metric, where earlier nights tell it."""
     if not any(cell.decides for cell in plan.cells):
-        return []
+        return [Text("what the budget decides is known after a first night", "dim")]
     table = new_table("cell", "metric", f"{spec.workload.budget_s:g} s decide", "scatter", "pairs",
                       "nights", "regress")  # fmt: skip
     for cell in plan.cells:

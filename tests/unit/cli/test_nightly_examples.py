@@ -18,7 +18,7 @@ import yaml
 from tests.command import CONFIGS, SOURCES
 
 EXAMPLES = CONFIGS / "nightly"
-SUBJECT = "farm nightly configs/llama_q4.yaml: no run (exit 2)"
+SUBJECT = "farm nightly configs/llama_q4.yaml: no report (exit 2)"
 
 
 class Place:

@@ -116,7 +116,7 @@ def test_a_night_without_a_run_tells_why(
     with pytest.raises(type(error)):
         told_night(fails, Told(listener.url, mail), "llama.yaml")
     text = mail.read_text()
-    assert text.startswith(f"farm nightly llama.yaml: no run (exit {code})\n\n")
+    assert text.startswith(f"farm nightly llama.yaml: no report (exit {code})\n\n")
     assert words in text
     assert "yesterday" not in text
     assert words in listener.got[0][1]["text"]

@@ -12,6 +12,7 @@ from farm.core.result import CellResult
 from farm.core.rules.family import SECOND_BUDGET
 from farm.core.runner import DeployFile
 from farm.core.runtime import BaselineArm
+from farm.core.spec import DeviceRequest
 from tests.unit.core import builders as b
 from tests.unit.core.flow.player import Player
 
@@ -47,6 +48,21 @@ def test_a_suspicious_cell_runs_again_on_its_device_beside_the_baseline() -> Non
     assert len(results) == 3
     assert set(sittings(results)) == {cell_id}
     assert results[cell_id].outcome == results[cell_id + SUFFIX].outcome == "passed"
+
+
+def test_a_cell_of_a_pool_sits_again_on_the_device_that_it_had() -> None:
+    spec = b.run_spec(requests=(DeviceRequest("", any=1, pool="phones"),))
+    devices = b.device("a"), b.device("b")
+    arms = {cell.cell_id: ARM for cell in b.plan(spec, *devices).cells}
+    made = Player(spec, *devices, baselines=arms)
+    had = made.until_jobs()[0].device
+    (cell_id,) = made.play()
+    made.feed(SecondLook((cell_id,)))
+    assert made.open_jobs[0].device == had
+    made.feed(DeviceChanged(b.device(had, alive=False)))
+    made.retry(made.end_job(made.open_jobs[0], DeviceLost("power cut", device=had)))
+    assert made.flow.finished, "no other device of the pool stands in for it"
+    assert made.flow.results[cell_id + SUFFIX].outcome == "errored"
 
 
 def test_a_second_sitting_is_longer_and_no_interval_ends_it() -> None:
