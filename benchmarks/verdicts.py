@@ -5,7 +5,8 @@ normal distribution of 1, 3, 5 and 8 % (a model, not a measurement), and as reco
 a recording of real launches is there; every sitting drifts by 20 %, a third each as a line, a
 random walk and a step. Then one cell of each night loses 5 %, 10 % and twice the tolerance in one
 metric. Two rules judge the same launches: `old`, one look at 95 % as of commit 0541dee, and `new`,
-that of farm.judge.night with a second sitting of twice the budget for what the first leaves open.
+that of farm.judge.night with a second sitting of three times the budget for what the first leaves
+open.
 `auto` is the smallest tolerance that the budget decides by farm.judge.budget, from the scatter that
 the pairs of earlier nights show; `best` is what a test
 with known scatter and no error to share could decide, on independent launches.
@@ -42,6 +43,7 @@ from benchmarks.method.nights import (  # noqa: E402
     pair_logs,
     seen_scatter,
 )
+from farm.core.rules.family import SECOND_BUDGET  # noqa: E402
 from farm.core.rules.interval import pair_statistics  # noqa: E402
 from farm.judge.budget import Night, decidable, pairs_in  # noqa: E402
 
@@ -159,7 +161,7 @@ def line(row: Row) -> str:
 def cases(scatter: Scatter, budget_s: float, launch_s: float, nights: int, seed: int) -> list[Row]:
     """The fixed tolerances by both rules, and the tolerance that the budget decides."""
     pairs = pairs_in(budget_s, launch_s)
-    shape = Night(pairs, 2 * pairs, METRICS, CELLS * METRICS)
+    shape = Night(pairs, SECOND_BUDGET * pairs, METRICS, CELLS * METRICS)
     history = pair_logs(
         np.random.default_rng(seed + 1), scatter, series=500, metrics=METRICS, pairs=2 * pairs
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from farm.core.rules.family import FAMILY, SURE, SUSPECT, WEIGHT
+from farm.core.rules.family import FAMILY, SURE, SUSPECT
 from farm.core.rules.interval import LEAST_PAIRS, LOOKING
 
 Array = NDArray[np.float64]
@@ -39,17 +39,17 @@ def pair_logs(
 
     The metrics of a cell share their sitting's drift and have a scatter of their own.
     """
-    shape = (series, metrics, pairs)
+    launches = 2 * pairs
     if scatter.recorded is None:
-        own = math.sqrt(2) * scatter.sigma * random.standard_normal(shape)
+        own = scatter.sigma * random.standard_normal((series, metrics, launches))
     else:
-        # Neighbours as they were recorded, whichever of them is called the baseline.
-        own = random.choice(np.diff(scatter.recorded), shape) * random.choice([-1.0, 1.0], shape)
-    blocks = _drift(random, series, 2 * pairs).reshape(series, pairs, 2)
-    drift: Array = blocks[..., 0] - blocks[..., 1]
-    drift[:, 1::2] *= -1  # the second pair of A B B A has the baseline first
-    found: Array = own + drift[:, np.newaxis, :]
-    return found
+        own = _stretches(random, scatter.recorded, series * metrics, launches)
+        own = own.reshape(series, metrics, launches)
+    logs = own + _drift(random, series, launches)[:, np.newaxis, :]
+    blocks = logs.reshape(series, metrics, -1, 2)
+    differences: Array = blocks[..., 0] - blocks[..., 1]
+    differences[..., 1::2] *= -1  # the second pair of A B B A has the baseline first
+    return differences
 
 
 def _drift(random: np.random.Generator, series: int, launches: int) -> Array:
@@ -65,6 +65,15 @@ def _drift(random: np.random.Generator, series: int, launches: int) -> Array:
     return chosen
 
 
+def _stretches(random: np.random.Generator, recorded: Array, count: int, length: int) -> Array:
+    """Stretches of a recording in its order, from anywhere in it, forwards or backwards."""
+    starts = random.integers(0, len(recorded), (count, 1))
+    ways = random.choice([-1, 1], (count, 1))
+    found: Array = recorded[(starts + ways * np.arange(length)) % len(recorded)]
+    centred: Array = found - found.mean(axis=1, keepdims=True)
+    return centred
+
+
 def estimate(pairs: Array, *, looked: bool) -> tuple[Array, Array, int]:
     """Means and standard errors over the last axis, and degrees of freedom: pair_statistics."""
     count = pairs.shape[-1]
@@ -78,9 +87,7 @@ def estimate(pairs: Array, *, looked: bool) -> tuple[Array, Array, int]:
     else:
         rest = (centred**2).sum(axis=-1)
         df = count - 1
-    # Two pairs of a short recording may be the same: no scatter, and still a side.
-    error = np.maximum(np.sqrt(rest / df / count), 1e-12)
-    return mean, error * (LOOKING if looked else 1.0), df
+    return mean, np.sqrt(rest / df / count) * (LOOKING if looked else 1.0), df
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ def new_method(
 
     Args:
         pairs: The first look, [series, metrics, pairs].
-        confirming: A sitting of its own for what that leaves open, the same but for the pairs.
+        confirming: A sitting of its own for the suspicious, the same shape but for the pairs.
         regress: Loss that is accepted.
         comparisons: Gated comparisons of the night.
     """
@@ -155,9 +162,12 @@ def new_method(
     mean, error, df = estimate(confirming, looked=False)
     second = stats.t.sf((bound - mean) / error, df)
     second_holds = mean - stats.t.isf(0.025, df) * error >= bound
-    again: NDArray[np.bool_] = np.asarray((~holds).any(axis=1))
-    joined = np.where(p <= SUSPECT, SUSPECT / WEIGHT * second, second / (1 - WEIGHT))
-    lost = (joined <= FAMILY / comparisons) & ~holds & ~second_holds
-    undecided = ~lost.any(axis=1) & ~(holds | second_holds).all(axis=1)
+    suspect = p <= SUSPECT
+    again: NDArray[np.bool_] = np.asarray(suspect.any(axis=1))
+    joined = np.where(suspect, SUSPECT * second, p)
+    lost = (joined <= FAMILY / comparisons) & suspect & (second <= SUSPECT)
+    decided = np.where(again[:, np.newaxis], holds | second_holds, holds) & ~lost
+    decided &= ~suspect | second_holds
+    undecided = ~lost.any(axis=1) & ~decided.all(axis=1)
     taken += np.where(again, confirming.shape[-1], 0)
     return Judged(lost.any(axis=1), lost[:, 0], undecided, taken)

@@ -37,6 +37,32 @@ def report(
     return 0
 
 
+def compare(
+    before: Annotated[str, typer.Argument(help="Run id, `latest` or folder.")],
+    after: Annotated[str, typer.Argument(help="The later run.")],
+    out: o.Out = o.RUNS,
+    as_json: o.Json = False,
+) -> int:
+    """Put two runs side by side, cell by cell: outcomes, numbers, what else differs.
+
+    Numbers of two sittings are shown, not judged: `farm nightly` judges side by side.
+    """
+    from farm import codec
+    from farm.commands.compare import compare as compare_runs
+    from farm.paths import farm_home
+    from farm.run import run_folder
+    from farm.run.rebuild import report_of
+    from farm.ui import tables
+
+    loaded = (report_of(run_folder.find(run, out), farm_home()) for run in (before, after))
+    found = compare_runs(*loaded)
+    if as_json:
+        show.print_json([codec.to_data(cell) for cell in found])
+    else:
+        show.print_table(tables.compared(found))
+    return 0
+
+
 def runners(
     action: Annotated[str, typer.Argument(help="`list`, or `build`.")] = "list",
     abi: Annotated[

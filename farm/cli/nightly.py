@@ -20,18 +20,35 @@ history_app = typer.Typer(invoke_without_command=True, help="Past runs of this h
 
 
 def nightly(
-    config: o.Config,
+    config: Annotated[
+        Path | None, typer.Argument(help="Run config (YAML). None with --resume.")
+    ] = None,
     inventory: o.InventoryFile = None,
     select: o.Select = "",
     set_: o.Set = None,
     cluster: o.Cluster = "local",
     out: o.Out = o.RUNS,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with a night that was killed or interrupted.")
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Baseline to compare with; default: the config's name.")
     ] = None,
     allow_no_baseline: Annotated[
         bool, typer.Option(help="Run although there is no baseline yet (the first night).")
     ] = False,
+    webhook: Annotated[
+        str,
+        typer.Option(
+            envvar="FARM_WEBHOOK",
+            show_envvar=True,
+            help="Post how it ended to this address, as Slack and those like it take it.",
+        ),
+    ] = "",
+    mail: Annotated[
+        Path | None,
+        typer.Option(help="Write how it ended to this file: a subject, an empty line, the text."),
+    ] = None,
     live: o.Live = "auto",
     as_json: o.Json = False,
 ) -> int:
@@ -41,9 +58,11 @@ def nightly(
     `farm baseline set latest NAME`.
     """
     from farm.cli.running import watch
-    from farm.commands.nightly import nightly_options
+    from farm.commands.nightly import Told, nightly_options, told_night
     from farm.paths import farm_home
     from farm.planning.planning import RunOptions
+    from farm.run import run_folder
+    from farm.run.run import Finished
 
     options = RunOptions(
         config=config,
@@ -54,8 +73,16 @@ def nightly(
         out=out,
         baseline=baseline,
     )
-    options = nightly_options(options, farm_home(), allow_no_baseline=allow_no_baseline)
-    return watch(options, live, as_json=as_json)
+
+    def night() -> Finished:
+        if resume is not None:  # its journal has the plan, its baseline and what it requires
+            folder = run_folder.find(resume, out)
+            return watch(options, live, as_json=as_json, folder=folder)
+        chosen = nightly_options(options, farm_home(), allow_no_baseline=allow_no_baseline)
+        return watch(chosen, live, as_json=as_json)
+
+    finished = told_night(night, Told(webhook, mail), str(config or resume))
+    return finished.report.exit_code
 
 
 @baseline_app.command("set")
@@ -168,11 +195,70 @@ def history(
         show.print_table(tables.plain(("started", "config", "run", "exit", "verdict"), rows))
 
 
+@history_app.command("show")
+def history_show(
+    cell: Annotated[str, typer.Argument(help="Glob on cell ids; default: all.")] = "",
+    metric: Annotated[str, typer.Option(help="One metric, such as tg64.")] = "",
+    name: Annotated[str | None, typer.Option(help="Only runs of this config name.")] = None,
+    limit: Annotated[int, typer.Option(help="Newest runs to show.")] = 30,
+    to: Annotated[
+        Path | None, typer.Option(help="Write every row to a file: .csv, or .parquet (pyarrow).")
+    ] = None,
+    as_json: o.Json = False,
+) -> int:
+    """Show metrics over the nights, drawn and never judged, and since when a cell fails.
+
+    Example: `farm history show '*:pixel8' --metric tg64`
+    """
+    from farm import codec, paths
+    from farm.commands import history as command
+    from farm.core.errors import ConfigError
+    from farm.run import run_folder
+    from farm.state.history import History
+    from farm.ui import tables
+
+    index = History(paths.history_db(paths.farm_home()))
+    nights = command.chosen(index.nights(name=name, limit=limit), cell, metric)
+    index.close()
+    if to is not None and to.suffix == ".parquet":
+        command.write_parquet(nights, to)
+    elif to is not None and to.suffix == ".csv":
+        run_folder.write_text(to, command.as_csv(nights))
+    elif to is not None:
+        raise ConfigError(f"--to {to}: write a name that ends with .csv or .parquet")
+    found = command.lines(nights)
+    if as_json:
+        show.print_json([codec.to_data(line) for line in found])
+    else:
+        show.print_table(tables.nights(found))
+    return 0
+
+
+@history_app.command("export")
+def history_export(
+    to: Annotated[Path, typer.Argument(help="File to write (JSON).")],
+) -> int:
+    """Write the whole index to a file, for a machine that is thrown away after the night."""
+    from farm import paths
+    from farm.run import run_folder
+    from farm.state.history import History
+
+    index = History(paths.history_db(paths.farm_home()))
+    data = index.dump()
+    index.close()
+    run_folder.write_json(to, data)
+    show.print_text(f"{to}: {len(data['tables']['runs'])} runs")
+    return 0
+
+
 @history_app.command("import")
 def history_import(
-    runs: Annotated[list[str], typer.Argument(help="Run ids or folders.")], out: o.Out = o.RUNS
+    runs: Annotated[
+        list[str], typer.Argument(help="Run ids or folders, or files of `farm history export`.")
+    ],
+    out: o.Out = o.RUNS,
 ) -> int:
-    """Add runs to the index, for example after it was lost."""
+    """Add runs to the index, for example after it was lost, or on a new machine."""
     from farm import paths
     from farm.reports.json import load_report
     from farm.run import run_folder
@@ -180,6 +266,9 @@ def history_import(
 
     index = History(paths.history_db(paths.farm_home()))
     for run in runs:
+        if Path(run).is_file():
+            show.print_text(f"{run}: {index.load(Path(run))} runs")
+            continue
         folder = run_folder.find(run, out)
         index.add(load_report(folder / run_folder.REPORT), folder, {})
         show.print_text(f"added {folder.name}")

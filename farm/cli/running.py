@@ -12,6 +12,7 @@ from farm.cli import show
 
 if TYPE_CHECKING:  # keeps `farm --help` quick
     from farm.planning.planning import RunOptions
+    from farm.run.run import Finished
 
 
 def run(
@@ -53,33 +54,63 @@ def run(
         quick=quick,
     )
     folder = None if resume is None else run_folder.find(resume, out)
-    return watch(options, live, as_json=as_json, folder=folder)
+    return watch(options, live, as_json=as_json, folder=folder).report.exit_code
 
 
-def watch(options: RunOptions, live: str, *, as_json: bool, folder: Path | None = None) -> int:
-    """Run a config, show how it goes and what it found; return the exit code.
+def watch(options: RunOptions, live: str, *, as_json: bool, folder: Path | None = None) -> Finished:
+    """Run a config, show how it goes and what it found.
 
     With `as_json` the report is printed as JSON, else the table, the files and the last line. With
     the `folder` of a run, go on with that one.
     """
     from farm.paths import farm_home
-    from farm.reports import renderers
     from farm.run.run import resume_run, run_config
-    from farm.ui import tables
 
     with show.watching(live, as_json=as_json) as emit:
         if folder is None:
             finished = run_config(options, farm_home(), emit)
         else:
             finished = resume_run(folder, options, farm_home(), emit)
+    return _shown(finished, as_json=as_json)
+
+
+def rerun(
+    run: Annotated[str, typer.Argument(help="Run id, `latest` or folder.")],
+    cell: Annotated[str, typer.Argument(help="Cell id, as the report has it.")],
+    on: Annotated[str, typer.Option(help="Another device of that run.")] = "",
+    cluster: o.Cluster = "local",
+    out: o.Out = o.RUNS,
+    live: o.Live = "auto",
+    as_json: o.Json = False,
+) -> int:
+    """Run one cell of a run again, as a run of its own with the same config and baseline.
+
+    Example: `farm rerun latest tiny-llama/xnnpack-8da4w:executorch:t1:local`
+    """
+    from farm.paths import farm_home
+    from farm.planning.planning import RunOptions
+    from farm.run import run_folder
+    from farm.run.run import rerun_cell
+
+    folder = run_folder.find(run, out)
+    options = RunOptions(config=None, cluster=cluster, out=out)
+    with show.watching(live, as_json=as_json) as emit:
+        finished = rerun_cell(folder, cell, options, farm_home(), emit, on=on)
+    return _shown(finished, as_json=as_json).report.exit_code
+
+
+def _shown(finished: Finished, *, as_json: bool) -> Finished:
+    from farm.reports import renderers
+    from farm.ui import tables
+
     report = finished.report
     if as_json:
         show.print_text(renderers.render(report, "json"))
-        return report.exit_code
+        return finished
     show.print_table(tables.report(report))
     show.print_text(f"Reports: {finished.folder}/report.html, report.json, report.md, junit.xml")
     show.print_text(report.verdict_line)
-    return report.exit_code
+    return finished
 
 
 def plan(

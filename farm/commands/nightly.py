@@ -1,15 +1,62 @@
-"""The nightly: a run that is compared with a baseline, or says that there is none."""
+"""The nightly: a run that is compared with a baseline, or says that there is none, and tells it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from farm import paths
-from farm.core.errors import ConfigError
+from farm.core.errors import ConfigError, FarmError
 from farm.core.rules.verdict import NIGHTLY_SHARE
+from farm.host import webhook
 from farm.planning.planning import RunOptions, load
+from farm.reports import notice
+from farm.reports.notice import Notice
 from farm.run.baselines import find_baseline
+from farm.run.run import Finished
+from farm.run.run_folder import write_text
+
+log = logging.getLogger(__name__)
+
+#: Exit code of a defect of farm.
+_DEFECT = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Where a nightly tells how it ended."""
+
+    #: Address that a Slack-compatible message is posted to; empty: none.
+    webhook: str = ""
+    #: File that the mail's text is written to, subject first.
+    mail: Path | None = None
+
+    def check(self) -> None:
+        """Refuse before the night what can't be told after it.
+
+        Raises:
+            ConfigError: The address is none, or the folder of the file isn't there.
+        """
+        if self.webhook:
+            webhook.check(self.webhook)
+        if self.mail is not None and not self.mail.resolve().parent.is_dir():
+            raise ConfigError(f"--mail {self.mail}: there is no folder {self.mail.parent}")
+
+    def tell(self, message: Notice) -> None:
+        """Tell a message everywhere; what can't be told is a warning, each."""
+        if self.mail is not None:
+            _try(lambda path=self.mail: write_text(path, message.mail))  # type: ignore[misc]
+        if self.webhook:
+            _try(lambda: webhook.post(self.webhook, message.webhook))
+
+
+def _try(tell: Callable[[], None]) -> None:
+    try:
+        tell()
+    except FarmError as error:
+        log.warning("the night was not told: %s", error)
 
 
 def nightly_options(options: RunOptions, home: Path, *, allow_no_baseline: bool) -> RunOptions:
@@ -31,3 +78,23 @@ def nightly_options(options: RunOptions, home: Path, *, allow_no_baseline: bool)
         f"no baseline {name!r} to compare with. The first night: `farm nightly {options.config}"
         f" --allow-no-baseline`, then `farm baseline set latest {name}`"
     )
+
+
+def told_night(run: Callable[[], Finished], told: Told, config: str) -> Finished:
+    """Run a night and tell how it ended: by its own report, never by one that was there before.
+
+    Raises:
+        FarmError: It could not begin; that is told too, as is a defect of farm.
+    """
+    told.check()
+    try:
+        finished = run()
+    except FarmError as error:
+        told.tell(notice.of_error(config, str(error), error.exit_code))
+        raise
+    except Exception as error:  # goes on to the last fence, which keeps the traceback
+        what = f"a defect of farm itself: {type(error).__name__}: {error}"
+        told.tell(notice.of_error(config, what, _DEFECT))
+        raise
+    told.tell(notice.of_run(finished.report, finished.folder))
+    return finished

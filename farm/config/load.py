@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel
 
 from farm.config.gates import check_gates
-from farm.config.quantities import exact_share, share
+from farm.config.quantities import accepted_loss, exact_share, share
 from farm.config.schema import (
     GATE,
     DeviceConfig,
@@ -137,7 +137,7 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
         toolchains = tuple(dict.fromkeys((*toolchains, Toolchain("default"))))
     text = config.correctness.text
     gates = dict(config.gates)
-    regress = share(gates.pop("regress", "2%"))
+    regress = accepted_loss(gates.pop("regress", "2%"))
     return core.RunSpec(
         name=config.name,
         models=tuple(
@@ -177,7 +177,8 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
         ),
         limits=core.Limits(config.limits.job_s, config.limits.run_s),
         gates=tuple(_gate(metric, text) for metric, text in gates.items()),
-        regress=regress,
+        regress=share("2%") if regress is None else regress,
+        regress_auto=regress is None,
         require=core.Require(_exact(config.require.judged), _exact(config.require.speed)),
         waivers=tuple(
             core.Waiver(

@@ -38,6 +38,19 @@ def share(value: object) -> float:
     return float(exact_share(value))
 
 
+def accepted_loss(text: str) -> float | None:
+    """Read `gates.regress`: a percentage; None is `auto`.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if text == "auto":
+        return None
+    if not any(character.isdigit() for character in text):
+        raise ValueError(f"regress: {text!r} is neither `auto` nor a percentage such as `2%`")
+    return share(text)
+
+
 def threads(value: object) -> int:
     """Read a number of threads; `auto` is 0.
 

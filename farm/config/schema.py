@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from farm.config.quantities import exact_share, share, size, threads
+from farm.config.quantities import accepted_loss, exact_share, share, size, threads
 from farm.core.artifact import Backend, LinearQuantization
 from farm.core.errors import ConfigError
 from farm.core.figures import Figure
@@ -307,11 +307,11 @@ class RunConfig(_Model):
     def _readable(cls, gates: dict[str, str]) -> dict[str, str]:
         for metric, text in gates.items():
             if metric == "regress":
-                share(text)
+                accepted_loss(text)
             elif GATE.match(text) is None:
                 raise ValueError(
                     f"{metric}: {text!r} can't be read; write `<= 1.01x host`, `>= 5` or, "
-                    "for regress, `2%`"
+                    "for regress, `2%` or `auto`"
                 )
         return gates
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from farm.core.artifact import ModelSource, Recipe, Toolchain
 from farm.core.device import Device
 from farm.core.errors import PlanError
+from farm.core.rules.gates import nearest
 from farm.core.runner import RunnerSpec
 from farm.core.selector import Selector, parse_selector
 from farm.core.spec import DeviceRequest, Resources, RunSpec
@@ -32,6 +33,22 @@ class ArtifactId:
 
 
 @dataclass(frozen=True, slots=True)
+class Decides:
+    """What a cell's budget decides about the loss of one metric, by earlier nights."""
+
+    metric: str
+    #: Smallest tolerance, as a share: a clean cell passes, twice the loss is found. None: none.
+    tolerance: float | None
+    #: Pairs of launches that the budget holds.
+    pairs: int
+    #: Standard deviation of the logarithm of a launch, over so many nights.
+    scatter: float
+    nights: int
+    #: Budget that the config's own tolerance needs, seconds; None: it is decided, or never is.
+    needs_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One planned cell."""
 
@@ -47,6 +64,8 @@ class Cell:
     place: str
     #: Cells of one group run on different devices: what `any: 2` asks for. Empty for all others.
     group: str = ""
+    #: By metric, where earlier nights of the cell are known.
+    decides: tuple[Decides, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +201,27 @@ def _why_missing(request: DeviceRequest, cell: Cell, devices: Sequence[Device]) 
         f"`any: {request.any}` asks for different devices and {len(named) - len(gone)} can be used"
     )
     return flag, f"{few}; {reason}" if reason else few
+
+
+def only(plan: Plan, cell_id: str, on: str = "") -> Plan:
+    """Return the plan of one cell alone, on its own devices or on another one of the plan.
+
+    Raises:
+        PlanError: The plan has no such cell, or no such device.
+    """
+    known = {cell.cell_id: cell for cell in (*plan.cells, *(skip.cell for skip in plan.skips))}
+    if cell_id not in known:
+        meant = nearest(cell_id, known) or next(iter(known), "none")
+        raise PlanError(f"the run has no cell {cell_id!r}; did you mean {meant}?")
+    cell = replace(known[cell_id], group="")
+    if on:
+        moved = _cell_id(cell.artifact, cell.runner, cell.threads, on)
+        cell = replace(cell, cell_id=moved, devices=(on,), place=on, decides=())
+    devices = tuple(device for device in plan.devices if device.name in cell.devices)
+    if not devices:
+        names = ", ".join(device.name for device in plan.devices)
+        raise PlanError(f"the run has no device {on!r}; it has {names}")
+    return Plan((cell,), (), (cell.artifact,), devices)
 
 
 def measuring_at_most_s(spec: RunSpec, plan: Plan) -> float:

@@ -132,9 +132,7 @@ def build_report(
         summary,
         planned=sum("excluded" not in result.flags for result in results),
         require=spec.require,
-        device_missing=any(
-            {"device_missing", "quarantined"} & set(result.flags) for result in results
-        ),
+        device_missing=any(map(_device_missing, results)),
         interrupted=facts.interrupted,
     )
     used = {name for cell in plan.cells for name in cell.devices}
@@ -172,6 +170,12 @@ def build_report(
         results=tuple(results),
         verdict_line=verdict.last_line(results, summary, code),
     )
+
+
+def _device_missing(result: CellResult) -> bool:
+    """Whether the device of a cell was not there, or not any more for its second sitting."""
+    flags = {*result.flags, *(() if result.second is None else result.second.flags)}
+    return not flags.isdisjoint({"device_missing", "quarantined"})
 
 
 def _idle_share(facts: RunFacts, device: str) -> float | None:

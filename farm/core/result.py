@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from farm.core.artifact import Delegation, ToolchainVersions
-from farm.core.comparison import BaselineReport
+from farm.core.comparison import BaselineReport, MetricComparison
 from farm.core.device import DeviceFacts
 from farm.core.runtime import Arm, Regime
 
@@ -233,6 +233,19 @@ class AttemptReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondSitting:
+    """What a cell gave when it was measured once more beside its baseline, later in the run."""
+
+    outcome: Outcome
+    reason: str
+    flags: tuple[str, ...]
+    attempts: tuple[AttemptReport, ...]
+    performance: tuple[PerformanceReport, ...]
+    #: Its metrics on their own; what both sittings say stands in `baseline`.
+    metrics: tuple[MetricComparison, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CellResult:
     """The one result of a planned cell."""
 
@@ -268,6 +281,8 @@ class CellResult:
     alarms: tuple[str, ...] = ()
     #: Run that it comes from, in a baseline that several runs made; empty: the report's own.
     origin_run: str = ""
+    #: Where the first look left something open and there was a baseline to run beside.
+    second: SecondSitting | None = None
 
 
 @dataclass(frozen=True, slots=True)

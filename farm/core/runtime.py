@@ -169,6 +169,8 @@ class LaunchPolicy:
     regress: float
     #: Metric name and bound of gates on a rate: no interval may hold its bound.
     bounds: tuple[tuple[str, float], ...] = ()
+    #: Whether the rounds end once what they show is enough; else only the time ends them.
+    looks: bool = True
 
     @property
     def per_block(self) -> int:

@@ -180,6 +180,8 @@ class RunSpec:
     gates: tuple[Gate, ...] = ()
     #: Largest allowed loss against the baseline, as a fraction (0.02 is 2 %).
     regress: float = 0.02
+    #: Speeds are held to the smallest loss that the budget decides; `regress` is for the rest.
+    regress_auto: bool = False
     require: Require = field(default_factory=Require)
     waivers: tuple[Waiver, ...] = ()
     #: File it came from, and the hash of what it says after overrides.

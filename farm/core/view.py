@@ -84,6 +84,13 @@ class CellDone:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondSittings:
+    """Every cell has its first result; these are measured once more."""
+
+    cell_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """The last line of a run."""
 
@@ -101,5 +108,6 @@ ViewEvent = (
     | JobFinished
     | DeviceNote
     | CellDone
+    | SecondSittings
     | RunEnded
 )

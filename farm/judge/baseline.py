@@ -10,12 +10,13 @@ be decided is never PASS. Losses are only suspected here: farm.judge.night decid
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from farm.core.comparison import BaselineReport, BaselineVerdict, MetricComparison
 from farm.core.result import CellResult, PerformanceReport
+from farm.core.rules.gates import is_gated
 from farm.judge.comparable import changed_system, differences, way_of_measuring
 from farm.judge.unchanged import Past, compare_unchanged
 from farm.judge.verdicts import compare_pairs, compare_peaks
@@ -44,8 +45,10 @@ def compare_cell(
     *,
     run_id: str,
     regress: float,
+    accepted: Callable[[str], float] | None = None,
     unpaired: str = "",
     past: Past | None = None,
+    looked: bool = True,
 ) -> CellResult:
     """Attach a comparison with the baseline; the outcome is farm.judge.night's to adjust.
 
@@ -54,9 +57,11 @@ def compare_cell(
         old: The same cell in the baseline run; None when it has none.
         run_id: Run of the baseline.
         regress: Largest loss that is accepted, as a fraction.
+        accepted: The same of a speed, by its metric; None: `regress` holds for speeds too.
         unpaired: Why the baseline's artifact could not run beside the cell; empty when it did
             or the cell itself says why.
         past: What the same bytes gave on this device in earlier nights.
+        looked: The number of launches was chosen by looking at what they gave.
     """
     if new.outcome in ("errored", "skipped"):
         return new
@@ -75,7 +80,8 @@ def compare_cell(
         report = BaselineReport(run_id, "INCOMPARABLE", None, None, (), reason, method)
         return replace(new, baseline=report)
     if method == "paired":
-        metrics = [*_paired(new, regress), *_perplexity(new, old, regress)]
+        speeds = accepted or (lambda metric: regress)
+        metrics = [*_paired(new, regress, speeds, looked=looked), *_perplexity(new, old, regress)]
         return replace(new, baseline=fold(run_id, metrics, method))
     if method == "identity":
         rates, alarms = ([], []) if new.device.emulated else compare_unchanged(new, old, past or {})
@@ -124,12 +130,6 @@ def _identical(run_id: str, new: CellResult, metrics: Sequence[MetricComparison]
     return replace(report, verdict="PASS", ratio=None, ci95=None, reason=reason)
 
 
-def is_gated(metric: str) -> bool:
-    """Whether a metric of speed is held against the baseline."""
-    name = metric.split("@")[0]
-    return name in ("ttft", "load") or (name[:2] in ("pp", "tg") and name[2:].isdigit())
-
-
 def _speeds(result: CellResult) -> list[PerformanceReport]:
     """Warm metrics that are held against a baseline; none of an emulated device."""
     if result.device.emulated:
@@ -137,10 +137,12 @@ def _speeds(result: CellResult) -> list[PerformanceReport]:
     return [p for p in result.performance if p.regime == "warm" and is_gated(p.metric)]
 
 
-def _paired(new: CellResult, regress: float) -> Iterable[MetricComparison]:
+def _paired(
+    new: CellResult, regress: float, accepted: Callable[[str], float], *, looked: bool
+) -> Iterable[MetricComparison]:
     for report in _speeds(new):
         if any(sample.arm == "baseline" for sample in report.samples):
-            yield compare_pairs(report, regress)
+            yield compare_pairs(report, accepted(report.metric), looked=looked)
         elif report.median is not None:
             reason = "the baseline's artifact gave no such number"
             yield MetricComparison(report.metric, "INCOMPARABLE", None, None, reason)

@@ -1,8 +1,9 @@
 """The comparisons of a whole run decided together: what has regressed, and what that makes of it.
 
-Cells come with their comparison (farm.judge.baseline); where a cell looked suspicious a confirming
-sitting may have followed, the same cell measured again side by side. REGRESSED needs a p-value that
-holds for the whole night, and a confirming sitting that found the loss too where there was one.
+Cells come with their comparison (farm.judge.baseline); where a cell looked suspicious a second
+sitting followed, the same cell measured again side by side. REGRESSED needs a p-value that holds
+for the whole night and, of what was measured side by side, a second sitting that found the loss
+too: one look alone never is enough.
 """
 
 from __future__ import annotations
@@ -11,9 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from farm.core.comparison import BaselineVerdict, MetricComparison
-from farm.core.result import CellResult, Decision, Outcome, PerformanceReport
+from farm.core.result import (
+    CellResult,
+    Decision,
+    Outcome,
+    PerformanceReport,
+    SecondSitting,
+)
 from farm.core.rules.family import FAMILY, SUSPECT, combined, holm
-from farm.core.rules.gates import kind_of
+from farm.core.rules.gates import is_gated, kind_of
+from farm.core.rules.tolerance import UNKNOWN
 from farm.judge.baseline import OPEN, compare_cell, fold
 from farm.judge.performance import by_launch
 from farm.judge.statistics import paired_interval
@@ -43,23 +51,39 @@ class Against:
     unpaired: Mapping[str, str]
     #: What the same bytes gave in earlier nights, by cell id.
     past: Mapping[str, Past]
+    #: Largest loss of each speed that is accepted, by cell id and metric, where the config says
+    #: `auto`; None: `regress` holds for all.
+    speeds: Mapping[str, Mapping[str, float]] | None = None
+
+    def accepted(self, cell_id: str, metric: str) -> float:
+        """Return the largest loss of a speed that is accepted, as a fraction."""
+        if self.speeds is None:
+            return self.regress
+        return self.speeds.get(cell_id, {}).get(metric, UNKNOWN)
 
 
 def compare_run(
     results: Sequence[CellResult],
     against: Against,
     confirming: Mapping[str, CellResult] | None = None,
+    missing: str = "there was none",
 ) -> list[CellResult]:
     """Compare the cells of a run with its baseline's and adjust their outcomes.
 
     Args:
         results: Judged cells, in the order of the plan.
         against: The baseline.
-        confirming: Second sittings of suspicious cells, judged like the first, by cell id.
+        confirming: Second sittings of suspicious cells, judged like the first, by cell id; those
+            too that could not be made.
+        missing: Why a cell that is suspicious has none.
     """
     compared = [_compared(result, against) for result in results]
     seconds = {
-        cell_id: _compared(result, against) for cell_id, result in (confirming or {}).items()
+        first.cell_id: _compared(
+            _of_the_same(confirming[first.cell_id], first), against, looked=False
+        )
+        for first in results
+        if confirming is not None and first.cell_id in confirming
     }
     family: list[tuple[int, int, MetricComparison]] = []
     for index, result in enumerate(compared):
@@ -71,22 +95,52 @@ def compare_run(
     rejected = holm([one.p for _, _, one in family if one.p is not None])
     decided: dict[tuple[int, int], MetricComparison] = {}
     for (index, place, one), is_loss in zip(family, rejected, strict=True):
-        powered = _with_power(one, compared[index], len(family))
-        decided[index, place] = _decided(powered, is_loss=is_loss)
-    return [_finished(result, index, decided) for index, result in enumerate(compared)]
+        result = compared[index]
+        powered = _with_power(one, result, len(family))
+        why = ""
+        if result.baseline is not None and result.baseline.method == "paired":
+            why = _not_made(seconds.get(result.cell_id), missing)
+        decided[index, place] = _decided(powered, is_loss=is_loss, unconfirmed=why)
+    finished = [_finished(result, index, decided) for index, result in enumerate(compared)]
+    return [_with_second(result, seconds.get(result.cell_id)) for result in finished]
 
 
-def _compared(result: CellResult, against: Against) -> CellResult:
+def _of_the_same(second: CellResult, first: CellResult) -> CellResult:
+    """Return a second sitting under the name of its cell; one of other bytes says nothing."""
+    second = replace(second, cell_id=first.cell_id)
+    if second.artifact.sha256 in (None, first.artifact.sha256):
+        return second
+    reason = "it measured another artifact than the first: the export gave other bytes since"
+    return replace(second, outcome="errored", reason=reason)
+
+
+def _not_made(second: CellResult | None, missing: str) -> str:
+    """Say why no second sitting confirmed what one looked like."""
+    if second is None:
+        return missing
+    if second.outcome in ("errored", "skipped"):
+        return second.reason
+    return "it has no such number" + (f" ({second.reason})" if second.reason else "")
+
+
+def _compared(result: CellResult, against: Against, *, looked: bool = True) -> CellResult:
     cell_id = result.cell_id
     old = against.cells.get(cell_id)
-    return compare_cell(
+    found = compare_cell(
         result,
         old,
         run_id=(old.origin_run if old is not None else "") or against.run_id,
         regress=against.regress,
+        accepted=lambda metric: against.accepted(cell_id, metric),
         unpaired=against.unpaired.get(cell_id, ""),
         past=against.past.get(cell_id),
+        looked=looked,
     )
+    if against.speeds is None or found.baseline is None or found.baseline.method != "paired":
+        return found
+    gated = [m.metric for m in found.baseline.metrics if is_gated(m.metric)]
+    told = ", ".join(f"{name} {against.accepted(cell_id, name):.1%}" for name in gated)
+    return replace(found, conditions={**found.conditions, "regress": f"auto: {told}"})
 
 
 def _twice(one: MetricComparison, second: CellResult | None) -> MetricComparison:
@@ -106,21 +160,50 @@ def _twice(one: MetricComparison, second: CellResult | None) -> MetricComparison
     return replace(other, p=joined, confirmed=False, reason=reason)
 
 
-def _decided(one: MetricComparison, *, is_loss: bool) -> MetricComparison:
+def _decided(one: MetricComparison, *, is_loss: bool, unconfirmed: str) -> MetricComparison:
+    """Decide one metric; `unconfirmed` says why it lacks the second sitting that it needs."""
     if one.verdict not in OPEN or one.p is None:
         return one
-    if is_loss and one.confirmed is not False:
-        note = (
-            "confirmed by a second sitting" if one.confirmed else "no second sitting confirmed it"
-        )
-        return replace(one, verdict="REGRESSED", reason=f"{one.reason}; {note}")
+    if is_loss and (one.confirmed or (one.confirmed is None and not unconfirmed)):
+        note = "; confirmed by a second sitting" if one.confirmed else ""
+        return replace(one, verdict="REGRESSED", reason=one.reason + note)
     reason = one.reason
+    if one.confirmed is None and unconfirmed:
+        reason += f"; no second sitting: {unconfirmed}"
     if one.smallest_loss is not None:
         size = f"{one.smallest_loss:.1%}" if one.smallest_loss <= 1 else "more than 100%"
         reason += f"; a loss of {size} would have been found"
     if one.p <= SUSPECT:
         reason += f"; suspected (p {one.p:.2g}), not proven at {FAMILY:.0%} for the whole night"
     return replace(one, reason=reason)
+
+
+def _with_second(result: CellResult, second: CellResult | None) -> CellResult:
+    """Keep what a second sitting gave; wrong numbers of it fail the cell as those of the first."""
+    if second is None:
+        return result
+    metrics = () if second.baseline is None else second.baseline.metrics
+    kept = SecondSitting(
+        second.outcome,
+        second.reason,
+        second.flags,
+        second.attempts,
+        second.performance,
+        metrics,
+    )
+    result = replace(result, second=kept)
+    if second.outcome in ("errored", "skipped"):
+        alarm = f"{result.cell_id}: its second sitting could not be made: {second.reason}"
+        return replace(result, alarms=(*result.alarms, alarm))
+    if second.correctness_decision == "failed" and result.correctness_decision != "failed":
+        return replace(
+            result,
+            outcome="failed",
+            reason=f"second sitting: {second.reason}",
+            correctness=second.correctness,
+            correctness_decision="failed",
+        )
+    return result
 
 
 def _with_power(one: MetricComparison, cell: CellResult, comparisons: int) -> MetricComparison:

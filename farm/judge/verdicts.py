@@ -6,8 +6,8 @@
 | SLOWER       | the same, and a smaller one is proven: it passes, and is shown                 |
 | IMPROVED     | a gain as large as the allowed loss is proven                                  |
 | REGRESSED    | a loss larger than allowed, at a level that holds for the whole night, and     |
-|              | found by the confirming sitting too where there was one (`farm.judge.night`)   |
-| NOISY        | undecided, and launches scatter; or a loss while other programs used the device |
+|              | found by a second sitting too (`farm.judge.night`)                             |
+| NOISY        | undecided, and launches scatter                                                |
 | INSUFFICIENT | undecided, or there are too few pairs                                          |
 """
 
@@ -20,8 +20,8 @@ from dataclasses import replace
 
 from farm.core.comparison import BaselineVerdict, MetricComparison
 from farm.core.result import PerformanceReport
-from farm.core.rules.family import SUSPECT, second_level
-from farm.core.rules.interval import LEAST_PAIRS, MAX_SPREAD, spread, t_tail
+from farm.core.rules.family import POWER, SECOND_BUDGET, SUSPECT, second_level
+from farm.core.rules.interval import LEAST_PAIRS, LOOKING, MAX_SPREAD, spread, t_tail
 from farm.judge.performance import by_launch
 from farm.judge.statistics import Ratio, found_with_power, paired_interval, ratio_interval
 
@@ -32,7 +32,9 @@ LEAST_LOSS = {"ttft": 0.010, "load": 0.050, "peak_rss_bytes": 4 * 2**20}
 LEAST_SHARE = {"load": 0.10}
 
 
-def compare_pairs(report: PerformanceReport, regress: float) -> MetricComparison:
+def compare_pairs(
+    report: PerformanceReport, regress: float, *, looked: bool = True
+) -> MetricComparison:
     """Judge one metric whose baseline ran beside it; a loss is at most suspected here.
 
     A guard that both arms shared says nothing about their ratio: what scatters widens its interval.
@@ -44,9 +46,7 @@ def compare_pairs(report: PerformanceReport, regress: float) -> MetricComparison
         return MetricComparison(metric, "INSUFFICIENT", None, None, reason)
     before = statistics.median(statistics.median(values) for values in other.values())
     bound = allowed(metric, before, regress, is_rate=report.unit == "tok/s")
-    # The number of pairs was chosen by looking at them.
-    found = paired_interval(own, other, looked=True)
-    judged = _judged(metric, found, bound, shared=report.guards.get("load") == "flagged")
+    judged = _judged(metric, paired_interval(own, other, looked=looked), bound)
     scatters = report.trust == "noisy" or (spread(other) or 0.0) > MAX_SPREAD
     is_noisy = scatters and judged.verdict == "INSUFFICIENT" and judged.ci95 is not None
     return replace(judged, verdict="NOISY") if is_noisy else judged
@@ -57,7 +57,7 @@ def compare_peaks(now: Sequence[int], then: Sequence[int], regress: float) -> Me
     metric = "peak_rss_bytes"
     new, old = ({n: [float(v)] for n, v in enumerate(values)} for values in (now, then))
     bound = allowed(metric, statistics.median(then), regress, is_rate=False)
-    judged = _judged(metric, ratio_interval(new, old), bound, shared=False)
+    judged = _judged(metric, ratio_interval(new, old), bound)
     return replace(judged, verdict="PASS") if judged.verdict == "SLOWER" else judged
 
 
@@ -72,12 +72,16 @@ def allowed(metric: str, old: float, regress: float, *, is_rate: bool) -> float:
 def with_power(one: MetricComparison, found: Ratio, comparisons: int) -> MetricComparison:
     """Tell the smallest loss that a night of so many comparisons finds with 95 % power.
 
-    Found is: suspected by this sitting, and proven by a confirming one as long.
+    Found is: suspected by this sitting, and proven by a second one of its length in a night.
     """
     if found.error is None or one.bound is None:
         return one
-    levels = (SUSPECT, second_level(comparisons))
-    beyond = found_with_power(found.error, found.df, levels)
+    each, pairs = math.sqrt(POWER), SECOND_BUDGET * one.pairs
+    error = found.error / (LOOKING * math.sqrt(SECOND_BUDGET))
+    beyond = max(
+        found_with_power(found.error, found.df, (SUSPECT,), power=each),
+        found_with_power(error, pairs - 2, (second_level(comparisons),), power=each),
+    )
     return replace(one, smallest_loss=_loss(one.bound, beyond))
 
 
@@ -88,7 +92,7 @@ def _loss(bound: float, beyond: float) -> float:
     return bound * math.exp(min(beyond, 50.0)) - 1
 
 
-def _judged(metric: str, found: Ratio, bound: float, *, shared: bool) -> MetricComparison:
+def _judged(metric: str, found: Ratio, bound: float) -> MetricComparison:
     pairs = min(found.launches)
     one = MetricComparison(metric, "INSUFFICIENT", found.ratio, found.ci95, "", bound, pairs=pairs)
     if found.ci95 is None or found.error is None:
@@ -113,9 +117,6 @@ def _judged(metric: str, found: Ratio, bound: float, *, shared: bool) -> MetricC
         f"{found.ratio:.3g}x the baseline ({found.ci95[0]:.3g} to {found.ci95[1]:.3g}),"
         f" wanted at {least} {bound:.3g}x"
     )
-    if shared and p <= SUSPECT:
-        reason += "; other programs used the device meanwhile, so no loss is proven"
-        return replace(one, verdict="NOISY", reason=reason, p=None)
     return replace(one, reason=reason)
 
 

@@ -22,6 +22,7 @@ from farm.core.selector import parse_selector
 from farm.core.spec import RunSpec
 from farm.paths import quarantine_file
 from farm.planning.catalog import resolve_names
+from farm.planning.deciding import with_decisions
 from farm.planning.devices import find_devices
 from farm.planning.exportable import check_exports
 from farm.state.health_book import HealthBook
@@ -123,7 +124,7 @@ async def prepare(
     spec, catalog = loaded.spec, loaded.catalog
     devices = await find_devices(runtime.sites, loaded.inventory, loaded.select, recover=recover)
     devices = HealthBook(quarantine_file(home)).apply(devices)
-    made = make_plan(spec, devices, catalog)
+    made = with_decisions(spec, make_plan(spec, devices, catalog), home)
     if not loaded.select:  # which may leave out what a waiver is about
         cells = [*made.cells, *(skip.cell for skip in made.skips)]
         check_cells(spec.waivers, [cell.cell_id for cell in cells], spec.source)

@@ -10,7 +10,7 @@ import html
 import json
 from collections.abc import Iterable, Sequence
 
-from farm.core.comparison import BaselineReport
+from farm.core.comparison import BaselineReport, MetricComparison
 from farm.core.printable import one_line, printable
 from farm.core.result import (
     CellResult,
@@ -19,6 +19,7 @@ from farm.core.result import (
     GateResult,
     PerformanceReport,
     Report,
+    SecondSitting,
     StageComparison,
 )
 from farm.reports.page import STYLE
@@ -135,7 +136,7 @@ def _cell(result: CellResult, row: Row, n: int) -> str:
         parts.append(f'<p class="reason {text(row.outcome)}">{text(result.reason)}</p>')
     parts += [_facts(result), _correctness(result), _performance(result), _attempts(result)]
     if result.baseline is not None:
-        parts.append(_baseline(result.baseline))
+        parts.append(_baseline(result.baseline, result.second))
     return (
         f'<details class="cell" id="cell{n}"{is_open}><summary>{_badge(row.outcome)} '
         f"<strong>{text(result.device.name)}</strong> {text(result.model)} · "
@@ -280,7 +281,17 @@ def _attempts(result: CellResult) -> str:
     return "<h3>Attempts</h3>" + _table(("n", "device", "outcome", "started", "error"), body)
 
 
-def _baseline(b: BaselineReport) -> str:
+def _baseline(b: BaselineReport, second: SecondSitting | None) -> str:
+    how = f"{METHODS[b.method]}: {text(b.verdict)}"
+    parts = [f"<h3>Against baseline <code>{text(b.run_id)}</code>, {how}</h3>"]
+    parts.append(_compared(b.metrics) or f'<p class="quiet">{text(b.reason)}</p>')
+    if second is not None:
+        parts.append(f"<h3>The second sitting alone: {text(second.outcome)}</h3>")
+        parts.append(_compared(second.metrics) or f'<p class="quiet">{text(second.reason)}</p>')
+    return "".join(parts)
+
+
+def _compared(metrics: Sequence[MetricComparison]) -> str:
     body = [
         [
             text(m.metric),
@@ -289,16 +300,9 @@ def _baseline(b: BaselineReport) -> str:
             "-" if m.ci95 is None else f"{m.ci95[0]:.3f} to {m.ci95[1]:.3f}",
             text(m.reason),
         ]
-        for m in b.metrics
+        for m in metrics
     ]
-    table = _table(("metric", "verdict", "ratio", "95 %", ""), body, numbers=(2, 3)) if body else ""
-    head = (
-        f"<h3>Against baseline <code>{text(b.run_id)}</code>, {METHODS[b.method]}:"
-        f" {text(b.verdict)}</h3>"
-    )
-    return (
-        head + (f'<p class="quiet">{text(b.reason)}</p>' if b.reason and not body else "") + table
-    )
+    return _table(("metric", "verdict", "ratio", "95 %", ""), body, numbers=(2, 3)) if body else ""
 
 
 def _devices(devices: Sequence[DeviceReport]) -> str:

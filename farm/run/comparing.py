@@ -14,6 +14,7 @@ from farm.core.artifact import CanaryProgram, StageEvent
 from farm.core.errors import FarmError
 from farm.core.flow import outcomes
 from farm.core.flow.chain import ArtifactChain
+from farm.core.flow.second import first_of, is_second, sitting_of
 from farm.core.plan import ArtifactId, Cell
 from farm.core.result import AttemptReport, CellResult, Judgement
 from farm.core.tasks import KIND_NAMES, CanaryTask, HostTask, HostTaskResult
@@ -68,7 +69,7 @@ class Comparing:
         work = [
             asyncio.ensure_future(self._one(item, attempts.get(item.cell_id, ()), done))
             for item in measured
-            if item.cell_id in self._cells
+            if first_of(item.cell_id) in self._cells
         ]
         try:
             await asyncio.gather(*work)
@@ -84,7 +85,9 @@ class Comparing:
         attempts: tuple[AttemptReport, ...],
         done: Callable[[CellResult], None],
     ) -> None:
-        cell = self._cells[item.cell_id]
+        cell = self._cells[first_of(item.cell_id)]
+        if is_second(item.cell_id):
+            cell = sitting_of(cell, item.device.name)
         try:
             result = await self._judged(cell, item, attempts or item.attempts)
         except FarmError as error:

@@ -16,10 +16,9 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from farm import codec
-from farm.core import view
 from farm.core.errors import FarmError, StoreError
 from farm.core.events import JobFinished, JobProgress, JobStarted
 from farm.core.runtime import AttemptId
@@ -32,20 +31,7 @@ SOCKET = "control"
 _LINE = 1 << 20
 #: Longest time for a client to send its request, seconds.
 _REQUEST_S = 10.0
-_KINDS: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (
-        view.RunStarted,
-        view.TaskStarted,
-        view.TaskProgress,
-        view.TaskFinished,
-        view.CellDone,
-        view.DeviceNote,
-        view.RunEnded,
-        JobStarted,
-        JobProgress,
-    )
-}
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(ViewEvent)}
 
 
 def to_line(seq: int, event: ViewEvent) -> bytes:

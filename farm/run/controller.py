@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from farm import codec
 from farm.clock import Deadline, utc_now
-from farm.core.artifact import ObjectRef
 from farm.core.errors import FarmError, RunnerTimeout, TransportError
 from farm.core.events import (
     DeviceChanged,
@@ -26,6 +25,7 @@ from farm.core.events import (
 )
 from farm.core.flow.flow import RunFlow
 from farm.core.flow.stimuli import (
+    AskSecondLook,
     CancelAll,
     DeviceQuarantined,
     FinishCell,
@@ -33,20 +33,23 @@ from farm.core.flow.stimuli import (
     Interrupt,
     RetryDue,
     RetryLater,
+    SecondLook,
     Started,
     StartTask,
     Stimulus,
     SubmitJob,
     TaskEnded,
 )
+from farm.core.result import CellResult
 from farm.core.runtime import DeviceJob
 from farm.core.spec import Limits
 from farm.core.tasks import HostTask, HostTaskResult
-from farm.core.view import CellDone, DeviceNote, ViewEvent
+from farm.core.view import CellDone, DeviceNote, SecondSittings, ViewEvent
 from farm.protocols import Site, TaskPool
 from farm.run.device_health import Care
 from farm.run.halt import Halt, halted_by, over_limit
 from farm.run.host_tasks import HostTasks
+from farm.run.job_data import journaled, needed_objects
 from farm.run.journal import Journal
 from farm.run.measured import Measured
 
@@ -78,6 +81,7 @@ class Controller:
         store_home: FARM_HOME of this host, the source of objects for its own sites.
         care: Counts what speaks against devices.
         limits: Longest time of a job and of the run.
+        suspicious: Names the cells whose first look leaves something open, given all results.
     """
 
     def __init__(
@@ -94,10 +98,12 @@ class Controller:
         store_home: str,
         care: Care,
         limits: Limits,
+        suspicious: Callable[[Mapping[str, CellResult]], Sequence[str]] = lambda results: (),
     ) -> None:
         self._flow, self._sites, self._journal = flow, sites, journal
         self._emit, self._on_finished = emit, on_finished
         self._store_home, self._care, self._limits = store_home, care, limits
+        self._suspicious = suspicious
         #: What happened, or the error that ends the run.
         self._inbox: asyncio.Queue[Stimulus | Exception] = asyncio.Queue()
         put = self._inbox.put_nowait
@@ -196,8 +202,17 @@ class Controller:
                 case RetryLater(cell_id=cell_id, delay_s=delay_s):
                     loop = asyncio.get_running_loop()
                     loop.call_later(delay_s, self._inbox.put_nowait, RetryDue(cell_id))
+                case AskSecondLook():
+                    self._choose_second()
                 case CancelAll():
                     await self._cancel_all()
+
+    def _choose_second(self) -> None:
+        chosen = tuple(self._suspicious(self._flow.results))
+        self._journal.record([("second_look", {"cells": chosen})])
+        if chosen:
+            self._emit(SecondSittings(chosen))
+        self._inbox.put_nowait(SecondLook(chosen))
 
     def _submit(self, instruction: SubmitJob) -> None:
         """Send a job to its site, beside the pump: a slow site stops nothing else."""
@@ -288,7 +303,7 @@ class Controller:
             if not self._is_given_up(item.event) and not self._flow.drops(item.event)
         ]
         kept = [
-            (type(item.event).__name__, _journaled(item.event))
+            (type(item.event).__name__, journaled(item.event))
             for item in events
             if isinstance(item.event, JobStarted | JobFinished | DeviceRecovery)
         ]
@@ -364,30 +379,3 @@ class Controller:
         for name, job in list(self._jobs.values()):
             if self._sites[name] is site:
                 self._lose(job, lost)
-
-
-def needed_objects(job: DeviceJob) -> list[ObjectRef]:
-    """Objects that a site can't make itself: artifacts, and the runner of a baseline."""
-    other = job.baseline
-    files = [
-        *job.own_files,
-        *job.runner.files,
-        *(() if other is None else (*other.artifact, *other.runner.files)),
-    ]
-    return [file.object for file in files]
-
-
-def _journaled(event: JobStarted | JobFinished | DeviceRecovery) -> dict[str, object]:
-    if isinstance(event, DeviceRecovery):
-        data: dict[str, object] = codec.to_data(event)
-        return data
-    if isinstance(event, JobStarted):
-        return {**codec.to_data(event.attempt_id), "device": event.device, "at": event.at}
-    return {
-        **codec.to_data(event.attempt_id),
-        "device": event.device,
-        "at": event.at,
-        "error": None if event.error is None else str(event.error),
-        "error_kind": None if event.error is None else type(event.error).__name__,
-        "logs": [codec.to_data(ref) for ref in event.logs],
-    }

@@ -13,6 +13,8 @@ from farm.core.flow import outcomes
 from farm.core.report import RunFacts, build_report
 from farm.core.result import AttemptReport, CellResult, Report
 from farm.core.rules import verdict
+from farm.core.rules.family import second_sittings
+from farm.core.rules.tolerance import speed_tolerance
 from farm.core.rules.waivers import apply_waivers, waiver_alarms
 from farm.judge.night import Against, compare_run
 from farm.judge.unchanged import Past
@@ -93,19 +95,61 @@ def against(
     if baseline is None:
         return None
     spec = prepared.spec
-    return Against(baseline.report.run_id, baseline.cells, spec.regress, unpaired, past)
+    speeds = None
+    if spec.regress_auto:
+        speeds = {
+            cell.cell_id: {d.metric: speed_tolerance(spec, cell, d.metric) for d in cell.decides}
+            for cell in prepared.plan.cells
+        }
+    return Against(baseline.report.run_id, baseline.cells, spec.regress, unpaired, past, speeds)
 
 
 def judged(
-    prepared: Prepared, results: Sequence[CellResult], against: Against | None
+    prepared: Prepared,
+    results: Sequence[CellResult],
+    against: Against | None,
+    seconds: Mapping[str, CellResult],
+    halt: Halt | None,
 ) -> list[CellResult]:
-    """Compare with the baseline and apply waivers."""
-    found = list(results) if against is None else compare_run(results, against)
+    """Compare with the baseline and apply waivers.
+
+    Args:
+        prepared: The plan.
+        results: One for each planned cell.
+        against: The baseline; None without one.
+        seconds: Second sittings by the id of their cell.
+        halt: Why there may be fewer of those than were wanted.
+    """
+    found = list(results)
+    if against is not None:
+        why = () if halt is None else (halt.reason,)
+        found = compare_run(results, against, seconds, *why)
     if against is not None or verdict.gates_speed(prepared.spec.gates):
         found = [verdict.with_speed_gate(result) for result in found]
     if prepared.spec.require.speed:
         found = [verdict.speed_required(result) for result in found]
     return [apply_waivers(result, prepared.spec.waivers, _today()) for result in found]
+
+
+def suspicious(
+    prepared: Prepared,
+    results: Mapping[str, CellResult],
+    baseline: Baseline | None,
+    unpaired: Mapping[str, str],
+) -> tuple[str, ...]:
+    """Name the cells whose first look at all of them leaves something open, most suspicious first.
+
+    Args:
+        prepared: The plan.
+        results: One for each planned cell, by its id.
+        baseline: What `--baseline` named.
+        unpaired: Why the baseline's artifact could not run beside a cell, by cell id.
+    """
+    held_against = against(prepared, baseline, unpaired, {})
+    if held_against is None:
+        return ()
+    first = [results[cell.cell_id] for cell in prepared.plan.cells]
+    return second_sittings(compare_run(first, held_against))
 
 
 def _today() -> datetime.date:

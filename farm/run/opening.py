@@ -77,7 +77,7 @@ def open_resumed(folder: Path, options: RunOptions) -> Opened:
         finished = {i: result for i, result in cells.items() if _is_verdict(result)}
         # A damaged result is none: its cell runs again, and the report names the record.
         planned = [*saved.plan.cells, *(skip.cell for skip in saved.plan.skips)]
-        journal.reopen({cell.cell_id for cell in planned} - set(finished))
+        journal.reopen({*cells, *(cell.cell_id for cell in planned)} - set(finished))
         epoch = int(journal.get(EPOCH) or "1") + 1
         journal.set(EPOCH, str(epoch))
         run_id, started = journal.get(RUN_ID) or folder.name, journal.get(STARTED) or ""

@@ -10,6 +10,7 @@ from typing import Any
 
 from farm import codec, paths
 from farm.core.errors import ConfigError
+from farm.core.flow.second import sittings
 from farm.core.report import RunFacts
 from farm.core.result import FarmReport, Incident, Report
 from farm.reports.json import load_report
@@ -64,7 +65,8 @@ def _rebuilt(journal: Journal, folder: Path, home: Path) -> Report:
         halt = Halt("not_ended", f"not ended: the run was killed before this cell ended; {again}")
     exports = ExportLog()
     exports.restore(events, prepared.plan.artifacts)
-    results = ending.complete(prepared, journal.cells(), halt, attempts_in(events))
+    recorded = journal.cells()
+    results = ending.complete(prepared, recorded, halt, attempts_in(events))
     name = saved.asked["baseline"]
     baseline = find_baseline(paths.baselines(home), name) if name else None
     if baseline is not None and baseline.report.run_id != saved.baseline_run:
@@ -76,7 +78,9 @@ def _rebuilt(journal: Journal, folder: Path, home: Path) -> Report:
         alarms.append(f"measured, not compared yet: {', '.join(measured)}")
     report = ending.report(
         prepared,
-        ending.judged(prepared, results, ending.against(prepared, baseline, {}, {})),
+        ending.judged(
+            prepared, results, ending.against(prepared, baseline, {}, {}), sittings(recorded), halt
+        ),
         exports,
         RunFacts(
             run_id=journal.get(RUN_ID) or folder.name,

@@ -6,6 +6,7 @@ Returns values and raises FarmError; it prints nothing and knows no terminal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from farm.cluster.start import Runtime
 from farm.core.errors import ConfigError, StoreError
 from farm.core.events import JobFinished
 from farm.core.flow.flow import RunFlow
+from farm.core.flow.second import sittings
+from farm.core.plan import only
 from farm.core.report import RunFacts
 from farm.core.result import CellResult, Report
 from farm.core.view import CellDone, RunEnded, RunStarted, ViewEvent
@@ -38,7 +41,7 @@ from farm.run.journal import Journal
 from farm.run.measured import Measured, attempts_in
 from farm.run.opening import REPORTED, Opened, open_new, open_resumed, saved_of
 from farm.run.past_runs import PastRuns
-from farm.run.saved_plan import look_again
+from farm.run.saved_plan import SavedPlan, look_again
 from farm.state.health_book import HealthBook
 from farm.store.actions import object_refs
 from farm.store.objects import ContentStore
@@ -99,6 +102,56 @@ def resume_run(folder: Path, options: RunOptions, home: Path, emit: Emit) -> Fin
             return asyncio.run(_go_on(options, opened, baseline, home, emit))
     finally:
         opened.journal.close()
+
+
+def rerun_cell(
+    folder: Path, cell_id: str, options: RunOptions, home: Path, emit: Emit, *, on: str = ""
+) -> Finished:
+    """Run one cell of a run again, as a run of its own, beside what the first was held against.
+
+    Args:
+        folder: The run that has the cell.
+        cell_id: The cell.
+        options: Where to run and where to write; the run says the rest.
+        home: FARM_HOME.
+        emit: Receives view events.
+        on: Another device of that run; empty: the cell's own.
+
+    Raises:
+        ConfigError: There is no such run, or its baseline is not what it was.
+        PlanError: It has no such cell or device.
+    """
+    with contextlib.closing(Journal(folder / run_folder.JOURNAL, read_only=True)) as journal:
+        saved = saved_of(journal, folder)
+    only(saved.plan, cell_id, on)
+    baseline = _baseline(saved.asked["baseline"] or None, home)
+    options = replace(options, baseline=saved.asked["baseline"] or None)
+    cluster_start.launch(options.cluster)
+    with ContentStore(paths.store_root(home)).in_use(f"farm rerun {folder}"):
+        return asyncio.run(_again(options, saved, (cell_id, on), baseline, home, emit))
+
+
+async def _again(
+    options: RunOptions,
+    saved: SavedPlan,
+    cell: tuple[str, str],
+    baseline: baselines.Baseline | None,
+    home: Path,
+    emit: Emit,
+) -> Finished:
+    started = utc_now()
+    runtime = await cluster_start.start(options.cluster, home)
+    try:
+        prepared = await look_again(saved, runtime.sites, home)
+        prepared = replace(prepared, plan=only(prepared.plan, *cell))
+        base_run = "" if baseline is None else baseline.report.run_id
+        opened = open_new(options, prepared, base_run, started)
+        try:
+            return await _run(opened, prepared, runtime, baseline, home, emit)
+        finally:
+            opened.journal.close()
+    finally:
+        await runtime.close()
 
 
 def _baseline(name: str | None, home: Path) -> baselines.Baseline | None:
@@ -216,6 +269,7 @@ async def _run(
         store_home=str(home),
         care=care,
         limits=prepared.spec.limits,
+        suspicious=lambda results: ending.suspicious(prepared, results, baseline, unpaired),
     )
     with interrupts(controller.interrupt) as interrupted:
         halt = await controller.run()
@@ -310,7 +364,7 @@ def _report(
     found = ending.complete(prepared, results, halt, attempts_in(events))
     return ending.report(
         prepared,
-        ending.judged(prepared, found, against),
+        ending.judged(prepared, found, against, sittings(results), halt),
         known,
         facts,
         alarms=[*alarms, *(f"the journal: {what}" for what in opened.journal.damaged)],

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from farm.core.errors import StoreError
+from farm.core.errors import ConfigError, StoreError
 from farm.core.result import CellResult, Report
+from farm.core.rules.gates import is_gated
+from farm.core.rules.scatter import Scatter, scatters
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -26,9 +30,20 @@ CREATE TABLE IF NOT EXISTS metrics (
 CREATE TABLE IF NOT EXISTS bytes (
   run_id TEXT NOT NULL, cell_id TEXT NOT NULL, artifact TEXT NOT NULL, runner TEXT NOT NULL,
   device TEXT NOT NULL, os_build TEXT NOT NULL, PRIMARY KEY (run_id, cell_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outcomes (
+  run_id TEXT NOT NULL, cell_id TEXT NOT NULL, outcome TEXT NOT NULL, toolchain TEXT NOT NULL,
+  PRIMARY KEY (run_id, cell_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scatter (
+  run_id TEXT NOT NULL, cell_id TEXT NOT NULL, metric TEXT NOT NULL, sigma REAL NOT NULL,
+  launch_s REAL NOT NULL, PRIMARY KEY (run_id, cell_id, metric)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS durations (
   task TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
 """
+
+
+#: What a dump holds; its version.
+TABLES = ("runs", "metrics", "bytes", "outcomes", "scatter", "durations")
+FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +59,26 @@ class PastRun:
 
 
 @dataclass(frozen=True, slots=True)
-class PastMetric:
+class Night:
     """One metric of one cell in one run; numbers of different nights are drawn, never judged."""
 
     run_id: str
     started_at: str
+    name: str
     cell_id: str
+    outcome: str
     metric: str
     regime: str
     unit: str
     median: float | None
+    low: float | None
+    high: float | None
     trust: str
+    device: str
+    os_build: str
+    toolchain: str
+    artifact: str
+    runner: str
 
 
 class History:
@@ -122,10 +146,63 @@ class History:
                 "INSERT INTO bytes VALUES (?, ?, ?, ?, ?, ?)",
                 [(report.run_id, cell.cell_id, *_ran(cell)) for cell in report.results],
             )
+            self._db.execute("DELETE FROM outcomes WHERE run_id = ?", (report.run_id,))
+            self._db.executemany(
+                "INSERT INTO outcomes VALUES (?, ?, ?, ?)",
+                [(report.run_id, c.cell_id, c.outcome, c.toolchain) for c in report.results],
+            )
+            self._db.execute("DELETE FROM scatter WHERE run_id = ?", (report.run_id,))
+            self._db.executemany(
+                "INSERT INTO scatter VALUES (?, ?, ?, ?, ?)",
+                [(report.run_id, *row) for cell in report.results for row in _scatter(cell)],
+            )
             took = {**durations_s, **_jobs_s(report)}
             self._db.executemany(
                 "INSERT OR REPLACE INTO durations VALUES (?, ?)", list(took.items())
             )
+
+    def dump(self) -> dict[str, Any]:
+        """Return every table as plain data, for `load` elsewhere."""
+        tables = {}
+        with self._translated():
+            for table in TABLES:
+                cursor = self._db.execute(f"SELECT * FROM {table}")
+                columns = [column[0] for column in cursor.description]
+                tables[table] = [dict(zip(columns, row, strict=True)) for row in cursor]
+        return {"farm_history": FORMAT, "tables": tables}
+
+    def load(self, path: Path) -> int:
+        """Add what another index dumped; runs that are here already are replaced. All or nothing.
+
+        Returns:
+            The number of runs.
+
+        Raises:
+            ConfigError: The file is no dump, or one of another farm.
+        """
+        try:
+            data = json.loads(path.read_text("utf-8"))
+            if data["farm_history"] != FORMAT:
+                raise ConfigError(
+                    f"{path}: has format {data['farm_history']}, this farm reads {FORMAT}"
+                )
+            rows = [(table, row) for table in TABLES for row in data["tables"][table]]
+            with self._translated(), self._db:
+                for table, row in rows:
+                    names = ", ".join(self._columns(table))
+                    values = [row[name] for name in self._columns(table)]
+                    marks = ", ".join("?" * len(values))
+                    self._db.execute(
+                        f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", values
+                    )
+            return len(data["tables"]["runs"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                f"{path}: is no file of `farm history export` ({type(error).__name__}: {error})"
+            ) from error
+
+    def _columns(self, table: str) -> list[str]:
+        return [row[1] for row in self._db.execute(f"PRAGMA table_info({table})")]
 
     def durations_s(self) -> dict[str, float]:
         """Return how long each host task took when it last did work, by task id.
@@ -134,6 +211,21 @@ class History:
         """
         with self._translated():
             return dict(self._db.execute("SELECT task, seconds FROM durations"))
+
+    def scatter(self, cell_id: str, *, nights: int = 10) -> dict[str, list[Scatter]]:
+        """Return how much the launches of a cell's gated speeds scattered, by metric."""
+        found: dict[str, list[Scatter]] = {}
+        with self._translated():
+            rows = self._db.execute(
+                "SELECT s.metric, s.sigma, s.launch_s FROM scatter s JOIN runs r"
+                " ON r.run_id = s.run_id WHERE s.cell_id = ? AND s.launch_s > 0"
+                " ORDER BY r.started_at DESC",
+                (cell_id,),
+            )
+            for metric, sigma, launch_s in rows:
+                if len(values := found.setdefault(metric, [])) < nights:
+                    values.append(Scatter(sigma, launch_s))
+        return found
 
     def runs(self, *, name: str | None = None, limit: int = 30) -> list[PastRun]:
         """Return the newest runs first, of one config or of all."""
@@ -145,16 +237,22 @@ class History:
             )
             return [PastRun(*row) for row in rows]
 
-    def metrics(self, name: str, metric: str, *, limit: int = 300) -> list[PastMetric]:
-        """Return one metric over the runs of a config, newest first."""
+    def nights(self, *, name: str | None = None, limit: int = 30) -> list[Night]:
+        """Return every metric of the newest runs, of one config or of all, oldest first."""
         with self._translated():
             rows = self._db.execute(
-                "SELECT r.run_id, r.started_at, m.cell_id, m.metric, m.regime, m.unit, m.median,"
-                " m.trust FROM metrics m JOIN runs r ON r.run_id = m.run_id"
-                " WHERE r.name = ? AND m.metric = ? ORDER BY r.started_at DESC LIMIT ?",
-                (name, metric, limit),
+                "SELECT r.run_id, r.started_at, r.name, m.cell_id, coalesce(o.outcome, ''),"
+                " m.metric, m.regime, m.unit, m.median, m.low, m.high, m.trust,"
+                " coalesce(b.device, ''), coalesce(b.os_build, ''), coalesce(o.toolchain, ''),"
+                " coalesce(b.artifact, ''), coalesce(b.runner, '')"
+                " FROM (SELECT * FROM runs WHERE ?1 IS NULL OR name = ?1"
+                " ORDER BY started_at DESC LIMIT ?2) r JOIN metrics m ON m.run_id = r.run_id"
+                " LEFT JOIN bytes b ON b.run_id = r.run_id AND b.cell_id = m.cell_id"
+                " LEFT JOIN outcomes o ON o.run_id = r.run_id AND o.cell_id = m.cell_id"
+                " ORDER BY r.started_at, r.run_id, m.cell_id, m.metric, m.regime",
+                (name, limit),
             )
-            return [PastMetric(*row) for row in rows]
+            return [Night(*row) for row in rows]
 
     def same_bytes(
         self, results: Mapping[str, CellResult], *, limit: int = 30
@@ -204,6 +302,13 @@ def _jobs_s(report: Report) -> dict[str, float]:
             begin, end = map(datetime.datetime.fromisoformat, (last.started_at, last.ended_at))
             found[f"job:{cell.cell_id}@{last.device}"] = (end - begin).total_seconds()
     return found
+
+
+def _scatter(cell: CellResult) -> Iterator[tuple[str, str, float, float]]:
+    """Scatter of each speed of a cell that is held against a baseline."""
+    gated = (row for row in cell.performance if is_gated(row.metric) and not cell.device.emulated)
+    for metric, one in scatters(gated).items():
+        yield cell.cell_id, metric, one.sigma, one.launch_s
 
 
 def _ran(cell: CellResult) -> tuple[str, str, str, str]:

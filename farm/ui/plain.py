@@ -18,6 +18,7 @@ from farm.core.view import (
     DeviceNote,
     RunEnded,
     RunStarted,
+    SecondSittings,
     TaskFinished,
     TaskProgress,
     TaskStarted,
@@ -136,6 +137,9 @@ def describe(before: RunView, after: RunView, event: ViewEvent) -> str | None:
             reason = f": {one_line(r.reason, 400)}" if r.reason else ""
             done = f"[{len(after.done)}/{len(after.cells)}]"
             return f"{done} {r.outcome} {one_line(r.cell_id)}{reason}"
+        case SecondSittings():
+            names = one_line(", ".join(event.cell_ids), 400)
+            return f"second sitting, side by side with the baseline: {names}"
         case RunEnded():
             return None
 

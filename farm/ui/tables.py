@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from farm.commands.compare import Compared
 from farm.commands.doctor import Check
+from farm.commands.history import Line
 from farm.core.artifact import Recipe
-from farm.core.plan import Plan, measuring_at_most_s
+from farm.core.plan import Cell, Decides, Plan, measuring_at_most_s
 from farm.core.printable import one_line, printable
 from farm.core.result import ExportReport, PerformanceReport, Report
+from farm.core.rules.family import SECOND_BUDGET
 from farm.core.rules.launches import measures
+from farm.core.rules.tolerance import speed_tolerance
 from farm.core.spec import RunSpec
 from farm.reports.summary import HEADERS, artifact_size, export_notes, rows, unreadable
-from farm.reports.words import seconds, size
+from farm.reports.words import number, seconds, size
 from farm.ui import speed
 from farm.ui.frame import new_table
 from farm.ui.live import MARKS, STYLES
@@ -90,7 +94,8 @@ def plan(spec: RunSpec, plan: Plan, left_out: Mapping[str, str]) -> RenderableTy
         (one_line(spec.name), "bold"),
         f": {len(plan.cells)} cells, {len(plan.artifacts)} exports; {c.tokens} tokens checked, "
         f"{measured}, {w.launches} to {w.max_launches} launches x {w.repetitions}, "
-        f"at most {w.budget_s:g} s a cell, {longest} in all",
+        f"at most {w.budget_s:g} s a cell, {longest} in all; once more,"
+        f" {SECOND_BUDGET} times as long, for cells that a comparison with a baseline leaves open",
     )
     skips = [
         Text.assemble(("skipped ", "dim"), one_line(s.cell.cell_id), f": {one_line(s.reason)}")
@@ -101,7 +106,33 @@ def plan(spec: RunSpec, plan: Plan, left_out: Mapping[str, str]) -> RenderableTy
         for name, why in left_out.items()
     ]
     gates = [Text(f"gate {gate.metric} {gate.text or gate.op}", "dim") for gate in spec.gates]
-    return Group(head, table, *skips, *gates)
+    accepted = "auto" if spec.regress_auto else f"{spec.regress:.1%}"
+    gates.append(Text(f"gate regress {accepted}, against a baseline", "dim"))
+    return Group(head, table, *skips, *gates, *_decisions(spec, plan))
+
+
+def _decisions(spec: RunSpec, plan: Plan) -> list[RenderableType]:
+    """What the budget decides, cell by cell and metric by metric, where earlier nights tell it."""
+    if not any(cell.decides for cell in plan.cells):
+        return [Text("what the budget decides is known after a first night", "dim")]
+    table = new_table("cell", "metric", f"{spec.workload.budget_s:g} s decide", "scatter", "pairs",
+                      "nights", "regress")  # fmt: skip
+    for cell in plan.cells:
+        for one in cell.decides:
+            decided = "nothing" if one.tolerance is None else f"{one.tolerance:.1%}"
+            numbers = (f"{one.scatter:.1%}", str(one.pairs), str(one.nights))
+            name = Text(one_line(cell.cell_id))
+            table.add_row(name, one.metric, decided, *numbers, _is_enough(spec, cell, one))
+    return [table]
+
+
+def _is_enough(spec: RunSpec, cell: Cell, one: Decides) -> Text:
+    if spec.regress_auto:
+        return Text(f"auto: {speed_tolerance(spec, cell, one.metric):.1%}")
+    if one.tolerance is not None and one.tolerance <= spec.regress:
+        return Text(f"{spec.regress:.1%} is decided", "green")
+    needs = "more than an hour" if one.needs_s is None else seconds(one.needs_s)
+    return Text(f"{spec.regress:.1%} needs {needs}", "yellow")
 
 
 def recipes(found: Sequence[Recipe]) -> RenderableType:
@@ -154,6 +185,40 @@ def doctor(found: Sequence[Check]) -> RenderableType:
     for check in found:
         mark, style = _CHECKS[check.status]
         table.add_row(Text(mark, style), check.name, Text(check.detail), Text(check.remedy))
+    return table
+
+
+def nights(lines: Sequence[Line]) -> RenderableType:
+    """A line for each metric of each cell over the nights."""
+    table = new_table("cell", "metric", "nights", "latest", "against before", "", "failing since")
+    for line in lines:
+        latest = "-"
+        if line.latest is not None:
+            is_time = line.unit == "s"
+            latest = seconds(line.latest) if is_time else f"{number(line.latest)} {line.unit}"
+        change = "" if line.change is None else f"{line.change:+.1%}"
+        table.add_row(
+            Text(one_line(line.cell_id)), line.metric, str(line.nights), latest, change, line.drawn,
+            Text(line.red_since, "red"),
+        )  # fmt: skip
+    return table
+
+
+def compared(cells: Sequence[Compared]) -> RenderableType:
+    """Cells of two runs, and the ratio of their numbers."""
+    table = new_table("cell", "outcome", "metric", "before", "after", "ratio", "differs")
+    for cell in cells:
+        outcome = f"{cell.before or 'none'} -> {cell.after or 'none'}"
+        first = (Text(one_line(cell.cell_id)), outcome)
+        differs = Text(one_line("; ".join(cell.differs), 400))
+        for place, pair in enumerate(cell.pairs or (None,)):
+            head = first if place == 0 else ("", "")
+            if pair is None:
+                table.add_row(*head, "", "", "", "", differs)
+                continue
+            ratio = "-" if pair.ratio is None else f"{pair.ratio:.3f}"
+            both = ("-" if one is None else number(one) for one in (pair.before, pair.after))
+            table.add_row(*head, pair.metric, *both, ratio, differs if place == 0 else "")
     return table
 
 

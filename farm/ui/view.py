@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from farm.core.events import JobFinished, JobProgress, JobStarted
+from farm.core.flow.second import SUFFIX
 from farm.core.view import (
     CellDone,
     DeviceNote,
     RunEnded,
     RunStarted,
+    SecondSittings,
     TaskFinished,
     TaskProgress,
     TaskStarted,
@@ -168,6 +170,9 @@ def update(view: RunView, event: ViewEvent, now: float) -> RunView:
             r = event.result
             cell = CellView(r.cell_id, r.device.name, r.outcome, r.reason)
             return replace(view, done=_with(view.done, r.cell_id, cell))
+        case SecondSittings():
+            again = {cell_id + SUFFIX: view.cells.get(cell_id, "") for cell_id in event.cell_ids}
+            return replace(view, cells={**view.cells, **again})
         case RunEnded():
             return replace(view, line=event.line)
 

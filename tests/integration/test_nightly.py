@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.command import CONFIGS, Farm
+from tests.unit.commands.test_nightly_told import listening
 
 TINY = str(CONFIGS / "tiny.yaml")
 #: Tests share their cores with others: what must be told for sure is memory, which doesn't care.
 LOCAL = (
     "--cluster", "none", "--select", "transport=local", "--live", "off",
     "--set", "gates={perplexity: '<= 1.02x host', regress: '40%'}", "--set", "workload.launches=2",
-    "--set", "require={judged: '90%', speed: '0%'}",
+    "--set", "require={judged: '90%', speed: '0%'}", "--set", "workload.budget_s=8",
 )  # fmt: skip
 
 pytestmark = pytest.mark.export
@@ -62,13 +63,29 @@ def test_three_nights(new_home: Path, tmp_path: Path) -> None:
         f"models=[{{name: tiny-llama, pte: {plain}/tiny-llama-xnnpack-8da4w-plain-sdpa.pte,"
         f" tokenizer: {plain}/tiny-llama-tokenizer.json}}]"
     )
-    done = farm("nightly", TINY, *LOCAL, *against, "--set", model)
+    mail = tmp_path / "night.txt"
+    with listening() as told:
+        to = ("--webhook", told.url, "--mail", str(mail))
+        done = farm("nightly", TINY, *LOCAL, *against, *to, "--set", model)
     assert done.returncode == 1, done.stdout + done.stderr
+    last = done.stdout.splitlines()[-1]
+    ((_, message),) = told.got
+    assert last.replace(">", "&gt;") in message["text"]
+    assert mail.read_text().startswith(f"farm nightly tiny: FAILED (exit 1)\n\n{last}\n")
     result = farm.report()["results"][0]
     assert (result["baseline"]["verdict"], result["baseline"]["method"]) == ("REGRESSED", "paired")
     assert result["outcome"] == "failed"
     metrics = {m["metric"]: m for m in result["baseline"]["metrics"]}
     assert metrics["peak_rss_bytes"]["verdict"] == "REGRESSED"
+    # One look fails nothing: a second sitting of the same run found the loss too.
+    assert metrics["peak_rss_bytes"]["confirmed"] is True
+    assert "confirmed by a second sitting" in result["reason"]
+    second = result["second"]
+    alone = {m["metric"]: m["ratio"] for m in second["metrics"]}
+    assert alone["peak_rss_bytes"] > 1.4
+    assert {s["arm"] for p in second["performance"] for s in p["samples"]} >= {"baseline"}
+    assert second["attempts"][0]["started_at"] > result["attempts"][-1]["ended_at"]
+    assert f"second sitting, side by side with the baseline: {result['cell_id']}" in done.stdout
     rows = {(p["metric"], p["regime"]): p for p in result["performance"]}
     assert {s["arm"] for s in rows["pp128", "warm"]["samples"]} == {"candidate", "baseline"}
 
@@ -83,6 +100,10 @@ def test_three_nights(new_home: Path, tmp_path: Path) -> None:
     assert result["speed_decision"] == "undecided"
     assert "unpaired" in result["flags"]
     assert "no longer in the content store" in result["conditions"]["unpaired"]
+
+    shown = farm("history", "show", "*:local", "--metric", "tg128", "--json")
+    (line,) = json.loads(shown.stdout)
+    assert (line["nights"], len(line["drawn"])) == (4, 4)
 
     listed = farm("history", "--json")
     nights = {path.name for path in (farm.cwd / "runs").iterdir() if not path.is_symlink()}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from farm.core.flow.cellstate import CellProgress, FlowDefect, State
 from farm.core.flow.stimuli import FinishCell
-from farm.core.plan import ArtifactId, Plan
+from farm.core.plan import ArtifactId, Cell, Plan
 from farm.core.result import CellResult
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,14 @@ class Cells:
 
     def __iter__(self) -> Iterator[CellProgress]:
         return iter(self._all.values())
+
+    def add(self, cell: Cell) -> CellProgress:
+        """Open a cell that the plan doesn't have: a second sitting of one that it has."""
+        one = CellProgress(cell, frozenset(cell.devices))
+        self._all[cell.cell_id] = one
+        self._open.setdefault(cell.artifact, {})[cell.cell_id] = one
+        self.open_count += 1
+        return one
 
     @property
     def open(self) -> list[CellProgress]:

@@ -19,10 +19,12 @@ from farm.core.rules.launches import (
     canary_launch,
     cell_launches,
     logits_passes,
+    measures,
     ram_need_bytes,
     replay_launch,
     text_lengths,
 )
+from farm.core.rules.tolerance import told_apart
 from farm.core.runner import OWN, OWN_KINDS, TUNED, DeployFile, Program, RunnerSpec
 from farm.core.runtime import BaselineArm, DeviceJob, DeviceRunResult
 from farm.core.spec import Resources, RunSpec
@@ -69,9 +71,9 @@ class ArtifactChain:
         #: By runner of the host run, once that has ended.
         self._host: dict[str, HostRunResult | FarmError] = {}
         self._host_asked: set[str] = set()
-        #: By threads, whether a baseline runs beside, and whether one launch does a sweep: made
-        #: once for all cells that share them.
-        self._launches: dict[tuple[int, bool, bool], CellLaunches] = {}
+        #: By threads, whether a baseline runs beside, whether one launch does a sweep, and the loss
+        #: to tell apart: made once for all cells that share them.
+        self._launches: dict[tuple[int, bool, bool, float], CellLaunches] = {}
 
     def first_task(self) -> HostTask:
         """Return the export: everything begins with it."""
@@ -137,6 +139,20 @@ class ArtifactChain:
         """Whether this host can give logits that the runner's can be compared with."""
         return self._runners[runner].gives_logits and self.recipe.backend in OWN.backends
 
+    def no_runtime(self, runner: str) -> str:
+        """Say why a runner can't run what was exported; empty where it can, or may."""
+        assert self.export is not None, "asked when the export ended"
+        backend, known = self.export.bundle.backend, self._runners[runner].backends
+        if not known or backend in known:
+            return ""
+        has = ", ".join(sorted(known))
+        return f"exported, not run: runner {runner} has no {backend} runtime (it has {has})"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether cells can run: export and reference are there."""
+        return self.export is not None and self.reference is not None
+
     def checks_kernels(self, runner: str) -> bool:
         """Whether the canary says something of this runner: its kernels come with farm's build."""
         return self._runners[runner].kind in OWN_KINDS
@@ -156,7 +172,9 @@ class ArtifactChain:
         export, _ = self._done()
         bundle = export.bundle
         runner = self._runners[cell.runner]
-        launches = self._cell_launches(cell.threads, baseline is not None, runner.sweeps)
+        names = (measure.name for measure in measures(self._spec.workload))
+        regress = told_apart(self._spec, cell, names)
+        launches = self._cell_launches(cell.threads, baseline is not None, runner.sweeps, regress)
         checked = self.checks_kernels(cell.runner)
         replay = export.replay if checked and self._spec.correctness.canary else None
         tokenizer = bundle.tokenizer if runner.needs_tokenizer else None
@@ -204,9 +222,11 @@ class ArtifactChain:
             answer=None if runner.gives_logits else self._reference_task(export),
         )
 
-    def _cell_launches(self, threads: int, paired: bool, sweeps: bool) -> CellLaunches:
+    def _cell_launches(
+        self, threads: int, paired: bool, sweeps: bool, regress: float
+    ) -> CellLaunches:
         export, reference = self._done()
-        key = threads, paired, sweeps
+        key = threads, paired, sweeps, regress
         if key not in self._launches:
             self._launches[key] = cell_launches(
                 self._spec,
@@ -215,6 +235,7 @@ class ArtifactChain:
                 max_context=export.bundle.metadata.max_context,
                 paired=paired,
                 sweeps=sweeps,
+                regress=regress,
             )
         return self._launches[key]
 

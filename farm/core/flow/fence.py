@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
+from farm.core.events import JobEvent, JobProgress
 from farm.core.runtime import AttemptId
+
+log = logging.getLogger(__name__)
 
 
 class Expected(NamedTuple):
@@ -39,6 +43,25 @@ class Fence:
         self._run_id, self._epoch = run_id, epoch
         #: Dropped events by reason.
         self.dropped: Counter[str] = Counter()
+
+    def drops(self, event: JobEvent, *, known: bool, running: AttemptId | None) -> bool:
+        """Tell whether an event is none of a current attempt of this run; it is counted then."""
+        came = event.attempt_id
+        reason = self.refuses(came, known=known, running=running)
+        if reason is None:
+            return False
+        log.log(
+            logging.DEBUG if isinstance(event, JobProgress) else logging.WARNING,
+            "dropped %s from %s of %s (run %s, epoch %s, attempt %s): it is of %s",
+            type(event).__name__,
+            event.device,
+            came.job_id,
+            came.run_id,
+            came.epoch,
+            came.attempt,
+            reason,
+        )
+        return True
 
     def refuses(self, came: AttemptId, *, known: bool, running: AttemptId | None) -> str | None:
         """Return why an event is not let through, and count it; None when it is."""

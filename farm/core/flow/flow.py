@@ -7,7 +7,6 @@ does not grow with the cells that it is not about.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from farm.core.artifact import CanaryProgram
@@ -17,7 +16,6 @@ from farm.core.events import (
     DeviceChanged,
     JobEvent,
     JobFinished,
-    JobProgress,
     JobStarted,
     SiteEvent,
 )
@@ -29,7 +27,9 @@ from farm.core.flow.fence import Fence
 from farm.core.flow.hosttasks import HostTasks
 from farm.core.flow.invariants import violations
 from farm.core.flow.placement import Placement
+from farm.core.flow.second import first_of, for_longer, is_second, sitting_of
 from farm.core.flow.stimuli import (
+    AskSecondLook,
     CancelAll,
     DeviceQuarantined,
     FinishCell,
@@ -37,6 +37,7 @@ from farm.core.flow.stimuli import (
     Interrupt,
     RetryDue,
     RetryLater,
+    SecondLook,
     Started,
     Stimulus,
     SubmitJob,
@@ -47,8 +48,6 @@ from farm.core.result import CellResult, Judgement
 from farm.core.runtime import BaselineArm
 from farm.core.spec import RunSpec
 from farm.core.tasks import CanaryTask, CompareTask, ExportTask, HostRunTask, ReferenceTask
-
-log = logging.getLogger(__name__)
 
 #: Attempts of a cell that infrastructure may cost, first one included.
 MAX_ATTEMPTS = 3
@@ -76,7 +75,6 @@ class RunFlow:
         #: By cell: what is measured again beside the candidate.
         self._baselines = dict(baselines or {})
         self._run_id, self._epoch = run_id, epoch
-        self._runners = catalog.runners
         self._chains = {target: ArtifactChain(target, spec, catalog) for target in plan.artifacts}
         self.fence = Fence(run_id, epoch)
         self.cells = Cells(plan, finished or {})
@@ -84,7 +82,9 @@ class RunFlow:
         self.placement = Placement(plan.devices, plan.cells)
         self.roster = self.placement.roster
         self._canary: CanaryProgram | None = None
-        self.interrupted = False
+        self._canary_asked = self.interrupted = False
+        #: Whether cells that the first look leaves open can be measured again, and were chosen.
+        self._second_asked = self._second_chosen = not self._baselines
         for cell in plan.cells:
             if cell.cell_id in self.results:
                 self.placement.keep_device(cell, self.results[cell.cell_id])
@@ -96,8 +96,8 @@ class RunFlow:
 
     @property
     def finished(self) -> bool:
-        """True when every planned cell has its result."""
-        return not self.cells.open_count
+        """True when every planned cell has its result, and every second sitting."""
+        return not self.cells.open_count and (self._second_chosen or self.interrupted)
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -126,23 +126,8 @@ class RunFlow:
         """Tell whether an event is none of a current attempt of this run, and count it then."""
         if not isinstance(event, JobEvent):
             return False
-        came = event.attempt_id
         running = self.roster.at_work.get(event.device)
-        reason = self.fence.refuses(came, known=came.job_id in self.cells, running=running)
-        if reason is None:
-            return False
-        log.log(
-            logging.DEBUG if isinstance(event, JobProgress) else logging.WARNING,
-            "dropped %s from %s of %s (run %s, epoch %s, attempt %s): it is of %s",
-            type(event).__name__,
-            event.device,
-            came.job_id,
-            came.run_id,
-            came.epoch,
-            came.attempt,
-            reason,
-        )
-        return True
+        return self.fence.drops(event, known=event.job_id in self.cells, running=running)
 
     def handle(self, stimulus: Stimulus) -> list[Instruction]:
         """Take in one event and return what is to be done, in order."""
@@ -171,9 +156,15 @@ class RunFlow:
                 one = self.cells[stimulus.cell_id]
                 if one.state in (State.PAUSED, State.HELD):
                     out += self._queue(one, "the pause is over")
+            case SecondLook():
+                out += self._second_look(stimulus)
             case Interrupt():
                 out += self._interrupt()
-        return out + self._schedule()
+        out += self._schedule()
+        if not (self.cells.open_count or self._second_asked or self.interrupted):
+            self._second_asked = True
+            out.append(AskSecondLook())
+        return out
 
     def _start(self) -> list[Instruction]:
         out: list[Instruction] = []
@@ -182,16 +173,36 @@ class RunFlow:
                 device = self.roster.of(skip.cell)
                 result = outcomes.skipped(skip.cell, device, skip.flag, skip.reason)
                 out.append(self.cells.record(result))
-        for target in dict.fromkeys(one.cell.artifact for one in self.cells.open):
-            self.tasks.add(self._chains[target].first_task(), target)
-        if self._spec.correctness.canary and any(
-            self._chains[one.cell.artifact].checks_kernels(one.cell.runner)
-            for one in self.cells.open
-        ):
-            self.tasks.add(CanaryTask("canary:kernels", self._spec.export), "canary")
-            self.placement.awaits_canary = True
+        self._begin(self.cells.open)
         self.placement.offer_all()
         return out
+
+    def _begin(self, cells: Iterable[CellProgress]) -> None:
+        """Ask for what cells need that isn't there: their artifacts, and the canary."""
+        checked = self._spec.correctness.canary and not self._canary_asked
+        for one in cells:
+            target = one.cell.artifact
+            chain = self._chains[target]
+            if not chain.is_ready:
+                self.tasks.add(chain.first_task(), target)
+            if checked and chain.checks_kernels(one.cell.runner) and not self._canary_asked:
+                self.tasks.add(CanaryTask("canary:kernels", self._spec.export), "canary")
+                self._canary_asked = self.placement.awaits_canary = True
+
+    def _second_look(self, chosen: SecondLook) -> list[Instruction]:
+        """Open the second sittings that were chosen and have no result of an earlier epoch."""
+        self._second_chosen = True
+        if self.interrupted:
+            return []
+        cells = (
+            sitting_of(self.cells[cell_id].cell, self.results[cell_id].device.name)
+            for cell_id in chosen.cell_ids
+        )
+        opened = [self.cells.add(cell) for cell in cells if cell.cell_id not in self.results]
+        self._begin(opened)
+        self.placement.offer_all()
+        ready = [one for one in opened if self._chains[one.cell.artifact].is_ready]
+        return [i for one in ready for i in self._queue(one, "export and reference are there")]
 
     def _interrupt(self) -> list[Instruction]:
         if self.interrupted:
@@ -257,16 +268,9 @@ class RunFlow:
 
     def _skip_without_runtime(self, target: ArtifactId) -> list[Instruction]:
         """End cells whose runner has no backend for the artifact: it was lowered, and can't run."""
-        export = self._chains[target].export
-        assert export is not None, "called when the export ended"
-        backend, out = export.bundle.backend, list[Instruction]()
-        for one in self.cells.open_of(target):
-            known = self._runners[one.cell.runner].backends
-            if known and backend not in known:
-                has = ", ".join(sorted(known))
-                reason = f"exported, not run: runner {one.cell.runner} has no {backend} runtime"
-                out.append(self._skip(one, "no_runtime", f"{reason} (it has {has})"))
-        return out
+        chain = self._chains[target]
+        why = [(one, chain.no_runtime(one.cell.runner)) for one in self.cells.open_of(target)]
+        return [self._skip(one, "no_runtime", reason) for one, reason in why if reason]
 
     def _compare(self, one: CellProgress, why: str) -> None:
         """Have a cell judged, or let it wait for the host's logits."""
@@ -364,9 +368,11 @@ class RunFlow:
             attempt=one.submissions,
             run_id=self._run_id,
             epoch=self._epoch,
-            baseline=self._baselines.get(one.cell.cell_id),
+            baseline=self._baselines.get(first_of(one.cell.cell_id)),
             canary=self._canary,
         )
+        if is_second(one.cell.cell_id):
+            job = for_longer(job)
         self.cells.move(one, State.SUBMITTED, f"attempt {one.submissions} on {name}")
         self.roster.began(name, job.attempt_id)
         return SubmitJob(job, self.roster[name].entry.site)

@@ -49,11 +49,19 @@ class Interrupt:
     """The user wants the run to end now."""
 
 
+@dataclass(frozen=True, slots=True)
+class SecondLook:
+    """Which cells are to be measured once more; the answer to `AskSecondLook`."""
+
+    cell_ids: tuple[str, ...]
+
+
 Stimulus = (
     Started
     | TaskEnded
     | RetryDue
     | Interrupt
+    | SecondLook
     | JobStarted
     | JobFinished
     | DeviceChanged
@@ -96,4 +104,9 @@ class FinishCell:
     result: CellResult
 
 
-Instruction = StartTask | SubmitJob | CancelAll | RetryLater | FinishCell
+@dataclass(frozen=True, slots=True)
+class AskSecondLook:
+    """Every cell has its first result: feed SecondLook with those that leave something open."""
+
+
+Instruction = StartTask | SubmitJob | CancelAll | RetryLater | FinishCell | AskSecondLook

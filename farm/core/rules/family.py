@@ -23,6 +23,9 @@ FAMILY = 0.01
 SUSPECT = 0.05
 #: Share of the error for what the first look suspected; the rest is for what it left open.
 WEIGHT = 0.8
+#: How many times the budget of a first look a second sitting has. Twice misses losses where a step
+#: fell inside a pair of both sittings; the few cells that are looked at twice can afford more.
+SECOND_BUDGET = 3
 #: p-value that decides in one sitting whatever the night: 60 cells with four metrics each.
 SURE = FAMILY / 240
 #: Chance with which a loss shall be found whose size is told as the smallest that would be.
@@ -56,8 +59,8 @@ def second_level(comparisons: int) -> float:
 def second_sittings(results: Iterable[CellResult]) -> tuple[str, ...]:
     """Name the cells to be measured again side by side, the most suspicious first.
 
-    A cell is one of them where a metric is undecided that launches could decide. How many there is
-    time for is the run's to say.
+    A cell is one of them where a metric is undecided that launches could decide. A run that reaches
+    its time limit has made the first ones.
     """
     found: list[tuple[float, str]] = []
     for result in results:

@@ -59,6 +59,12 @@ def applies(gate: str, metric: str) -> bool:
     return metric.startswith(prefix) and (rest == "" or rest[0] in "@0123456789")
 
 
+def is_gated(metric: str) -> bool:
+    """Whether a metric of speed is held against the baseline."""
+    name = metric.split("@")[0]
+    return name in ("ttft", "load") or (name[:2] in ("pp", "tg") and name[2:].isdigit())
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that a misspelt one most likely means; None: nothing is near."""
     options = list(known)

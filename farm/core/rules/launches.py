@@ -98,8 +98,9 @@ def cell_launches(
     max_context: int,
     paired: bool,
     sweeps: bool = True,
+    regress: float | None = None,
 ) -> CellLaunches:
-    """Return the launches of one cell.
+    """Return the launches of one cell; `regress` is what they tell apart, the config's by default.
 
     First the cold ones, then the check of correctness, then those that are timed warm. Of two
     arms each gets one launch that warms its files before any that counts.
@@ -126,10 +127,10 @@ def cell_launches(
     cold = (replace(start, cold=True),) * workload.cold_launches
     ours = (warm,) if sweeps else one_by_one(warm)
     if not paired:
-        return CellLaunches((*cold, check), _policy(spec, ours))
+        return CellLaunches((*cold, check), _policy(spec, ours, regress))
     theirs = tuple(replace(request, arm="baseline") for request in ours)
     once = (*cold, check, replace(start, arm="baseline"))
-    return CellLaunches(once, _policy(spec, (*ours, *theirs, *theirs, *ours)))
+    return CellLaunches(once, _policy(spec, (*ours, *theirs, *theirs, *ours), regress))
 
 
 def without_baseline(job: DeviceJob) -> DeviceJob:
@@ -150,10 +151,11 @@ def least_launches(job: DeviceJob) -> int:
     return len(job.launches) + -(-policy.least // policy.per_block) * len(policy.block)
 
 
-def _policy(spec: RunSpec, block: tuple[LaunchRequest, ...]) -> LaunchPolicy:
+def _policy(spec: RunSpec, block: tuple[LaunchRequest, ...], regress: float | None) -> LaunchPolicy:
     names = dict.fromkeys(measure.name for request in block for measure in request.measures)
     bounds = tuple((name, value) for name in names for value in _bounds(spec.gates, name))
-    return replace(launch_policy(spec.workload, block, regress=spec.regress), bounds=bounds)
+    policy = launch_policy(spec.workload, block, regress=spec.regress)
+    return replace(policy, bounds=bounds, regress=spec.regress if regress is None else regress)
 
 
 def launch_policy(

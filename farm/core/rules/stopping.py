@@ -47,6 +47,8 @@ def decide(policy: LaunchPolicy, done: Sequence[LaunchResult], spent_s: float) -
     count = blocks * policy.per_block
     if count >= policy.most == policy.least:
         return Stop("fixed", f"{_launches(count)}, as asked for")
+    if not policy.looks:
+        return _unlooked(policy, count, blocks, spent_s)
     open_questions = undecided(policy, done)
     if count >= policy.least and not open_questions and _is_look(policy, count):
         return Stop("precise", f"{_launches(count)}: {_enough(policy)}")
@@ -56,6 +58,13 @@ def decide(policy: LaunchPolicy, done: Sequence[LaunchResult], spent_s: float) -
     if spent_s + spent_s / blocks > policy.budget_s:
         return Stop("budget", f"{_launches(count)}, {policy.budget_s:g} s spent: {missing}")
     return None
+
+
+def _unlooked(policy: LaunchPolicy, count: int, blocks: int, spent_s: float) -> Stop | None:
+    over_time = spent_s + spent_s / blocks > policy.budget_s
+    if count < policy.most and not over_time:
+        return None
+    return Stop("fixed", f"{_launches(count)}, as many as {policy.budget_s:g} s hold")
 
 
 def _is_look(policy: LaunchPolicy, count: int) -> bool:

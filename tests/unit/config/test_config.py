@@ -39,6 +39,9 @@ def test_everything_arrives(tmp_path: Path) -> None:
         ("decode_tok_s", ">=", 5.0, None),
     ]
     assert spec.regress == pytest.approx(0.03)
+    assert not spec.regress_auto
+    auto, _ = load_run(write(tmp_path, GOOD.replace('regress: "3%"', "regress: auto")))
+    assert (auto.regress, auto.regress_auto) == (0.02, True)
     assert spec.require == Require(Fraction(95, 100), None)
     assert spec.waivers[0].until == "2027-01-01"
     assert data["name"] == "t"

@@ -50,6 +50,7 @@ WRONG = [
     ("gates={decode_tok_s: '>= -5'}", "gates", "can't be read"),
     ("gates={regress: '0%'}", "gates.regress", "write for example `2%`"),
     ("gates={regress: '100%'}", "gates.regress", "can't be decided"),
+    ("gates={regress: automatic}", "gates", "'automatic' is neither `auto` nor a percentage"),
     ("gates={regress: '-2%'}", "gates", "is no percentage"),
     # gates on what the workload doesn't give
     ("workload={decode: [], depth: [0]}", "gates.decode_tok_s", "it measures pp128, load, ttft"),

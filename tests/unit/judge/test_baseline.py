@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from farm.core.result import CellResult
 from farm.core.rules.family import second_sittings
 from farm.judge.night import Against, compare_run
+from farm.reports import html
+from farm.reports import json as json_report
 from tests.unit.judge.builders import Case, facts
 from tests.unit.judge.nights import compared, night, side_by_side, verdicts
-from tests.unit.reports.builders import results
+from tests.unit.reports.builders import report, results
 
 
 @pytest.mark.parametrize("speed", [0.3, 1.0, 3.0])
@@ -173,7 +176,7 @@ def test_a_failed_cell_stays_failed_and_cells_that_never_ran_stay_as_they_are() 
 def test_an_inconclusive_cell_that_regressed_has_failed() -> None:
     slow = side_by_side(0.4)
     new = replace(slow, outcome="inconclusive", reason="a gate was undecided")
-    result = compared(new, night(2))
+    result = compared(new, night(2), second=slow)
     assert result.outcome == "failed"
     assert "a gate was undecided" in result.reason
 
@@ -185,7 +188,8 @@ def test_an_inconclusive_cell_that_regressed_has_failed() -> None:
     ("ratio", "verdict"), [(1.0, "PASS"), (0.9, "REGRESSED"), (1.1, "IMPROVED")]
 )
 def test_pairs_tell_ten_percent_although_the_device_loses_half(ratio: float, verdict: str) -> None:
-    result = compared(side_by_side(ratio, drift=0.06), night(3), regress=0.04)
+    first, second = (side_by_side(ratio, drift=0.06, seed=seed) for seed in (1, 2))
+    result = compared(first, night(3), regress=0.04, second=second)
     assert result.baseline is not None
     assert result.baseline.method == "paired"
     found = verdicts(result)
@@ -231,7 +235,7 @@ def test_verdicts_never_get_better_as_the_cell_gets_slower(metric: str) -> None:
             for s in old.samples
         )
         cell = edited(base, metric, samples=samples)
-        found.append(order.index(verdicts(compared(cell, base, 0.1))[metric]))
+        found.append(order.index(verdicts(compared(cell, base, 0.1, second=cell))[metric]))
     assert found == sorted(found)
     assert set(found) == {0, 1, 2, 3, 4}
     assert all(b - a <= 1 for a, b in itertools.pairwise(found))
@@ -250,12 +254,15 @@ def test_the_smallest_loss_that_would_be_found_holds_what_is_accepted() -> None:
     assert 0.1 < found[0] < found[1] < 1
 
 
-def test_a_loss_beside_other_programs_fails_nothing() -> None:
+def test_what_slows_both_arms_alike_hides_no_loss() -> None:
     slow = side_by_side(0.7)
-    rows = tuple(replace(p, guards={**p.guards, "load": "flagged"}) for p in slow.performance)
-    result = compared(replace(slow, performance=rows), night(3), 0.04)
-    assert verdicts(result)["tg32"] == "NOISY"
-    assert result.outcome == "inconclusive"
+    rows = tuple(
+        replace(p, trust="noisy", guards={**p.guards, "load": "flagged"}) for p in slow.performance
+    )
+    busy = replace(slow, performance=rows)
+    result = compared(busy, night(3), 0.04, second=busy)
+    assert verdicts(result)["tg32"] == "REGRESSED"
+    assert result.outcome == "failed"
 
 
 # -- the whole night
@@ -285,19 +292,84 @@ def test_a_confirming_sitting_proves_what_one_could_not() -> None:
 def test_a_confirming_sitting_clears_what_was_luck() -> None:
     second = side_by_side(1.0, pairs=12, noise=0.002, seed=5)
     result = compared(suspicious_pair(), night(3), 0.02, second=second)
-    assert verdicts(result)["tg32"] == "PASS"
+    assert verdicts(result)["tg32"] in ("PASS", "SLOWER")
     assert result.outcome == "passed"
+    assert result.second is not None
+    assert {row.metric for row in result.second.performance} >= {"tg32", "pp64"}
+    assert any(m.metric == "tg32" for m in result.second.metrics)
+
+
+def test_one_look_alone_fails_nothing() -> None:
+    result = compared(side_by_side(0.5), night(3), 0.02)
+    assert verdicts(result)["tg32"] == "INSUFFICIENT"
+    assert (result.outcome, result.speed_decision) == ("inconclusive", "undecided")
+    assert "no second sitting: there was none" in result.reason
+
+
+def test_a_second_sitting_that_could_not_be_made_is_named() -> None:
+    first = side_by_side(0.5)
+    gone = replace(
+        first,
+        outcome="errored",
+        reason="no device is left",
+        performance=(),
+        flags=("device_missing",),
+        attempts=(),
+    )
+    result = compared(first, night(3), 0.02, second=gone)
+    assert verdicts(result)["tg32"] == "INSUFFICIENT"
+    assert "no second sitting: no device is left" in result.reason
+    assert result.alarms == (
+        f"{first.cell_id}: its second sitting could not be made: no device is left",
+    )
+
+
+def test_a_device_that_left_before_its_second_sitting_is_missing() -> None:
+    clean = replace(side_by_side(1.0), outcome="passed")
+    assert report((clean,)).exit_code == 0
+    gone = replace(clean, outcome="errored", flags=("device_missing",), performance=())
+    kept = compared(clean, night(3), 0.04, second=gone)
+    assert kept.outcome == "passed"
+    assert report((kept,)).exit_code == 3
+
+
+def test_both_sittings_are_shown() -> None:
+    second = side_by_side(0.93, pairs=12, noise=0.02, seed=9)
+    night_report = report((compared(suspicious_pair(), night(3), 0.02, second=second),))
+    assert "The second sitting alone: passed" in html.render(night_report)
+    data = json.loads(str(json_report.render(night_report)))
+    assert data["results"][0]["second"]["metrics"]
+
+
+def test_a_second_sitting_of_other_bytes_confirms_nothing() -> None:
+    first = side_by_side(0.5)
+    other = replace(first, artifact=replace(first.artifact, sha256="f" * 64))
+    result = compared(first, night(3), 0.02, second=other)
+    assert verdicts(result)["tg32"] == "INSUFFICIENT"
+    assert "measured another artifact" in result.reason
+
+
+def test_a_second_sitting_that_computes_wrong_fails_the_cell() -> None:
+    first = side_by_side(0.93, pairs=5, noise=0.02, seed=4)
+    wrong = replace(
+        side_by_side(0.93, pairs=12), outcome="failed", correctness_decision="failed", reason="KL 3"
+    )
+    result = compared(first, night(3), 0.02, second=wrong)
+    assert (result.outcome, result.correctness_decision) == ("failed", "failed")
+    assert result.reason == "second sitting: KL 3"
 
 
 def test_the_more_a_night_compares_the_more_a_loss_needs() -> None:
     """What is proven on its own isn't among sixty cells."""
     lossy = side_by_side(0.94, pairs=5, noise=0.006, seed=2)
-    alone = compared(lossy, night(3), 0.02)
+    again = side_by_side(0.94, pairs=5, noise=0.014, seed=4)
+    alone = compared(lossy, night(3), 0.02, second=again)
     clean = side_by_side(1.0)
     others = [replace(clean, cell_id=f"cell{n}") for n in range(60)]
     old = night(3)
     cells = {cell.cell_id: old for cell in [lossy, *others]}
-    first, *_ = compare_run([lossy, *others], Against("old", cells, 0.02, {}, {}))
+    against = Against("old", cells, 0.02, {}, {})
+    first, *_ = compare_run([lossy, *others], against, {lossy.cell_id: again})
     assert verdicts(alone)["tg32"] == "REGRESSED"
     assert verdicts(first)["tg32"] != "REGRESSED"
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -18,6 +19,7 @@ from farm.core.view import (
     DeviceNote,
     RunEnded,
     RunStarted,
+    SecondSittings,
     TaskFinished,
     TaskProgress,
     TaskStarted,
@@ -39,8 +41,13 @@ EVENTS: list[ViewEvent] = [
     JobFinished(JOB, "phone", "later", None, DeviceLost("gone", device="phone")),
     DeviceNote("phone", "is back"),
     *(CellDone(result) for result in results()),
+    SecondSittings(("cell:a",)),
     RunEnded("1/1 judged -> exit 0", 0),
 ]
+
+
+def test_every_kind_of_event_is_tried() -> None:
+    assert {type(event) for event in EVENTS} == set(get_args(ViewEvent))
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)

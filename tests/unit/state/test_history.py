@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from farm.core.errors import ConfigError
 from farm.core.result import CellResult, Trust
 from farm.state.history import History
 from tests.unit.reports.builders import report, results
@@ -59,4 +61,37 @@ def test_a_run_added_again_counts_once(history: History, tmp_path: Path) -> None
     again = replace(report((cell,)), run_id="r1", started_at="2026-01-02")
     history.add(again, tmp_path, {})
     assert history.same_bytes({cell.cell_id: cell}) == {cell.cell_id: {"tg32": [90.0, 80.0]}}
+    history.close()
+
+
+def test_a_dump_carries_the_index_to_another_machine(history: History, tmp_path: Path) -> None:
+    dump = tmp_path / "history.json"
+    dump.write_text(json.dumps(history.dump()))
+    elsewhere = History(tmp_path / "elsewhere" / "history.db")
+    for _ in range(2):  # what is there already is replaced
+        assert elsewhere.load(dump) == 5
+        assert elsewhere.dump() == history.dump()
+    cell = night(1.0)
+    assert elsewhere.same_bytes({cell.cell_id: cell}) == history.same_bytes({cell.cell_id: cell})
+    for index in (history, elsewhere):
+        index.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "is no file of `farm history export`"),
+        ("[]", "is no file of `farm history export`"),
+        ('{"farm_history": 9, "tables": {}}', "has format 9, this farm reads 1"),
+        ('{"farm_history": 1, "tables": {"runs": [{}]}}', "is no file of `farm history export`"),
+    ],
+)
+def test_what_is_no_dump_is_refused_and_changes_nothing(
+    history: History, tmp_path: Path, text: str, says: str
+) -> None:
+    before = history.dump()
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        history.load(tmp_path / "bad.json")
+    assert history.dump() == before
     history.close()

@@ -199,7 +199,7 @@ STEPS: tuple[str, ...] = (
     *("other_run", "other_epoch", "other_attempt", "other_attempt", "other_cell"),
     *("swapped_cell", "other_device"),
     *("device_gone", "device_recovering", "device_back", "device_back", "device_quarantined"),
-    *("retry_any", "interrupt"),
+    *("retry_any", "interrupt", "second_look", "second_look"),
 )
 
 

@@ -20,7 +20,7 @@ from farm.core.flow.stimuli import (
 )
 from farm.core.plan import Catalog
 from farm.core.result import CellResult
-from farm.core.runtime import DeviceJob
+from farm.core.runtime import BaselineArm, DeviceJob
 from farm.core.spec import RunSpec
 from farm.core.tasks import (
     CanaryTask,
@@ -46,9 +46,12 @@ class Player:
         catalog: Catalog | None = None,
         epoch: int = 1,
         finished: Mapping[str, CellResult] | None = None,
+        baselines: Mapping[str, BaselineArm] | None = None,
     ) -> None:
         known, plan = catalog or b.catalog(spec), b.plan(spec, *devices)
-        self.flow = RunFlow(spec, plan, known, run_id="run", epoch=epoch, finished=finished)
+        self.flow = RunFlow(
+            spec, plan, known, run_id="run", epoch=epoch, finished=finished, baselines=baselines
+        )
         self.log: list[Instruction] = []
         self.open_tasks: list[HostTask] = []
         self.open_jobs: list[DeviceJob] = []

@@ -14,10 +14,13 @@ from farm.core.errors import (
 )
 from farm.core.events import DeviceChanged, JobEvent, JobFinished
 from farm.core.flow.flow import MAX_ATTEMPTS, RunFlow
+from farm.core.flow.second import SUFFIX
 from farm.core.flow.stimuli import (
+    AskSecondLook,
     FinishCell,
     RetryDue,
     RetryLater,
+    SecondLook,
     Started,
     StartTask,
     Stimulus,
@@ -26,8 +29,8 @@ from farm.core.flow.stimuli import (
 )
 from farm.core.plan import make_plan
 from farm.core.result import CellResult
-from farm.core.runner import RunnerSpec
-from farm.core.runtime import AttemptId, Deployed, DeviceJob
+from farm.core.runner import DeployFile, RunnerSpec
+from farm.core.runtime import AttemptId, BaselineArm, Deployed, DeviceJob
 from farm.core.spec import DeviceRequest, Matrix, RunSpec
 from farm.core.tasks import (
     CanaryTask,
@@ -50,6 +53,7 @@ RESULTS: dict[type[HostTask], HostTaskResult] = {
     CanaryTask: b.canary_program(),
 }
 RUN = b.run_result()
+ARM = BaselineArm("old", (DeployFile(b.ref("old.pte"), "model.pte"),), b.BUILD)
 #: Steps that a run may take to its end once everything is answered.
 DRAIN_LIMIT = 400
 
@@ -78,7 +82,9 @@ def _flow(spec: RunSpec) -> RunFlow:
     if "text" in known.runners:
         known.runners["text"] = RunnerSpec("text", gives_logits=False)
     devices = [b.device("a"), b.device("b"), b.device("c"), b.device("local", transport="local")]
-    return RunFlow(spec, make_plan(spec, devices, known), known, run_id="run", epoch=2)
+    plan = make_plan(spec, devices, known)
+    arms = {cell.cell_id: ARM for cell in plan.cells}
+    return RunFlow(spec, plan, known, run_id="run", epoch=2, baselines=arms)
 
 
 SPECS = _specs()
@@ -111,6 +117,8 @@ class World:
         #: Tasks that ended with a result and an error.
         self.spoilt: set[str] = set()
         self.strays = 0
+        #: Whether the flow waits to be told which cells are measured once more.
+        self.asked = False
         self._marks = 0
         self.feed(Started())
 
@@ -149,6 +157,9 @@ class World:
                 case FinishCell(result=result):
                     assert result.cell_id not in self.finished, f"{result.cell_id} ended twice"
                     self.finished[result.cell_id] = result
+                case AskSecondLook():
+                    assert len(self.finished) == len(self.cells), "not every cell was looked at"
+                    self.asked = True
         self.flow.validate()
         assert sum(self.flow.dropped.values()) == self.strays, self.flow.dropped
 
@@ -187,6 +198,19 @@ class World:
 
     # -- the end
 
+    def _second_look(self, which: int) -> str | None:
+        if not self.asked:
+            return None
+        self.asked = False
+        passed = [name for name in self.cells if self.finished[name].outcome == "passed"]
+        chosen = passed[which % 2 :]
+        self.feed(SecondLook(tuple(chosen)))
+        self.cells = sorted(one.cell.cell_id for one in self.flow.cells)
+        for name in chosen:
+            twin = self.flow.cells[name + SUFFIX].cell if not self.flow.interrupted else None
+            assert twin is None or twin.devices == (self.finished[name].device.name,)
+        return ", ".join(chosen)
+
     def _retry_due(self, which: int) -> str | None:
         if cell_id := pick(self.pauses, which):
             self.pauses.remove(cell_id)
@@ -211,6 +235,8 @@ class World:
                 self.end_job(self.jobs[0], None)
             elif self.pauses:
                 self._retry_due(0)
+            elif self.asked:
+                self._second_look(0)
             elif lost := [d for d in sorted(self.devices) if self._state(d) == "recovering"]:
                 self._device(sorted(self.devices).index(lost[0]), "ready")
             else:

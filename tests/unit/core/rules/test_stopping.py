@@ -101,6 +101,17 @@ def test_no_block_begins_that_would_not_end_within_the_budget() -> None:
     assert stop.detail.startswith("2 launches, 30 s spent: tg64")
 
 
+def test_a_policy_that_does_not_look_ends_by_its_time_alone() -> None:
+    quiet = [launched(100 + n % 2 * 0.1) for n in range(8)]
+    blind = policy(looks=False, budget_s=30.0)
+    assert decide(policy(), quiet, 8.0) is not None
+    assert decide(blind, quiet, 8.0) is None
+    for done, spent in ((quiet, 29.0), (quiet * 5, 20.0)):
+        stop = decide(blind, done, spent)
+        assert stop is not None
+        assert not stop.looked
+
+
 def test_a_bound_inside_the_interval_needs_more() -> None:
     quiet = [launched(100 + n % 2 * 0.1) for n in range(3)]
     assert decide(policy(bounds=(("tg64", 100.0),)), quiet, 3.0) is None
