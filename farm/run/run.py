@@ -195,6 +195,7 @@ async def _run(
         estimates=history.durations_s(),
         store_home=str(home),
         care=care,
+        alarm=alarms.append,
         limits=prepared.spec.limits,
     )
     with interrupts(controller.interrupt) as interrupted:
