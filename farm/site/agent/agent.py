@@ -204,7 +204,7 @@ class SiteAgent:
     async def detach(self, run_id: str) -> None:
         """End what is left of a run that is over, and forget what was kept for it."""
         self._cancel(lambda job: job.run_id == run_id, Interrupted("its run ended"))
-        await in_thread(lambda: self._runs.close(run_id, forget=True))
+        await in_thread(lambda: self._runs.forget(run_id))
 
     async def ensure(
         self, refs: Sequence[ObjectRef], source: str, progress: ByteProgress | None = None

@@ -84,13 +84,19 @@ class AttachedRuns:
         with self._lock:
             return [run_id for run_id, run in self._runs.items() if run.heartbeat.passed]
 
-    def close(self, run_id: str | None = None, *, forget: bool = False) -> None:
-        """Close one run, or all; `forget` removes what was kept for it."""
+    def forget(self, run_id: str) -> None:
+        """Remove a run, and what was kept for it."""
         with self._lock:
-            names = list(self._runs) if run_id is None else [run_id]
-            closed = [self._runs.pop(name) for name in names if name in self._runs]
-        for run in closed:
-            run.outbox.close(forget=forget)
+            run = self._runs.pop(run_id, None)
+        if run is not None:
+            run.outbox.close(forget=True)
+
+    def close(self) -> None:
+        """Leave the files to the next agent of this site; who polls still gets what is here."""
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.outbox.close()
 
     def _sweep(self) -> None:
         if self._folder is None or not self._folder.is_dir():
