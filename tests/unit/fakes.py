@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from farm.core.artifact import ObjectRef, StageEvent
 from farm.core.device import Device, DeviceEntry
-from farm.core.errors import FarmError, Interrupted
+from farm.core.errors import FarmError, Interrupted, SiteLost
 from farm.core.events import (
     Attached,
     Handshake,
@@ -73,6 +73,7 @@ class FakeSite:
         self.acknowledged = 0
         self.boot_id = "boot-1"
         self.detached: list[str] = []
+        self.others: tuple[tuple[str, str], ...] = ()
         self._events: list[Numbered] = []
         self._news = asyncio.Event()
 
@@ -89,11 +90,20 @@ class FakeSite:
     ) -> list[Device]:
         return [b.device(entry.name) for entry in entries]
 
+    def restart(self, boot_id: str, *, keep: Sequence[Numbered] = ()) -> None:
+        """The agent ends; the next one has no job, and the events that the old one kept."""
+        self.boot_id, self.jobs = boot_id, []
+        self._events = [Numbered(seq, item.event) for seq, item in enumerate(keep, 1)]
+        self._news.set()
+
     async def attach(self, run_id: str, epoch: int) -> Attached:
-        running = {job.attempt_id: None for job in self.jobs}
-        return Attached(self.boot_id, tuple(running))
+        ended = [item.event for item in self._events if isinstance(item.event, JobFinished)]
+        here = [*(job.attempt_id for job in self.jobs), *(event.attempt_id for event in ended)]
+        return Attached(self.boot_id, tuple(here), self.others)
 
     async def submit(self, jobs: Sequence[DeviceJob], boot_id: str = "") -> None:
+        if boot_id != self.boot_id:
+            raise SiteLost("the agent was started anew")
         for job in jobs:
             self.jobs.append(job)
             self._say(JobStarted(job.attempt_id, job.device, AT))
@@ -113,10 +123,14 @@ class FakeSite:
         if self.fail_polls:
             self.fail_polls -= 1
             raise FarmError("the agent does not answer")
+        if boot_id != self.boot_id:
+            return Polled(self.boot_id, ())
         self.acknowledged = after_seq
         while not (found := [item for item in self._events if item.seq > after_seq]):
             self._news.clear()
             await self._news.wait()
+            if boot_id != self.boot_id:
+                return Polled(self.boot_id, ())
         return Polled(self.boot_id, tuple(found))
 
     async def detach(self, run_id: str) -> None:
