@@ -76,6 +76,8 @@ class RayNodes:
             "RAY_AUTH_TOKEN": self.token,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",
+            # Chunks leave shared memory when they were written, not up to a second later.
+            "RAY_free_objects_period_milliseconds": "50",
             # A killed node is noticed in seconds.
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_timeout_ms": "2000",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from farm.core.artifact import CanaryProgram
 from farm.core.device import Device
-from farm.core.errors import FarmError, LeaseError
+from farm.core.errors import FarmError, LeaseError, SiteLost, StoreError
 from farm.core.events import (
     DeviceChanged,
     JobEvent,
@@ -329,7 +329,8 @@ class RunFlow:
 
     def _attempt_failed(self, one: CellProgress, error: FarmError) -> list[Instruction]:
         if not error.retryable or len(one.attempts) >= MAX_ATTEMPTS:
-            return [self._errored(one, error, "device_failed")]
+            of_host = isinstance(error, SiteLost | StoreError)
+            return [self._errored(one, error, "site_failed" if of_host else "device_failed")]
         assert one.device is not None, "a cell with attempts had a device"
         one.avoid |= {one.device}
         return [self._later(one, State.PAUSED, error, RETRY_PAUSE_S * len(one.attempts))]

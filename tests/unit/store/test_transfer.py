@@ -14,7 +14,6 @@ import pytest
 from farm.cluster.fan_out import FanOut
 from farm.core.artifact import ObjectRef
 from farm.core.errors import DeviceError, SiteLost, StoreError
-from farm.store import partial as partial_module
 from farm.store import transfer
 from farm.store.objects import ContentStore
 from farm.store.transfer import WINDOW, Chunk, Depot
@@ -301,7 +300,7 @@ def test_a_full_disk_is_the_hosts_fault_and_is_not_filled_with_rubbish(
                 raise OSError(errno.ENOSPC, "No space left on device")
             return real(handle, data, offset)
 
-        monkeypatch.setattr(partial_module.os, "pwrite", full)
+        monkeypatch.setattr("os.pwrite", full)
 
     async def scenario() -> None:
         link = Link(hosts.source)
