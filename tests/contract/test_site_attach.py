@@ -36,7 +36,8 @@ class Counted:
 
     async def until_ended(self) -> None:
         async with asyncio.timeout(30):
-            while self.bench.agent._jobs:
+            agent = self.bench.agent
+            while agent._jobs or any(session.busy for session in agent._sessions.values()):
                 await asyncio.sleep(0.02)
 
     async def new_agent(self) -> None:
@@ -159,6 +160,7 @@ def test_one_attempt_runs_once_however_often_it_is_submitted(counted: Counted) -
         await bench.agent.submit([job])
         event = await finished(bench)
         await bench.agent.submit([job])  # while its result is not acknowledged
+        await counted.until_ended()
         assert event.error is None
         assert counted.ran == 1
         await bench.agent.close()
