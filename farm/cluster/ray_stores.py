@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: A node takes at most so long to start its depot, or to say what it has, seconds.
 _ANSWER_S = 60.0
+#: Bytes that the slowest host reads and hashes in a second.
+_HASH_BYTES_S = 20e6
 #: How often a transfer is looked at, seconds.
 _LOOK_S = 0.5
 
@@ -237,12 +239,14 @@ class RayStores:
                     found[ref].append(name)
 
     async def _missing(self, refs: Sequence[ObjectRef], name: str) -> set[ObjectRef]:
+        # A store hashes what it says that it has.
+        limit_s = _ANSWER_S + sum(ref.size_bytes for ref in refs) / _HASH_BYTES_S
         try:
-            async with asyncio.timeout(_ANSWER_S):
+            async with asyncio.timeout(limit_s):
                 depot = await self._depot(name)
                 return set(await answer(depot.missing.remote(tuple(refs)), _name(name)))
         except TimeoutError:
-            raise SiteLost(f"{_name(name)} did not answer within {_ANSWER_S:g} s") from None
+            raise SiteLost(f"{_name(name)} did not answer within {limit_s:.0f} s") from None
 
     async def _depot(self, name: str) -> Any:
         """Return the actor of a store; started with its first use, and again when it died."""
