@@ -107,12 +107,15 @@ class RayPool:
         self._remote = ray.remote(max_retries=0)(_stream)
         self._cpus, self._stores = cpus_per_export, stores
         self._running: set[Any] = set()
+        self._closed = False
 
     async def run(self, task: HostTask, on_stage: StageCallback) -> HostTaskResult:
         """See protocols.TaskPool. A task whose worker is lost starts once more, elsewhere."""
         try:
             return await self._run(task, on_stage, but="")
         except _WorkerLost as lost:
+            if self._closed:
+                raise Interrupted(f"{task.task_id} was cancelled") from None
             log.warning("%s: starts once more: %s", task.task_id, lost)
             on_stage(StageEvent("waiting", 0, 0, 0.0, "its worker was lost: it starts once more"))
             try:
@@ -187,6 +190,7 @@ class RayPool:
 
     async def close(self) -> None:
         """See protocols.TaskPool."""
+        self._closed = True
         for stream in list(self._running):
             ray.cancel(stream, force=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from farm import paths
 from farm.clock import utc_now
 from farm.cluster import start as cluster_start
 from farm.cluster.start import Runtime
-from farm.core.errors import ConfigError, StoreError
+from farm.core.errors import ConfigError, FarmError, StoreError
 from farm.core.events import JobFinished
 from farm.core.flow.flow import RunFlow
 from farm.core.report import RunFacts
@@ -26,6 +26,7 @@ from farm.host.facts import farm_report, host_facts
 from farm.judge.night import Against
 from farm.planning import runners
 from farm.planning.planning import Loaded, Prepared, RunOptions, load_checked, prepare
+from farm.protocols import Site
 from farm.run import baselines, ending, run_folder
 from farm.run.comparing import Comparing
 from farm.run.controller import Controller
@@ -48,6 +49,8 @@ Emit = Callable[[ViewEvent], None]
 
 #: Longest time that an interrupted run goes on comparing what devices have measured, seconds.
 COMPARE_S = 1.0
+#: Longest time for logits that were measured before a run was resumed to come here, seconds.
+COLLECT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ async def _run(
     alarms: list[str] = []
     comparing = Comparing(prepared, runtime.pool, emit)
     finished = dict(opened.finished)
+    await _collect_measured(journal, store, runtime.sites)
     await _compare(comparing, journal, store, finished, emit)
     exports, history = ExportLog(), PastRuns(home, alarms)
     flow = RunFlow(
@@ -264,6 +268,22 @@ async def _compare(
     measured = [item for item in journal.measured().values() if _is_complete(item, store)]
     if measured:
         await comparing.judge(measured, attempts_in(journal.events()), done)
+
+
+async def _collect_measured(
+    journal: Journal, store: ContentStore, sites: Mapping[str, Site]
+) -> None:
+    """Bring what an earlier epoch measured to this host, where its sites still have it."""
+    for item in journal.measured().values():
+        site = sites.get(item.device.entry.site)
+        gone = [ref for ref in object_refs(item.result.launches) if not store.has(ref.sha256)]
+        if site is None or not gone:
+            continue
+        try:
+            async with asyncio.timeout(COLLECT_S):
+                await site.collect(gone)
+        except (FarmError, TimeoutError) as error:
+            log.warning("%s: its logits did not come: %s", item.cell_id, error or "no answer")
 
 
 def _is_complete(item: Measured, store: ContentStore) -> bool:

@@ -172,11 +172,17 @@ class SiteAgent:
             )
         if self._watch is None:
             self._watch = asyncio.create_task(self._watch_controllers())
-        for job in jobs:
-            run = await in_thread(partial(self._opened, job.run_id, job.epoch))
+        for run_id, epoch in dict.fromkeys((job.run_id, job.epoch) for job in jobs):
+            run = await in_thread(partial(self._opened, run_id, epoch))
             run.heartbeat = Deadline(self._grace_s)
-            if not self._is_here(job, run) and not await in_thread(partial(self._adopt, job, run)):
-                self._start(job)
+            here = set(run.outbox.finished())
+            for job in [job for job in jobs if (job.run_id, job.epoch) == (run_id, epoch)]:
+                with self._lock:
+                    known = job.attempt_id in self._jobs
+                if known or job.attempt_id in here:
+                    continue  # its controller did not hear our answer
+                if epoch == 1 or not await in_thread(partial(self._adopt, job, run)):
+                    self._start(job)
 
     async def cancel(self, run_id: str, job_ids: Sequence[str]) -> None:
         """End jobs of a run, running or queued."""
@@ -240,12 +246,6 @@ class SiteAgent:
             run.epoch = epoch
             run.outbox.supersede(epoch)
         return run
-
-    def _is_here(self, job: DeviceJob, run: AttachedRun) -> bool:
-        """Whether this very attempt came before: its controller did not hear our answer."""
-        with self._lock:
-            known = job.attempt_id in self._jobs
-        return known or job.attempt_id in run.outbox.finished()
 
     def _adopt(self, job: DeviceJob, run: AttachedRun) -> bool:
         """Go on with, or deliver, what an earlier epoch of the run had from the same work."""

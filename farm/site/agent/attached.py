@@ -43,6 +43,8 @@ class AttachedRuns:
     def __init__(self, folder: Path | None, grace_s: float) -> None:
         self._folder, self._grace_s = folder, grace_s
         self.boot_id = secrets.token_hex(8)
+        # Lets one run be opened at a time, which waits for the disk; taken before the other lock.
+        self._opening = threading.Lock()
         # Protects everything below.
         self._lock = threading.Lock()
         self._runs: dict[str, AttachedRun] = {}
@@ -61,14 +63,17 @@ class AttachedRuns:
         Raises:
             StoreError: Its outbox can't be used.
         """
-        with self._lock:
-            if run_id not in self._runs:
-                path = None if self._folder is None else self._folder / _file_name(run_id)
-                self._runs[run_id] = AttachedRun(Outbox(path, run_id), self._grace_s)
+        with self._opening:
+            if (known := self.get(run_id)) is not None:
+                return known
+            path = None if self._folder is None else self._folder / _file_name(run_id)
+            run = AttachedRun(Outbox(path, run_id), self._grace_s)
+            with self._lock:
+                self._runs[run_id] = run
                 news, self._news = self._news, []
-                for event in news:
-                    self._runs[run_id].outbox.append(event)
-            return self._runs[run_id]
+            for event in news:
+                run.outbox.append(event)
+            return run
 
     def tell_all(self, event: SiteEvent) -> None:
         """Give an event about a device to every run that still listens."""
