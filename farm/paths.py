@@ -70,3 +70,8 @@ def quarantine_file(home: Path) -> Path:
 def baselines(home: Path) -> Path:
     """Named baselines, one JSON file each."""
     return home / "baselines"
+
+
+def outboxes(home: Path, site: str) -> Path:
+    """What the agent of a site keeps of runs until their controllers have it."""
+    return home / "outboxes" / (site or "local")

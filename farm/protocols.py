@@ -16,7 +16,7 @@ from farm.core.runner import PLAIN, BuildVariant, RunnerBuild, WorkFiles
 from farm.core.runtime import DeviceJob, LaunchRequest, LaunchResult
 
 if TYPE_CHECKING:  # a look at the devices needs none of these, and has to be quick
-    from farm.core.events import Handshake, Numbered
+    from farm.core.events import Attached, Handshake, Polled
     from farm.core.tasks import HostTask, HostTaskResult
 
 #: Longest time a silent device may take in a probe, seconds.
@@ -211,23 +211,60 @@ class Site(Protocol):
         parallel; with `recover`, one that doesn't answer takes as long as its recovery steps.
         """
 
-    async def submit(self, jobs: Sequence[DeviceJob]) -> None:
-        """Queue jobs; each ends in exactly one JobFinished."""
+    async def attach(self, run_id: str, epoch: int) -> Attached:
+        """Say what is here of a run; jobs and results of its earlier epochs wait for `submit`.
 
-    async def cancel(self, job_ids: Sequence[str]) -> None:
-        """End jobs, running or queued; their JobFinished carries an Interrupted error."""
-
-    async def poll(self, after_seq: int, linger_s: float) -> list[Numbered]:
-        """Wait up to `linger_s` for events after `after_seq`; acknowledges those before.
-
-        This call is the controller's heartbeat: without one for the orphan grace (60 s) the
-        site kills its jobs.
+        Raises:
+            PlanError: A later epoch of the run was here.
         """
 
-    async def ensure(self, refs: Sequence[ObjectRef], source: str) -> None:
+    async def submit(self, jobs: Sequence[DeviceJob], boot_id: str = "") -> None:
+        """Queue jobs; each ends in exactly one JobFinished, however often it is submitted.
+
+        The same work of an earlier epoch goes on as this attempt, or gives its result at once.
+
+        Args:
+            jobs: What to run.
+            boot_id: The agent that they are meant for; empty is any.
+
+        Raises:
+            SiteLost: The agent is another one by now.
+        """
+
+    async def cancel(self, run_id: str, job_ids: Sequence[str]) -> None:
+        """End jobs, running or queued; their JobFinished carries an Interrupted error."""
+
+    async def poll(self, run_id: str, after_seq: int, linger_s: float, boot_id: str = "") -> Polled:
+        """Wait up to `linger_s` for a run's events after `after_seq`; acknowledges those before.
+
+        This call is the controller's heartbeat: without one for the orphan grace (60 s) the
+        site ends the jobs of that run. Numbers of another agent than `boot_id` count for nothing.
+        """
+
+    async def detach(self, run_id: str) -> None:
+        """A run is over: end what is left of it here, and forget what was kept for a resume."""
+
+    async def ensure(
+        self, refs: Sequence[ObjectRef], source: str, progress: ByteProgress | None = None
+    ) -> tuple[str, ...]:
         """Make objects present in the site's content store.
 
-        `source` is the FARM_HOME of the controller's host when that is the same host.
+        `source` is the FARM_HOME of the controller's host. One transfer an object and host: who
+        comes second waits for the first. Returns what somebody should look at.
+
+        Raises:
+            StoreError: Nobody has one, or the disk is full.
+            SiteLost: The site's host is gone.
+        """
+
+    async def collect(self, refs: Sequence[ObjectRef]) -> tuple[str, ...]:
+        """Bring objects of the site to the controller's host, if that is another one.
+
+        Returns:
+            What somebody should look at.
+
+        Raises:
+            StoreError, SiteLost: As in `ensure`.
         """
 
     async def close(self) -> None:

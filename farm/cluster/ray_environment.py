@@ -13,6 +13,8 @@ _ALWAYS = {
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # Chunks of objects leave shared memory when they were written, not up to a second later.
+    "RAY_free_objects_period_milliseconds": "50",
 }
 
 

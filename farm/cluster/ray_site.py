@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray import exceptions as ray_errors
 
+from farm.cluster.ray_stores import RayStores, answer
 from farm.core.artifact import ObjectRef
 from farm.core.device import Device, DeviceEntry
-from farm.core.errors import FarmError
-from farm.core.events import Handshake, Numbered
+from farm.core.events import Attached, Handshake, Polled
 from farm.core.runtime import DeviceJob
-from farm.protocols import PROBE_LIMIT_S
+from farm.protocols import PROBE_LIMIT_S, ByteProgress
 
 _AGENT_NAME = "farm-site-{site}"
 
@@ -26,10 +25,19 @@ class RaySite:
         factory: Makes the plain agent inside the actor; picklable.
         detached: The agent belongs to its host, not to this process (joined clusters): others
             use it too, and `close` leaves it alone.
+        stores: How objects get to its host and back; None where that is this host.
     """
 
-    def __init__(self, name: str, factory: Callable[[], Any], *, detached: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        factory: Callable[[], Any],
+        *,
+        detached: bool = False,
+        stores: RayStores | None = None,
+    ) -> None:
         self.name = name
+        self._stores = stores
         self._detached = detached
         # max_task_retries stays 0: with 1 a job can silently run twice.
         options: Mapping[str, Any] = {
@@ -67,22 +75,46 @@ class RaySite:
         devices: list[Device] = await self._call(call)
         return devices
 
-    async def submit(self, jobs: Sequence[DeviceJob]) -> None:
+    async def attach(self, run_id: str, epoch: int) -> Attached:
         """See protocols.Site."""
-        await self._call(self._actor.submit.remote(tuple(jobs)))
+        attached: Attached = await self._call(self._actor.attach.remote(run_id, epoch))
+        return attached
 
-    async def cancel(self, job_ids: Sequence[str]) -> None:
+    async def submit(self, jobs: Sequence[DeviceJob], boot_id: str = "") -> None:
         """See protocols.Site."""
-        await self._call(self._actor.cancel.remote(tuple(job_ids)))
+        await self._call(self._actor.submit.remote(tuple(jobs), boot_id))
 
-    async def poll(self, after_seq: int, linger_s: float) -> list[Numbered]:
+    async def cancel(self, run_id: str, job_ids: Sequence[str]) -> None:
         """See protocols.Site."""
-        events: list[Numbered] = await self._call(self._actor.poll.remote(after_seq, linger_s))
-        return events
+        await self._call(self._actor.cancel.remote(run_id, tuple(job_ids)))
 
-    async def ensure(self, refs: Sequence[ObjectRef], source: str) -> None:
+    async def poll(self, run_id: str, after_seq: int, linger_s: float, boot_id: str = "") -> Polled:
         """See protocols.Site."""
-        await self._call(self._actor.ensure.remote(tuple(refs), source))
+        polled: Polled = await self._call(
+            self._actor.poll.remote(run_id, after_seq, linger_s, boot_id)
+        )
+        return polled
+
+    async def detach(self, run_id: str) -> None:
+        """See protocols.Site."""
+        await self._call(self._actor.detach.remote(run_id))
+
+    async def ensure(
+        self, refs: Sequence[ObjectRef], source: str, progress: ByteProgress | None = None
+    ) -> tuple[str, ...]:
+        """See protocols.Site."""
+        if self._stores is None:
+            remarks: tuple[str, ...] = await self._call(
+                self._actor.ensure.remote(tuple(refs), source)
+            )
+            return remarks
+        return await self._stores.bring(refs, await self._node(), progress)
+
+    async def collect(self, refs: Sequence[ObjectRef]) -> tuple[str, ...]:
+        """See protocols.Site."""
+        if self._stores is None:
+            return ()
+        return await self._stores.bring(refs, RayStores.HERE, first=await self._node())
 
     async def close(self) -> None:
         """See protocols.Site."""
@@ -93,16 +125,13 @@ class RaySite:
         finally:
             ray.kill(self._actor)
 
+    async def _node(self) -> str:
+        """Return the node that the agent is on; a node that comes back is another one to Ray."""
+        node: str = await self._call(self._actor.node.remote())
+        return node
+
     async def _call(self, reference: Any) -> Any:
-        try:
-            return await reference
-        except ray_errors.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, FarmError):
-                raise cause from None
-            raise FarmError(f"site {self.name}: {cause or error}") from error
-        except ray_errors.RayError as error:
-            raise FarmError(f"site {self.name}: its agent was lost: {error}") from error
+        return await answer(reference, f"site {self.name}")
 
 
 class _Agent:
@@ -123,18 +152,29 @@ class _Agent:
         )
         return devices
 
-    async def submit(self, jobs: tuple[DeviceJob, ...]) -> None:
-        await self._agent.submit(jobs)
+    async def node(self) -> str:
+        return str(ray.get_runtime_context().get_node_id())
 
-    async def cancel(self, job_ids: tuple[str, ...]) -> None:
-        await self._agent.cancel(job_ids)
+    async def attach(self, run_id: str, epoch: int) -> Attached:
+        attached: Attached = await self._agent.attach(run_id, epoch)
+        return attached
 
-    async def poll(self, after_seq: int, linger_s: float) -> list[Numbered]:
-        events: list[Numbered] = await self._agent.poll(after_seq, linger_s)
-        return events
+    async def submit(self, jobs: tuple[DeviceJob, ...], boot_id: str) -> None:
+        await self._agent.submit(jobs, boot_id)
 
-    async def ensure(self, refs: tuple[ObjectRef, ...], source: str) -> None:
-        await self._agent.ensure(refs, source)
+    async def cancel(self, run_id: str, job_ids: tuple[str, ...]) -> None:
+        await self._agent.cancel(run_id, job_ids)
+
+    async def poll(self, run_id: str, after_seq: int, linger_s: float, boot_id: str) -> Polled:
+        polled: Polled = await self._agent.poll(run_id, after_seq, linger_s, boot_id)
+        return polled
+
+    async def detach(self, run_id: str) -> None:
+        await self._agent.detach(run_id)
+
+    async def ensure(self, refs: tuple[ObjectRef, ...], source: str) -> tuple[str, ...]:
+        remarks: tuple[str, ...] = await self._agent.ensure(refs, source)
+        return remarks
 
     async def close(self) -> None:
         await self._agent.close()

@@ -20,7 +20,7 @@ from farm.cluster.watchdog import limited
 from farm.core.errors import FarmError, Interrupted, PlanError
 from farm.core.events import Handshake
 from farm.host.signals import handled_by
-from farm.paths import farm_home
+from farm.paths import farm_home, outboxes
 from farm.protocols import Site, TaskPool
 from farm.site.agent.agent import SiteAgent
 
@@ -59,7 +59,8 @@ class Runtime:
 
 def local_agent(name: str) -> SiteAgent:
     """Make the agent of the host that this is called on, with that host's FARM_HOME."""
-    return SiteAgent(farm_home(), name=name)
+    home = farm_home()
+    return SiteAgent(home, name=name, outboxes=outboxes(home, name))
 
 
 def launch(cluster: str, limit_s: float = START_LIMIT_S) -> None:
@@ -119,7 +120,7 @@ async def start(cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S) ->
     """
     cpus = os.cpu_count() or 1
     if cluster == "none":
-        agent = SiteAgent(home)
+        agent = SiteAgent(home, outboxes=outboxes(home, ""))
         memory = psutil.virtual_memory().available
         pool = LocalPool(
             home, cpus, cpus_per_export=min(CPUS_PER_EXPORT, cpus), memory_bytes=memory
@@ -129,15 +130,18 @@ async def start(cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S) ->
     from farm.cluster import ray_runtime
     from farm.cluster.ray_pool import RayPool
     from farm.cluster.ray_site import RaySite
+    from farm.cluster.ray_stores import RayStores
 
+    stores = None if cluster == "local" else RayStores(home)
     sites: dict[str, Site]
     if cluster == "local":
         sites = {"": RaySite("local", partial(local_agent, ""))}
     else:
-        sites = {"": SiteAgent(home)}
+        sites = {"": SiteAgent(home, outboxes=outboxes(home, ""))}
         for name in ray_runtime.site_names():
-            sites[name] = RaySite(name, partial(local_agent, name), detached=True)
-    runtime = Runtime(RayPool(cpus_per_export=min(CPUS_PER_EXPORT, cpus)), sites, ray_runtime.stop)
+            sites[name] = RaySite(name, partial(local_agent, name), detached=True, stores=stores)
+    tasks = RayPool(cpus_per_export=min(CPUS_PER_EXPORT, cpus), stores=stores)
+    runtime = Runtime(tasks, sites, ray_runtime.stop)
     try:
         await _shake_hands(runtime.sites, await SiteAgent(home).handshake(), limit_s)
     except BaseException:

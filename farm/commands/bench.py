@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ async def _bench(request: BenchRequest, home: Path, emit: Emit) -> BenchResult:
             for threads in dict.fromkeys(request.threads)
         ]
         await agent.submit(jobs)
-        ended = await finished(agent, len(jobs), emit)
+        ended = await finished(agent, jobs, emit)
     finally:
         await agent.close()
     results = []
@@ -172,12 +172,12 @@ async def _find_device(agent: SiteAgent, request: BenchRequest) -> Device:
     return found
 
 
-async def finished(agent: SiteAgent, count: int, emit: Emit) -> list[JobFinished]:
-    """Show what jobs do until `count` of them ended; return their last events."""
+async def finished(agent: SiteAgent, jobs: Sequence[DeviceJob], emit: Emit) -> list[JobFinished]:
+    """Show what the jobs of a run do until all have ended; return their last events."""
     ended: list[JobFinished] = []
     after = 0
-    while len(ended) < count:
-        for item in await agent.poll(after, 2.0):
+    while len(ended) < len(jobs):
+        for item in (await agent.poll(jobs[0].run_id, after, 2.0)).events:
             after = item.seq
             event = item.event
             if isinstance(event, JobStarted | JobProgress | JobFinished):

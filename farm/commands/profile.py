@@ -108,7 +108,7 @@ async def _cells(
         entries = [devices[job.device].entry for job in jobs]
         await agent.inventory(list(dict.fromkeys(entries)), adb_auto=False)
         await agent.submit(jobs)
-        ended = await bench.finished(agent, len(jobs), emit)
+        ended = await bench.finished(agent, jobs, emit)
     finally:
         await agent.close()
     finished = {event.job_id: event for event in ended}

@@ -2,7 +2,7 @@
 
 FarmError(message, **context)
 ├ ConfigError (file, key)      ├ UnknownName (known, install)
-├ PlanError    ├ StoreError    ├ ExportError (stage, recipe)
+├ PlanError    ├ StoreError    ├ ExportError (stage, recipe)    ├ SiteLost
 ├ DeviceError (device)
 │ ├ TransportError: ConnectError, DeviceLost, TransferError, TransportTimeout
 │ ├ LeaseError └ DeviceUnfit (becomes a skipped cell)
@@ -73,6 +73,12 @@ class StoreError(FarmError):
 
 class ExportError(FarmError):
     """An export or a reference failed. Context: stage, recipe, model."""
+
+
+class SiteLost(FarmError):
+    """The agent of a site ended or was started anew; that says nothing against its devices."""
+
+    retryable = True
 
 
 class DeviceError(FarmError):

@@ -88,7 +88,7 @@ SiteEvent = JobStarted | JobProgress | JobFinished | DeviceChanged | DeviceRecov
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """An event with its number; numbers grow by one, per site."""
+    """An event with its number; numbers grow by one, per run and agent process."""
 
     seq: int
     event: SiteEvent
@@ -101,3 +101,26 @@ class Handshake:
     protocol: int
     farm_tree_sha256: str
     python: str
+    #: Of the agent's process: another one means that it was started anew.
+    boot_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """Events, and which agent they are from: its numbers mean nothing to another one."""
+
+    boot_id: str
+    events: tuple[Numbered, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What an agent has of a run when its controller comes, or comes back."""
+
+    boot_id: str
+    #: Jobs of the controller's epoch that run, wait, or ended and were not acknowledged.
+    jobs: tuple[AttemptId, ...] = ()
+    #: Device and run of each job of somebody else.
+    others: tuple[tuple[str, str], ...] = ()
+    #: Events that the agent could not keep or read again, in words.
+    damaged: tuple[str, ...] = ()

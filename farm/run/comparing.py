@@ -18,12 +18,18 @@ from farm.core.flow.second import first_of, is_second, sitting_of
 from farm.core.plan import ArtifactId, Cell
 from farm.core.result import AttemptReport, CellResult, Judgement
 from farm.core.tasks import KIND_NAMES, CanaryTask, HostTask, HostTaskResult
-from farm.core.view import TaskFinished, TaskStarted, ViewEvent
+from farm.core.view import CellDone, TaskFinished, TaskStarted, ViewEvent
 from farm.planning.planning import Prepared
-from farm.protocols import TaskPool
-from farm.run.measured import Measured
+from farm.protocols import Site, TaskPool
+from farm.run.journal import Journal
+from farm.run.measured import Measured, attempts_in
+from farm.store.actions import object_refs
+from farm.store.objects import ContentStore
 
 log = logging.getLogger(__name__)
+
+#: Longest time for logits that were measured before a run was resumed to come here, seconds.
+COLLECT_S = 300.0
 
 
 class Comparing:
@@ -153,3 +159,47 @@ class Comparing:
 
 def _ignore(event: StageEvent) -> None:
     """Stages of these tasks are short."""
+
+
+async def compare_measured(
+    comparing: Comparing,
+    journal: Journal,
+    store: ContentStore,
+    results: dict[str, CellResult],
+    emit: Callable[[ViewEvent], None],
+) -> None:
+    """Judge what devices measured and nobody compared; `results` takes the verdicts."""
+
+    def done(result: CellResult) -> None:
+        journal.reopen([result.cell_id])
+        journal.finish_cell(result)
+        results[result.cell_id] = result
+        emit(CellDone(result))
+
+    measured = [item for item in journal.measured().values() if _is_complete(item, store)]
+    if measured:
+        await comparing.judge(measured, attempts_in(journal.events()), done)
+
+
+async def collect_measured(
+    journal: Journal, store: ContentStore, sites: Mapping[str, Site]
+) -> None:
+    """Bring what an earlier epoch measured to this host, where its sites still have it."""
+    for item in journal.measured().values():
+        site = sites.get(item.device.entry.site)
+        gone = [ref for ref in object_refs(item.result.launches) if not store.has(ref.sha256)]
+        if site is None or not gone:
+            continue
+        try:
+            async with asyncio.timeout(COLLECT_S):
+                await site.collect(gone)
+        except (FarmError, TimeoutError) as error:
+            log.warning("%s: its logits did not come: %s", item.cell_id, error or "no answer")
+
+
+def _is_complete(item: Measured, store: ContentStore) -> bool:
+    """Whether the logits of a result are still in the store; without them it is measured anew."""
+    gone = [ref for ref in object_refs(item.result.launches) if not store.has(ref.sha256)]
+    if gone:
+        log.warning("%s: was measured, but %s is gone: it runs again", item.cell_id, gone[0].name)
+    return not gone

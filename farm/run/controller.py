@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from farm import codec
-from farm.clock import Deadline, utc_now
-from farm.core.errors import FarmError, RunnerTimeout, TransportError
+from farm.clock import utc_now
+from farm.core.errors import FarmError, RunnerTimeout
 from farm.core.events import (
     DeviceChanged,
     DeviceRecovery,
     JobFinished,
     JobProgress,
     JobStarted,
-    Numbered,
     SiteEvent,
 )
 from farm.core.flow.flow import RunFlow
@@ -49,19 +48,17 @@ from farm.protocols import Site, TaskPool
 from farm.run.device_health import Care
 from farm.run.halt import Halt, halted_by, over_limit
 from farm.run.host_tasks import HostTasks
-from farm.run.job_data import journaled, needed_objects
+from farm.run.job_data import journaled
 from farm.run.journal import Journal
 from farm.run.measured import Measured
+from farm.run.site_link import SiteLink
+from farm.store.actions import object_refs
 
 log = logging.getLogger(__name__)
 
-#: A poll returns at once when there are events, else after this long.
-POLL_LINGER_S = 2.0
-#: A site that no poll reached for so long counts as lost, seconds; a busy one may miss some.
-SITE_LOST_S = 30.0
-_POLL_PAUSE_S = 0.5
-#: Longest time for a site to take a cancellation, seconds.
-_CANCEL_S = 1.0
+#: What sites measured has to come to this host within so long, and at a run's end, and when it was
+#: interrupted, seconds.
+_COLLECT_S, _LAST_S, _HURRY_S = 1800.0, 60.0, 1.0
 
 Emit = Callable[[ViewEvent], None]
 
@@ -80,6 +77,7 @@ class Controller:
         estimates: Seconds that a task took last time, by task id.
         store_home: FARM_HOME of this host, the source of objects for its own sites.
         care: Counts what speaks against devices.
+        alarm: Called with what somebody should look at.
         limits: Longest time of a job and of the run.
         suspicious: Names the cells whose first look leaves something open, given all results.
     """
@@ -97,12 +95,13 @@ class Controller:
         estimates: Mapping[str, float],
         store_home: str,
         care: Care,
+        alarm: Callable[[str], None],
         limits: Limits,
         suspicious: Callable[[Mapping[str, CellResult]], Sequence[str]] = lambda results: (),
     ) -> None:
-        self._flow, self._sites, self._journal = flow, sites, journal
+        self._flow, self._journal = flow, journal
         self._emit, self._on_finished = emit, on_finished
-        self._store_home, self._care, self._limits = store_home, care, limits
+        self._care, self._limits = care, limits
         self._suspicious = suspicious
         #: What happened, or the error that ends the run.
         self._inbox: asyncio.Queue[Stimulus | Exception] = asyncio.Queue()
@@ -116,11 +115,27 @@ class Controller:
         #: Job and attempt of jobs that were given up: what still comes of them is nothing new.
         self._given_up: set[tuple[str, int]] = set()
         self._others: set[asyncio.Task[None]] = set()
+        self._keeping: set[asyncio.Task[None]] = set()
         self._cancelling: set[asyncio.Task[None]] = set()
         #: Seconds each device had a job.
         self.busy_s: dict[str, float] = {}
         self._job_started: dict[str, float] = {}
         self._started_at: dict[str, str] = {}
+        self._links = {
+            name: SiteLink(
+                name,
+                site,
+                run_id=flow.fence.run_id,
+                epoch=flow.fence.epoch,
+                entries=[d.entry for d in flow.devices if d.entry.site == name],
+                store_home=store_home,
+                take=self._take,
+                lose=self._lose,
+                emit=emit,
+                alarm=alarm,
+            )
+            for name, site in sites.items()
+        }
 
     @property
     def durations_s(self) -> Mapping[str, float]:
@@ -138,8 +153,8 @@ class Controller:
             None at the flow's own end; else why the run ended, with everything cancelled. Nothing
             is acknowledged that could not be recorded.
         """
-        for site in self._sites.values():
-            self._spawn(self._poll(site))
+        for link in self._links.values():
+            self._spawn(link.listen())
         timer = asyncio.timeout(self._limits.run_s)
         halt = None
         try:
@@ -150,6 +165,12 @@ class Controller:
             halt = over_limit(self._limits.run_s) if expired else halted_by(error)
             await self._cancel_all()
         finally:
+            hurry = halt is not None or self._flow.interrupted
+            if self._keeping:
+                await asyncio.wait(self._keeping, timeout=_HURRY_S if hurry else _LAST_S)
+            while halt is None and not self._inbox.empty():  # what failed after the last cell
+                if isinstance(left := self._inbox.get_nowait(), Exception):
+                    halt = halted_by(left)
             for handle in self._overdue.values():
                 handle.cancel()
             await asyncio.gather(*self._cancelling, return_exceptions=True)
@@ -158,6 +179,8 @@ class Controller:
                 task.cancel()
             self._host.cancel_all()
             await asyncio.gather(*others, self._host.ended(), return_exceptions=True)
+            if not hurry:
+                await asyncio.gather(*(link.detach() for link in self._links.values()))
         return halt
 
     async def _pump(self) -> None:
@@ -230,8 +253,7 @@ class Controller:
 
     async def _send(self, site: str, job: DeviceJob) -> None:
         try:
-            await self._sites[site].ensure(needed_objects(job), self._store_home)
-            await self._sites[site].submit([job])
+            await self._links[site].send(job)
         except FarmError as error:
             self._lose(job, error)
         finally:
@@ -244,16 +266,18 @@ class Controller:
         self._given_up.add((job.job_id, job.attempt))
         text = f"{job.device}: the job reached limits.job_s ({self._limits.job_s:g} s)"
         self._lose(job, RunnerTimeout(text, device=job.device))
-        self._cancelling.add(self._spawn(self._cancel(site, [job.job_id])))
+        self._cancelling.add(self._spawn(self._links[site].cancel([job.job_id])))
 
     def _lose(self, job: DeviceJob, error: FarmError) -> None:
         self._forget(job.job_id)
         self._inbox.put_nowait(JobFinished(job.attempt_id, job.device, utc_now(), None, error))
 
-    def _forget(self, job_id: str) -> DeviceJob | None:
+    def _forget(self, job_id: str) -> None:
         if handle := self._overdue.pop(job_id, None):
             handle.cancel()
-        return self._jobs.pop(job_id, ("", None))[1]
+        site, _ = self._jobs.pop(job_id, ("", None))
+        if site in self._links:
+            self._links[site].forget(job_id)
 
     async def _cancel_all(self) -> None:
         self._host.cancel_all()
@@ -262,65 +286,45 @@ class Controller:
         by_site: dict[str, list[str]] = {}
         for job_id, (site, _) in self._jobs.items():
             by_site.setdefault(site, []).append(job_id)
-        await asyncio.gather(*(self._cancel(site, job_ids) for site, job_ids in by_site.items()))
-
-    async def _cancel(self, site: str, job_ids: list[str]) -> None:
-        try:
-            async with asyncio.timeout(_CANCEL_S):
-                await self._sites[site].cancel(job_ids)
-        except (FarmError, TimeoutError) as error:
-            log.warning("site %s did not take the cancellation: %s", site or "local", error)
+        await asyncio.gather(*(self._links[site].cancel(ids) for site, ids in by_site.items()))
 
     # -- listening
 
-    async def _poll(self, site: Site) -> None:
-        after, reached = 0, Deadline(SITE_LOST_S)
-        while True:
-            try:
-                async with asyncio.timeout(reached.remaining_s):
-                    events = await site.poll(after, POLL_LINGER_S)
-            except (FarmError, TimeoutError) as error:
-                if reached.passed:
-                    reason = str(error) or "it does not answer"
-                    self._site_lost(site, f"not reached for {SITE_LOST_S:g} s: {reason}")
-                    return
-                await asyncio.sleep(_POLL_PAUSE_S)
-                continue
-            reached = Deadline(SITE_LOST_S)
-            if events:
-                self._take(events)
-                after = events[-1].seq
-
-    def _take(self, events: list[Numbered]) -> None:
+    def _take(self, came: Sequence[SiteEvent]) -> None:
         """Record what matters, then let it act; the next poll acknowledges it.
 
         What is no event of this run's current attempts is neither recorded nor shown: the flow
         counts it.
         """
-        events = [
-            item
-            for item in events
-            if not self._is_given_up(item.event) and not self._flow.drops(item.event)
-        ]
+        events = [e for e in came if not self._is_given_up(e) and not self._flow.drops(e)]
         kept = [
-            (type(item.event).__name__, journaled(item.event))
-            for item in events
-            if isinstance(item.event, JobStarted | JobFinished | DeviceRecovery)
+            (type(event).__name__, journaled(event))
+            for event in events
+            if isinstance(event, JobStarted | JobFinished | DeviceRecovery)
         ]
         if kept:
             self._journal.record(kept, self._measured(events))
-        for item in events:
-            event = item.event
+        for event in events:
             if isinstance(event, JobStarted | JobProgress | JobFinished):
                 self._emit(event)
             if isinstance(event, JobFinished):
+                site, _ = self._jobs.get(event.job_id, ("", None))
+                self._keeping.add(keeping := self._spawn(self._keep(event, self._links[site])))
+                keeping.add_done_callback(self._keeping.discard)
                 self._forget(event.job_id)
                 spent = time.monotonic() - self._job_started.get(event.job_id, time.monotonic())
                 self.busy_s[event.device] = self.busy_s.get(event.device, 0.0) + spent
-                self._on_finished(event)
                 # Before the job's end: nothing else may start on the device in between.
                 self._quarantine(self._care.job_finished(event))
             self._pass_on(event)
+
+    async def _keep(self, event: JobFinished, link: SiteLink) -> None:
+        """Bring what an attempt left to this host; comparing asks for it by itself."""
+        run = event.result
+        left = () if run is None else (run.launches, run.canary, run.replay)
+        if refs := list(dict.fromkeys(object_refs((left, event.logs)))):
+            await link.collect(refs, _COLLECT_S)
+        self._on_finished(event)
 
     def _is_given_up(self, event: SiteEvent) -> bool:
         match event:
@@ -328,11 +332,10 @@ class Controller:
                 return (event.job_id, event.attempt) in self._given_up
         return False
 
-    def _measured(self, events: list[Numbered]) -> list[tuple[str, Measured]]:
+    def _measured(self, events: Sequence[SiteEvent]) -> list[tuple[str, Measured]]:
         """What devices measured, with all that comparing needs of this moment."""
         found = []
-        for item in events:
-            event = item.event
+        for event in events:
             if isinstance(event, JobStarted):
                 self._started_at[event.job_id] = event.at
             if not isinstance(event, JobFinished) or event.result is None:
@@ -372,10 +375,3 @@ class Controller:
             self._journal.record([("quarantined", codec.to_data(decision))])
             self._emit(DeviceNote(decision.device, f"quarantined: {decision.reason}"))
             self._inbox.put_nowait(decision)
-
-    def _site_lost(self, site: Site, reason: str) -> None:
-        log.error("site %s is lost: %s", site.name, reason)
-        lost = TransportError(f"the agent of site {site.name or 'local'} was lost: {reason}")
-        for name, job in list(self._jobs.values()):
-            if self._sites[name] is site:
-                self._lose(job, lost)

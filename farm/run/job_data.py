@@ -16,7 +16,7 @@ def needed_objects(job: DeviceJob) -> list[ObjectRef]:
         *job.runner.files,
         *(() if other is None else (*other.artifact, *other.runner.files)),
     ]
-    return [file.object for file in files]
+    return list(dict.fromkeys(file.object for file in files))
 
 
 def journaled(event: JobStarted | JobFinished | DeviceRecovery) -> dict[str, object]:

@@ -24,13 +24,13 @@ from farm.core.flow.second import sittings
 from farm.core.plan import only
 from farm.core.report import RunFacts
 from farm.core.result import CellResult, Report
-from farm.core.view import CellDone, RunEnded, RunStarted, ViewEvent
+from farm.core.view import RunEnded, RunStarted, ViewEvent
 from farm.host.facts import farm_report, host_facts
 from farm.judge.night import Against
 from farm.planning import runners
 from farm.planning.planning import Loaded, Prepared, RunOptions, load_checked, prepare
 from farm.run import baselines, ending, run_folder
-from farm.run.comparing import Comparing
+from farm.run.comparing import Comparing, collect_measured, compare_measured
 from farm.run.control import ControlServer
 from farm.run.controller import Controller
 from farm.run.device_health import Care
@@ -38,12 +38,11 @@ from farm.run.export_log import ExportLog
 from farm.run.halt import Halt
 from farm.run.interrupts import interrupts
 from farm.run.journal import Journal
-from farm.run.measured import Measured, attempts_in
+from farm.run.measured import attempts_in
 from farm.run.opening import REPORTED, Opened, open_new, open_resumed, saved_of
 from farm.run.past_runs import PastRuns
 from farm.run.saved_plan import SavedPlan, look_again
 from farm.state.health_book import HealthBook
-from farm.store.actions import object_refs
 from farm.store.objects import ContentStore
 
 log = logging.getLogger(__name__)
@@ -240,7 +239,8 @@ async def _run(
     alarms: list[str] = []
     comparing = Comparing(prepared, runtime.pool, emit)
     finished = dict(opened.finished)
-    await _compare(comparing, journal, store, finished, emit)
+    await collect_measured(journal, store, runtime.sites)
+    await compare_measured(comparing, journal, store, finished, emit)
     exports, history = ExportLog(), PastRuns(home, alarms)
     flow = RunFlow(
         prepared.spec,
@@ -268,6 +268,7 @@ async def _run(
         estimates=history.durations_s(),
         store_home=str(home),
         care=care,
+        alarm=alarms.append,
         limits=prepared.spec.limits,
         suspicious=lambda results: ending.suspicious(prepared, results, baseline, unpaired),
     )
@@ -277,7 +278,7 @@ async def _run(
         if interrupted:
             try:
                 async with asyncio.timeout(COMPARE_S):
-                    await _compare(comparing, journal, store, results, emit)
+                    await compare_measured(comparing, journal, store, results, emit)
             except TimeoutError:
                 pass  # a resume compares them
             except StoreError as error:
@@ -317,34 +318,6 @@ async def _run(
         ending.rewrite(report, folder)
     emit(RunEnded(report.verdict_line, report.exit_code))
     return Finished(report, folder)
-
-
-async def _compare(
-    comparing: Comparing,
-    journal: Journal,
-    store: ContentStore,
-    results: dict[str, CellResult],
-    emit: Emit,
-) -> None:
-    """Judge what devices measured and nobody compared; `results` takes the verdicts."""
-
-    def done(result: CellResult) -> None:
-        journal.reopen([result.cell_id])
-        journal.finish_cell(result)
-        results[result.cell_id] = result
-        emit(CellDone(result))
-
-    measured = [item for item in journal.measured().values() if _is_complete(item, store)]
-    if measured:
-        await comparing.judge(measured, attempts_in(journal.events()), done)
-
-
-def _is_complete(item: Measured, store: ContentStore) -> bool:
-    """Whether the logits of a result are still in the store; without them it is measured anew."""
-    gone = [ref for ref in object_refs(item.result.launches) if not store.has(ref.sha256)]
-    if gone:
-        log.warning("%s: was measured, but %s is gone: it runs again", item.cell_id, gone[0].name)
-    return not gone
 
 
 def _report(

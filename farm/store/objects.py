@@ -207,7 +207,7 @@ class ContentStore:
                 os.fsync(file.fileno())
         except OSError as error:
             refuse(error, source, None)
-        self._publish(source, sha256)
+        self.publish(source, sha256)
         return ObjectRef(sha256, size, name or source.name)
 
     @contextlib.contextmanager
@@ -281,12 +281,13 @@ class ContentStore:
                     )
                 if not (self.has(found, done) and self.verify(found)):
                     _flush(file)
-                    self._publish(temporary, found)
+                    self.publish(temporary, found)
         except OSError as error:
             refuse(error, self.root, size)
         return ObjectRef(found, done, name)
 
-    def _publish(self, temporary: Path, sha256: str) -> None:
+    def publish(self, temporary: Path, sha256: str) -> None:
+        """Make an object of a file on the store's file system that was hashed while written."""
         target = self.location(sha256)
         try:
             temporary.chmod(0o444)

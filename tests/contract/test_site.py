@@ -166,7 +166,7 @@ def test_cancel_ends_running_and_queued_jobs_within_three_seconds(bench: SiteBen
         await bench.until_stage("check")
         await asyncio.sleep(0.3)
         started = time.monotonic()
-        await bench.agent.cancel(["cell:a", "cell:b", "unknown"])
+        await bench.agent.cancel("run-1", ["cell:a", "cell:b", "unknown"])
         events = await bench.events(until=2)
         assert time.monotonic() - started < 3.0 * slack()
         finished = [event for event in events if isinstance(event, JobFinished)]
@@ -213,15 +213,15 @@ def test_jobs_of_a_controller_that_is_gone_are_ended(tmp_path: Path) -> None:
 def test_events_are_kept_until_they_are_acknowledged(bench: SiteBench) -> None:
     async def scenario() -> None:
         await bench.start(bench.job(GOOD))
-        while not (events := await bench.agent.poll(0, 0.5)) or not isinstance(
+        while not (events := await bench.polled(0.5, 0)) or not isinstance(
             events[-1].event, JobFinished
         ):
             pass
         assert [item.seq for item in events] == list(range(1, len(events) + 1))
-        assert await bench.agent.poll(0, 0.0) == events
-        assert await bench.agent.poll(events[2].seq, 0.0) == events[3:]
+        assert await bench.polled(0.0, 0) == events
+        assert await bench.polled(0.0, events[2].seq) == events[3:]
         started = time.monotonic()
-        assert await bench.agent.poll(events[-1].seq, 0.3) == []
+        assert await bench.polled(0.3, events[-1].seq) == ()
         assert 0.25 < time.monotonic() - started < 2.0 * slack()
         await bench.agent.close()
 
@@ -231,7 +231,7 @@ def test_events_are_kept_until_they_are_acknowledged(bench: SiteBench) -> None:
 def test_poll_answers_as_soon_as_there_is_an_event(bench: SiteBench) -> None:
     async def scenario() -> None:
         await bench.agent.inventory([bench.local], adb_auto=False)
-        waiting = asyncio.create_task(bench.agent.poll(0, 30.0))
+        waiting = asyncio.create_task(bench.polled(30.0, 0))
         await asyncio.sleep(0.1)
         started = time.monotonic()
         await bench.agent.submit([bench.job(GOOD)])

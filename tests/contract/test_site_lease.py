@@ -34,7 +34,7 @@ def test_device_of_somebody_else_is_left_alone(bench: SiteBench) -> None:
         assert isinstance(kept, Lease)
         assert (kept.owner, kept.run_id) == ("ann@desk", "run-9")
         connection.helper.release_lease(theirs)
-        assert (await bench.run(bench.job(GOOD))).error is None
+        assert (await bench.run(bench.job(GOOD, attempt=2))).error is None
         await bench.agent.close()
 
     asyncio.run(scenario())
@@ -90,6 +90,9 @@ def test_lease_is_renewed_during_a_long_push(
 def test_overtaken_epoch_is_refused(bench: SiteBench) -> None:
     async def scenario() -> None:
         assert (await bench.run(bench.job(GOOD, epoch=2))).error is None
+        await bench.agent.close()
+        # An agent that knows of no later epoch: the device does.
+        bench.agent, bench.seq = bench.new_agent(), 0
         finished = await bench.run(bench.job(GOOD, name="cell:b"))
         assert isinstance(finished.error, LeaseError)
         assert "overtaken" in finished.error.message

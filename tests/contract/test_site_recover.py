@@ -149,7 +149,7 @@ def test_devices_that_a_run_does_not_find_are_recovered_first(
         assert device.facts is None
         (device,) = await agent.inventory(entries, adb_auto=False, recover=True)
         assert device.state == "ready"
-        (step,) = [item.event for item in await agent.poll(0, 0.0)]
+        (step,) = [item.event for item in (await agent.poll("run-1", 0, 0.0)).events]
         assert isinstance(step, DeviceRecovery)
         assert step.ok
         await agent.close()

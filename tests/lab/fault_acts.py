@@ -147,4 +147,4 @@ def uncap_clock(scene: Scene) -> None:
 
 def cancel(scene: Scene) -> None:
     for session in scene.bench.agent._sessions.values():
-        session.cancel(scene.job_id, Interrupted("cancelled"))
+        session.cancel(lambda job: job.job_id == scene.job_id, Interrupted("cancelled"))

@@ -183,7 +183,7 @@ async def _follow(row: Played, bystander: str) -> None:
         if begun is None and row.struck:
             begun = time.monotonic()
             await row.bench.agent.submit([row.bench.job(GOOD, name="cell:other", device=bystander)])
-        for item in await row.bench.agent.poll(row.bench.seq, 0.2):
+        for item in await row.bench.polled(0.2):
             row.bench.seq = item.seq
             row.take(item.event)
         if begun is not None and bystander not in row.finished:

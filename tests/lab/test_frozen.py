@@ -48,7 +48,7 @@ async def job_s(bench: SiteBench, name: str, device: str) -> float:
     started = time.monotonic()
     await bench.agent.submit([bench.job(GOOD, name=name, device=device)])
     while True:
-        for item in await bench.agent.poll(bench.seq, 0.2):
+        for item in await bench.polled(0.2):
             bench.seq = item.seq
             if isinstance(item.event, JobFinished) and item.event.job_id == name:
                 assert item.event.error is None, item.event.error
@@ -60,7 +60,7 @@ async def until_all_run(bench: SiteBench, names: set[str]) -> None:
     end = time.monotonic() + 120
     while names:
         assert time.monotonic() < end, names
-        for item in await bench.agent.poll(bench.seq, 0.5):
+        for item in await bench.polled(0.5):
             bench.seq = item.seq
             assert not isinstance(item.event, JobFinished), item.event.error
             if isinstance(item.event, JobProgress) and item.event.unit == "tokens":

@@ -51,7 +51,7 @@ def run(
         await bench.agent.submit([bench.job(script + GOOD, device=entry.name, launches=(TIMED,))])
         deadline = time.monotonic() + 150
         while time.monotonic() < deadline:
-            for item in await bench.agent.poll(bench.seq, 0.3):
+            for item in await bench.polled(0.3):
                 bench.seq = item.seq
                 if isinstance(item.event, JobProgress):
                     on_progress(item.event)

@@ -136,7 +136,7 @@ def test_cancelled_job_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
         await asyncio.sleep(0.5)
         loop = asyncio.get_running_loop()
         started = loop.time()
-        await bench.agent.cancel(["cell:a"])
+        await bench.agent.cancel("run-1", ["cell:a"])
         events = await bench.events()
         assert loop.time() - started < 3.0
         assert isinstance(events[-1], JobFinished)

@@ -56,7 +56,7 @@ async def ran(
     rates: set[str] = set()
     seq = 0
     while len(finished) < len(entries):
-        for item in await agent.poll(seq, 1.0):
+        for item in (await agent.poll("run-1", seq, 1.0)).events:
             seq = item.seq
             if isinstance(item.event, JobFinished):
                 finished[item.event.device] = item.event

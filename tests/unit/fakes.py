@@ -7,8 +7,16 @@ from collections.abc import Callable, Sequence
 
 from farm.core.artifact import ObjectRef, StageEvent
 from farm.core.device import Device, DeviceEntry
-from farm.core.errors import FarmError, Interrupted
-from farm.core.events import Handshake, JobFinished, JobStarted, Numbered, SiteEvent
+from farm.core.errors import FarmError, Interrupted, SiteLost
+from farm.core.events import (
+    Attached,
+    Handshake,
+    JobFinished,
+    JobStarted,
+    Numbered,
+    Polled,
+    SiteEvent,
+)
 from farm.core.runtime import DeviceJob, DeviceRunResult
 from farm.core.tasks import (
     CompareTask,
@@ -18,7 +26,7 @@ from farm.core.tasks import (
     HostTaskResult,
     ReferenceTask,
 )
-from farm.protocols import PROBE_LIMIT_S, StageCallback
+from farm.protocols import PROBE_LIMIT_S, ByteProgress, StageCallback
 from tests.unit.core import builders as b
 
 AT = "2026-01-01T00:00:00.000Z"
@@ -63,6 +71,9 @@ class FakeSite:
         self.cancelled: list[str] = []
         self.fail_polls = 0
         self.acknowledged = 0
+        self.boot_id = "boot-1"
+        self.detached: list[str] = []
+        self.others: tuple[tuple[str, str], ...] = ()
         self._events: list[Numbered] = []
         self._news = asyncio.Event()
 
@@ -79,7 +90,20 @@ class FakeSite:
     ) -> list[Device]:
         return [b.device(entry.name) for entry in entries]
 
-    async def submit(self, jobs: Sequence[DeviceJob]) -> None:
+    def restart(self, boot_id: str, *, keep: Sequence[Numbered] = ()) -> None:
+        """The agent ends; the next one has no job, and the events that the old one kept."""
+        self.boot_id, self.jobs = boot_id, []
+        self._events = [Numbered(seq, item.event) for seq, item in enumerate(keep, 1)]
+        self._news.set()
+
+    async def attach(self, run_id: str, epoch: int) -> Attached:
+        ended = [item.event for item in self._events if isinstance(item.event, JobFinished)]
+        here = [*(job.attempt_id for job in self.jobs), *(event.attempt_id for event in ended)]
+        return Attached(self.boot_id, tuple(here), self.others)
+
+    async def submit(self, jobs: Sequence[DeviceJob], boot_id: str = "") -> None:
+        if boot_id != self.boot_id:
+            raise SiteLost("the agent was started anew")
         for job in jobs:
             self.jobs.append(job)
             self._say(JobStarted(job.attempt_id, job.device, AT))
@@ -89,24 +113,36 @@ class FakeSite:
             elif answer is not None:
                 self._finish(job, answer, None)
 
-    async def cancel(self, job_ids: Sequence[str]) -> None:
+    async def cancel(self, run_id: str, job_ids: Sequence[str]) -> None:
         self.cancelled += job_ids
         for job in self.jobs:
             if job.job_id in job_ids:
                 self._finish(job, None, Interrupted("cancelled"))
 
-    async def poll(self, after_seq: int, linger_s: float) -> list[Numbered]:
+    async def poll(self, run_id: str, after_seq: int, linger_s: float, boot_id: str = "") -> Polled:
         if self.fail_polls:
             self.fail_polls -= 1
             raise FarmError("the agent does not answer")
+        if boot_id != self.boot_id:
+            return Polled(self.boot_id, ())
         self.acknowledged = after_seq
         while not (found := [item for item in self._events if item.seq > after_seq]):
             self._news.clear()
             await self._news.wait()
-        return found
+            if boot_id != self.boot_id:
+                return Polled(self.boot_id, ())
+        return Polled(self.boot_id, tuple(found))
 
-    async def ensure(self, refs: Sequence[ObjectRef], source: str) -> None:
-        return None
+    async def detach(self, run_id: str) -> None:
+        self.detached.append(run_id)
+
+    async def ensure(
+        self, refs: Sequence[ObjectRef], source: str, progress: ByteProgress | None = None
+    ) -> tuple[str, ...]:
+        return ()
+
+    async def collect(self, refs: Sequence[ObjectRef]) -> tuple[str, ...]:
+        return ()
 
     async def close(self) -> None:
         return None

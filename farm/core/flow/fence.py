@@ -40,7 +40,7 @@ class Fence:
     """Lets the events of one epoch of one run through, and counts the others."""
 
     def __init__(self, run_id: str, epoch: int) -> None:
-        self._run_id, self._epoch = run_id, epoch
+        self.run_id, self.epoch = run_id, epoch
         #: Dropped events by reason.
         self.dropped: Counter[str] = Counter()
 
@@ -65,7 +65,7 @@ class Fence:
 
     def refuses(self, came: AttemptId, *, known: bool, running: AttemptId | None) -> str | None:
         """Return why an event is not let through, and count it; None when it is."""
-        expected = Expected(self._run_id, self._epoch, known, running)
+        expected = Expected(self.run_id, self.epoch, known, running)
         for reason, holds in CHECKS.items():
             if not holds(came, expected):
                 self.dropped[reason] += 1

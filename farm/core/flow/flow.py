@@ -333,7 +333,7 @@ class RunFlow:
 
     def _attempt_failed(self, one: CellProgress, error: FarmError) -> list[Instruction]:
         if not error.retryable or len(one.attempts) >= MAX_ATTEMPTS:
-            return [self._errored(one, error, "device_failed")]
+            return [self._errored(one, error, outcomes.failure_flag(error))]
         assert one.device is not None, "a cell with attempts had a device"
         one.avoid |= {one.device}
         return [self._later(one, State.PAUSED, error, RETRY_PAUSE_S * len(one.attempts))]

@@ -6,7 +6,7 @@ from typing import Any
 
 from farm.core.artifact import ExportResult
 from farm.core.device import Device
-from farm.core.errors import DeviceUnfit, FarmError
+from farm.core.errors import DeviceUnfit, FarmError, SiteLost, StoreError
 from farm.core.events import JobFinished
 from farm.core.plan import Cell
 from farm.core.result import (
@@ -45,6 +45,11 @@ def attempt(event: JobFinished, started_at: str | None, error: FarmError | None)
         outcome="ran" if error is None else "errored",
         error=None if error is None else error_report(error),
     )
+
+
+def failure_flag(error: FarmError) -> str:
+    """Say whose failure ended a cell: its site's, or its device's."""
+    return "site_failed" if isinstance(error, SiteLost | StoreError) else "device_failed"
 
 
 def judged(

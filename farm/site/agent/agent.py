@@ -11,13 +11,14 @@ import logging
 import platform
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import runners
 from farm import transports
-from farm.clock import Deadline
+from farm.clock import Deadline, utc_now
+from farm.codec import digest
 from farm.core.artifact import ObjectRef
 from farm.core.device import Device, DeviceEntry
 from farm.core.errors import (
@@ -26,31 +27,39 @@ from farm.core.errors import (
     FarmError,
     Interrupted,
     PlanError,
+    SiteLost,
     TransportTimeout,
 )
-from farm.core.events import Handshake, JobFinished, Numbered, SiteEvent
+from farm.core.events import (
+    Attached,
+    Handshake,
+    JobEvent,
+    JobFinished,
+    JobStarted,
+    Polled,
+    SiteEvent,
+)
 from farm.core.runner import RunnerSpec
-from farm.core.runtime import DeviceJob
+from farm.core.runtime import AttemptId, DeviceJob
 from farm.host.source_tree import tree_sha256
 from farm.paths import store_root
-from farm.protocols import PROBE_LIMIT_S, OpenTransport, Runner
+from farm.protocols import PROBE_LIMIT_S, ByteProgress, OpenTransport, Runner
+from farm.site.agent.attached import AttachedRun, AttachedRuns
 from farm.site.agent.discovery import Discover, discover_adb
 from farm.site.agent.inventory import look
-from farm.site.agent.outbox import Outbox
 from farm.site.agent.revisit import Revisitor
 from farm.site.agent.session import DeviceSession
+from farm.site.agent.threads import in_thread
 from farm.site.context import Limits, SiteContext
 from farm.store.bring import bring_objects
 from farm.store.objects import ContentStore
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 #: Errors after which a device counts as gone until it answers again.
 _LOST = (ConnectError, DeviceLost, TransportTimeout)
 
-PROTOCOL = 1
+PROTOCOL = 2
 #: Without a poll for this long the controller counts as gone, seconds.
 ORPHAN_GRACE_S = 60.0
 #: `close` waits this long for sessions to clean their devices, seconds.
@@ -63,6 +72,8 @@ class SiteAgent:
     Args:
         home: FARM_HOME of this host.
         name: Name of the site; empty is the controller's own host.
+        outboxes: Where events are kept for controllers that come back, and for the agent that
+            comes after this one; None where nobody ever does.
         orphan_grace_s: Jobs are cancelled this long after the last poll.
         open_transport: Makes the transport of an entry.
         find_runner: Makes the runner of a job.
@@ -75,6 +86,7 @@ class SiteAgent:
         home: Path,
         *,
         name: str = "",
+        outboxes: Path | None = None,
         orphan_grace_s: float = ORPHAN_GRACE_S,
         open_transport: OpenTransport = transports.open,
         find_runner: Callable[[RunnerSpec], Runner] = runners.find,
@@ -91,17 +103,22 @@ class SiteAgent:
         )
         self._grace_s = orphan_grace_s
         self._discover = discover
-        self._outbox = Outbox()
-        self._revisitor = Revisitor(self._context, self._outbox.append)
+        self._runs = AttachedRuns(outboxes, orphan_grace_s)
+        self._revisitor = Revisitor(self._context, self._runs.tell_all)
         self._devices: dict[str, Device] = {}
         self._sessions: dict[str, DeviceSession] = {}
-        self._last_poll = Deadline(orphan_grace_s)
+        # Protects the two below: sessions report the ends of jobs from their own threads.
+        self._lock = threading.Lock()
+        #: Jobs that have not ended.
+        self._jobs: dict[AttemptId, DeviceJob] = {}
+        #: Attempts of an earlier epoch that go on as attempts of this one.
+        self._adopted: dict[AttemptId, AttemptId] = {}
         self._watch: asyncio.Task[None] | None = None
 
     async def handshake(self) -> Handshake:
         """Say which farm this is."""
         tree = await in_thread(tree_sha256)
-        return Handshake(PROTOCOL, tree, platform.python_version())
+        return Handshake(PROTOCOL, tree, platform.python_version(), self._runs.boot_id)
 
     async def inventory(
         self,
@@ -119,44 +136,96 @@ class SiteAgent:
         self._devices |= {device.name: device for device in devices}
         return devices
 
-    async def submit(self, jobs: Sequence[DeviceJob]) -> None:
-        """Queue jobs.
+    async def attach(self, run_id: str, epoch: int) -> Attached:
+        """Say what is here of a run. What an earlier epoch left is held back for `submit`.
+
+        Raises:
+            PlanError: A later epoch of the run was here.
+            StoreError: Its outbox can't be used.
+        """
+        run = await in_thread(lambda: self._opened(run_id, epoch))
+        with self._lock:
+            mine = [i for i in self._jobs if (i.run_id, i.epoch) == (run_id, epoch)]
+            others = [(j.device, j.run_id) for j in self._jobs.values() if j.run_id != run_id]
+        return Attached(
+            self._runs.boot_id,
+            tuple(dict.fromkeys([*mine, *run.outbox.finished()])),
+            tuple(sorted(set(others))),
+            run.outbox.damaged,
+        )
+
+    async def submit(self, jobs: Sequence[DeviceJob], boot_id: str = "") -> None:
+        """Queue jobs; see `farm.protocols.Site`.
 
         Raises:
             PlanError: A job names a device that no inventory of this site had; none is queued.
+            SiteLost: They were meant for an earlier agent of this site.
+            StoreError: Nothing could be kept of them.
         """
+        if boot_id not in ("", self._runs.boot_id):
+            raise SiteLost(f"the agent of site {self.name or 'local'} was started anew")
         unknown = sorted({job.device for job in jobs} - set(self._devices))
         if unknown:
             raise PlanError(
                 f"site {self.name or 'local'} has no device {', '.join(unknown)}; it knows"
                 f" {', '.join(sorted(self._devices)) or 'none'}"
             )
-        self._last_poll = Deadline(self._grace_s)
         if self._watch is None:
-            self._watch = asyncio.create_task(self._watch_controller())
-        for job in jobs:
-            self._session(job.device).submit(job)
+            self._watch = asyncio.create_task(self._watch_controllers())
+        for run_id, epoch in dict.fromkeys((job.run_id, job.epoch) for job in jobs):
+            run = await in_thread(partial(self._opened, run_id, epoch))
+            run.heartbeat = Deadline(self._grace_s)
+            here = set(run.outbox.finished())
+            for job in [job for job in jobs if (job.run_id, job.epoch) == (run_id, epoch)]:
+                with self._lock:
+                    known = job.attempt_id in self._jobs
+                if known or job.attempt_id in here:
+                    continue  # its controller did not hear our answer
+                if epoch == 1 or not await in_thread(partial(self._adopt, job, run)):
+                    self._start(job)
 
-    async def cancel(self, job_ids: Sequence[str]) -> None:
-        """End jobs, running or queued."""
-        for job_id in job_ids:
-            for session in self._sessions.values():
-                session.cancel(job_id, Interrupted("cancelled"))
+    async def cancel(self, run_id: str, job_ids: Sequence[str]) -> None:
+        """End jobs of a run, running or queued."""
+        self._cancel(
+            lambda job: job.run_id == run_id and job.job_id in job_ids, Interrupted("cancelled")
+        )
 
-    async def poll(self, after_seq: int, linger_s: float) -> list[Numbered]:
-        """Wait for events; the controller's heartbeat."""
-        self._last_poll = Deadline(self._grace_s + linger_s)
-        events = await self._outbox.wait(after_seq, linger_s)
-        self._last_poll = Deadline(self._grace_s)
-        return events
+    async def poll(self, run_id: str, after_seq: int, linger_s: float, boot_id: str = "") -> Polled:
+        """Wait for events of a run; its controller's heartbeat.
 
-    async def ensure(self, refs: Sequence[ObjectRef], source: str) -> None:
-        """Make objects present in the store.
+        Numbers that another agent gave acknowledge nothing: the answer says so by its boot id.
+        """
+        run = self._runs.get(run_id)
+        if run is None:
+            run = await in_thread(lambda: self._runs.open(run_id))
+        if boot_id not in ("", self._runs.boot_id):
+            return Polled(self._runs.boot_id, ())
+        run.heartbeat = Deadline(self._grace_s + linger_s)
+        if after_seq:
+            await in_thread(partial(run.outbox.after, after_seq))
+        events = await run.outbox.wait(after_seq, linger_s)
+        run.heartbeat = Deadline(self._grace_s)
+        return Polled(self._runs.boot_id, tuple(events))
+
+    async def detach(self, run_id: str) -> None:
+        """End what is left of a run that is over, and forget what was kept for it."""
+        self._cancel(lambda job: job.run_id == run_id, Interrupted("its run ended"))
+        await in_thread(lambda: self._runs.forget(run_id))
+
+    async def ensure(
+        self, refs: Sequence[ObjectRef], source: str, progress: ByteProgress | None = None
+    ) -> tuple[str, ...]:
+        """Make objects of another FARM_HOME of this host present in the store.
 
         Raises:
             StoreError: `source` doesn't have one, or the disk is full.
         """
         await in_thread(lambda: bring_objects(refs, self._context.store, Path(source)))
+        return ()
+
+    async def collect(self, refs: Sequence[ObjectRef]) -> tuple[str, ...]:
+        """Nothing to do: the controller is on this host."""
+        return ()
 
     async def close(self) -> None:
         """Cancel what runs, clean the devices that answer, and end."""
@@ -164,9 +233,53 @@ class SiteAgent:
             self._watch.cancel()
             self._watch = None
         self._revisitor.close()
-        self._cancel_all(Interrupted("farm was stopped"))
+        self._cancel(lambda _job: True, Interrupted("farm was stopped"))
         limit = Deadline(CLOSE_S)
         await in_thread(lambda: self._join(limit))
+        await in_thread(self._runs.close)
+
+    def _opened(self, run_id: str, epoch: int) -> AttachedRun:
+        run = self._runs.open(run_id)
+        if epoch < run.epoch:
+            raise PlanError(f"run {run_id} was resumed; this controller is not its last")
+        if epoch > run.epoch:
+            run.epoch = epoch
+            run.outbox.supersede(epoch)
+        return run
+
+    def _adopt(self, job: DeviceJob, run: AttachedRun) -> bool:
+        """Go on with, or deliver, what an earlier epoch of the run had from the same work."""
+        work = _work(job)
+        with self._lock:
+            earlier = [
+                one
+                for one in self._jobs.values()
+                if (one.run_id, one.device) == (job.run_id, job.device) and one.epoch < job.epoch
+            ]
+            same = next((one for one in earlier if _work(one) == work), None)
+            if same is not None:
+                del self._jobs[same.attempt_id]
+                self._jobs[job.attempt_id] = job
+                self._adopted |= {
+                    old: job.attempt_id
+                    for old, now in [*self._adopted.items(), (same.attempt_id, None)]
+                    if now in (None, same.attempt_id)
+                }
+        if same is not None:
+            run.outbox.append(JobStarted(job.attempt_id, job.device, utc_now()))
+            return True
+        if earlier:  # nobody waits for those any more, and this one needs their device
+            ids = {one.job_id for one in earlier}
+            self._cancel(
+                lambda j: j.run_id == job.run_id and j.epoch < job.epoch and j.job_id in ids,
+                Interrupted("its run was resumed"),
+            )
+        return run.outbox.adopt(job.attempt_id, work)
+
+    def _start(self, job: DeviceJob) -> None:
+        with self._lock:
+            self._jobs[job.attempt_id] = job
+        self._session(job.device).submit(job)
 
     def _session(self, name: str) -> DeviceSession:
         entry = self._devices[name].entry
@@ -181,15 +294,30 @@ class SiteAgent:
 
     def _emit(self, event: SiteEvent) -> None:
         """Take an event of a session, from its thread."""
+        if not isinstance(event, JobEvent):
+            self._runs.tell_all(event)
+            return
+        with self._lock:
+            attempt = self._adopted.get(event.attempt_id, event.attempt_id)
+            job = self._jobs.get(attempt)
+        if attempt != event.attempt_id:
+            event = replace(event, attempt_id=attempt)
+        ended = isinstance(event, JobFinished)
         # A damaged transfer comes from a device that answers. It is reported before the job's end,
         # so that no other job is sent to the device in between.
         if isinstance(event, JobFinished) and isinstance(event.error, _LOST):
             self._revisitor.lost(self._devices[event.device], event.error.message)
-        self._outbox.append(event)
+        run = self._runs.get(attempt.run_id)
+        if run is not None:
+            run.outbox.append(event, _work(job) if ended and job is not None else "")
+        if ended:  # after it is kept: somewhere it is at any moment
+            with self._lock:
+                self._jobs.pop(attempt, None)
+                self._adopted = {o: n for o, n in self._adopted.items() if n != attempt}
 
-    def _cancel_all(self, error: FarmError) -> None:
+    def _cancel(self, which: Callable[[DeviceJob], bool], error: FarmError) -> None:
         for session in self._sessions.values():
-            session.cancel(None, error)
+            session.cancel(which, error)
 
     def _join(self, limit: Deadline) -> None:
         for name, session in self._sessions.items():
@@ -197,35 +325,23 @@ class SiteAgent:
                 log.warning("%s: still busy, left behind", name)
                 session.abandon(Interrupted("farm was stopped"))
 
-    async def _watch_controller(self) -> None:
-        """End the jobs of a controller that is gone; their results stay for a resume."""
+    async def _watch_controllers(self) -> None:
+        """End the jobs of controllers that are gone; their results stay for a resume."""
         while True:
             await asyncio.sleep(min(1.0, self._grace_s / 4))
-            if self._last_poll.passed and any(s.busy for s in self._sessions.values()):
-                log.warning("no controller for %.0f s: its jobs are ended", self._grace_s)
-                self._cancel_all(Interrupted(f"no controller asked for {self._grace_s:.0f} s"))
+            for run_id in self._runs.gone():
+                with self._lock:
+                    left = [job for job in self._jobs.values() if job.run_id == run_id]
+                if left:
+                    text = f"no controller asked for {self._grace_s:.0f} s"
+                    log.warning("run %s: %s: its jobs are ended", run_id, text)
+                    self._cancel(partial(_is_of, run_id), Interrupted(text))
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Run blocking work in a thread of its own; never in the default executor."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
+def _is_of(run_id: str, job: DeviceJob) -> bool:
+    return job.run_id == run_id
 
-    def deliver(value: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(value)  # type: ignore[arg-type]
 
-    def run() -> None:
-        try:
-            value = work()
-        except BaseException as error:
-            loop.call_soon_threadsafe(deliver, None, error)
-        else:
-            loop.call_soon_threadsafe(deliver, value, None)
-
-    threading.Thread(target=run, name="farm-site", daemon=True).start()
-    return await future
+def _work(job: DeviceJob) -> str:
+    """Digest of what a job does, whichever attempt it is."""
+    return digest(replace(job, attempt=0, epoch=0))

@@ -60,16 +60,16 @@ class DeviceSession:
                 )
                 self._thread.start()
 
-    def cancel(self, job_id: str | None, error: FarmError) -> None:
-        """End a job, running or queued; None ends all. Returns at once."""
+    def cancel(self, which: Callable[[DeviceJob], bool], error: FarmError) -> None:
+        """End jobs, running or queued. Returns at once."""
         with self._lock:
-            gone = [job for job in self._queue if job_id in (None, job.job_id)]
+            gone = [job for job in self._queue if which(job)]
             for job in gone:
                 self._queue.remove(job)
             running = self._running
         for job in gone:
             self._finish(job, None, error, ())
-        if running is not None and job_id in (None, running.job.job_id):
+        if running is not None and which(running.job):
             running.cancel(error)
 
     @property

@@ -73,7 +73,7 @@ def run_one(home: Path, runner: ExecutorchRunner, program: Path) -> JobFinished:
         await agent.submit([DeviceJob("cell:a", 1, 1, "run-1", "c", "here", OWN, files, (launch,))])
         seq = 0
         while True:
-            for item in await agent.poll(seq, 1.0):
+            for item in (await agent.poll("run-1", seq, 1.0)).events:
                 seq = item.seq
                 if isinstance(item.event, JobFinished):
                     await agent.close()

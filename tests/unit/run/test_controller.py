@@ -10,13 +10,14 @@ import pytest
 
 from farm.core.artifact import ObjectRef
 from farm.core.errors import ConnectError, StoreError
-from farm.core.events import JobFinished, Numbered
+from farm.core.events import JobFinished, Polled
 from farm.core.flow import flow as flow_module
 from farm.core.flow.flow import RunFlow
 from farm.core.runtime import DeviceJob, DeviceRunResult
 from farm.core.spec import Limits
 from farm.core.view import CellDone, TaskFinished, ViewEvent
-from farm.run import controller as controller_module
+from farm.protocols import ByteProgress
+from farm.run import site_link
 from farm.run.controller import Controller
 from farm.run.device_health import Care
 from farm.run.halt import Halt
@@ -44,6 +45,7 @@ class Bench:
         self.journal = Journal(tmp_path / "journal.db")
         self.seen: list[ViewEvent] = []
         self.logs: list[JobFinished] = []
+        self.alarms: list[str] = []
         self.controller = Controller(
             self.flow,
             pool=pool or FakePool(),
@@ -55,6 +57,7 @@ class Bench:
             estimates={},
             store_home=str(tmp_path),
             care=Care(HealthBook(tmp_path / "quarantine.json"), self.flow.devices),
+            alarm=self.alarms.append,
             limits=limits or Limits(),
         )
 
@@ -126,8 +129,8 @@ def test_lost_site_errors_its_cells_and_hangs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flow_module, "MAX_ATTEMPTS", 1)
-    monkeypatch.setattr(controller_module, "_POLL_PAUSE_S", 0.01)
-    monkeypatch.setattr(controller_module, "SITE_LOST_S", 0.1)
+    monkeypatch.setattr(site_link, "_POLL_PAUSE_S", 0.01)
+    monkeypatch.setattr(site_link, "SITE_LOST_S", 0.1)
 
     async def scenario() -> Bench:
         site = FakeSite(lambda job: None)
@@ -148,7 +151,7 @@ def test_lost_site_errors_its_cells_and_hangs_nothing(
 def test_a_site_that_is_only_busy_is_not_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller_module, "_POLL_PAUSE_S", 0.01)
+    monkeypatch.setattr(site_link, "_POLL_PAUSE_S", 0.01)
 
     async def scenario() -> Bench:
         site = FakeSite(always_runs)
@@ -201,7 +204,9 @@ def test_an_unforeseen_error_ends_the_run_wherever_it_comes_from(
         raise ValueError("odd")
 
     class OddSite(FakeSite):
-        async def poll(self, after_seq: int, linger_s: float) -> list[Numbered]:
+        async def poll(
+            self, run_id: str, after_seq: int, linger_s: float, boot_id: str = ""
+        ) -> Polled:
             raise ValueError("odd")
 
     def made() -> Bench:
@@ -243,8 +248,11 @@ def test_a_job_over_its_limit_is_cancelled_and_the_run_goes_on(tmp_path: Path) -
 
 def test_a_site_that_takes_no_job_stops_nothing_else(tmp_path: Path) -> None:
     class Frozen(FakeSite):
-        async def ensure(self, refs: Sequence[ObjectRef], source: str) -> None:
+        async def ensure(
+            self, refs: Sequence[ObjectRef], source: str, progress: ByteProgress | None = None
+        ) -> tuple[str, ...]:
             await asyncio.Event().wait()
+            return ()
 
     async def scenario() -> Bench:
         bench = Bench(tmp_path, Frozen(always_runs))

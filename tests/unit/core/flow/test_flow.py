@@ -15,6 +15,7 @@ from farm.core.errors import (
     FarmError,
     LeaseError,
     RunnerCrashed,
+    StoreError,
 )
 from farm.core.events import DeviceChanged, JobFinished
 from farm.core.flow.flow import LEASE_TRIES
@@ -108,6 +109,7 @@ def test_lone_device_is_tried_three_times_then_its_other_cells_are_missing() -> 
     ("error", "outcome", "flag"),
     [
         (RunnerCrashed("signal 11", signal=11), "errored", "device_failed"),
+        (StoreError("no space"), "errored", "site_failed"),
         (DeviceUnfit("needs 1.9 GiB, has 1.2 GiB"), "skipped", "unfit"),
     ],
 )
