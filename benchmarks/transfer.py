@@ -95,10 +95,10 @@ def deployed(machine: Machine, source: Path, home: Path) -> Iterator[dict[str, f
     """Deploy an artifact, then twenty times again unchanged; median seconds, bytes pushed."""
     connection = Connection(machine.entry, home)
     store = ContentStore(home / "store")
-    lease = LeaseOwner("benchmark", "transfer", 1)
+    lease = LeaseOwner("benchmark", "transfer", 1, 600.0)
     file = DeployFile(store.put_file(source), "model.pte")
     helper = connection.helper
-    helper.take_lease(lease, 600.0)
+    helper.take_lease(lease)
 
     def once() -> tuple[int, float]:
         started = time.monotonic()

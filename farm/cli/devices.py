@@ -127,6 +127,9 @@ def release(
     from_: Annotated[
         str | None, typer.Option("--from", help="End the lease or hold of this owner instead.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also when it is another person's; that is recorded.")
+    ] = False,
     inventory: o.InventoryFile = None,
 ) -> int:
     """Give a device back before its hold ends.
@@ -137,7 +140,7 @@ def release(
     from farm.paths import farm_home
 
     with hold_command.connected(name, inventory, farm_home()) as connection:
-        before = hold_command.release(connection.helper, from_)
+        before = hold_command.release(connection.helper, from_, force=force)
     was = f"it was {before.text}" if before is not None else "nobody had it"
     show.print_text(f"{name} is free; {was}")
     return 0

@@ -14,6 +14,21 @@ HOLD_RUN = "hold"
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Somebody who asked for the device lately and didn't get it."""
+
+    owner: str
+    run_id: str
+    #: Seconds since it asked first.
+    waits_s: float
+
+    @property
+    def text(self) -> str:
+        """For people: `bob@desk waits since 3 min for run r8`."""
+        return f"{self.owner} waits since {duration_text(self.waits_s)} for run {self.run_id}"
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """A run works on the device."""
 
@@ -22,6 +37,7 @@ class Lease:
     run_id: str
     #: Seconds of the device's uptime until it expires.
     left_s: float
+    waiting: tuple[Waiting, ...] = ()
 
     @property
     def text(self) -> str:
@@ -37,8 +53,9 @@ class Hold:
     owner: str
     #: In the person's words; may be empty.
     reason: str
-    #: Seconds of the device's uptime until it expires.
+    #: Seconds until it ends, whether or not the device is restarted meanwhile.
     left_s: float
+    waiting: tuple[Waiting, ...] = ()
 
     @property
     def text(self) -> str:

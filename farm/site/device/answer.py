@@ -66,6 +66,13 @@ class Answer:
             self._missing(key, "list of texts")
         return list(value)
 
+    def answers(self, key: str) -> list[Answer]:
+        """A list of objects."""
+        value = self._values.get(key)
+        if not isinstance(value, list):
+            self._missing(key, "list of objects")
+        return [Answer(json.dumps(item).encode(), self._device) for item in value]
+
     def word(self, key: str) -> str | None:
         """A text; None where it is absent or null."""
         return None if self._values.get(key) is None else self.text(key)

@@ -22,7 +22,7 @@ from farm.core.errors import (
     TransportTimeout,
 )
 from farm.site.context import Limits
-from farm.site.device.helper import DeviceHelper, Polled
+from farm.site.device.helper import DeviceHelper, LeaseOwner, Polled
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,15 @@ class Link(Protocol):
             FarmError: The job was cancelled.
         """
 
+    @property
+    def owner(self) -> LeaseOwner:
+        """The job's lease."""
+
     def beat(self) -> None:
         """Do what has to be done every few seconds."""
+
+    def beat_aside(self) -> None:
+        """The same while a transfer has the connection."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,8 @@ class JobRun:
         self._lock = threading.Lock()
         self._connection = kept
         self._cancelled: FarmError | None = None
-        self._lease = LeaseKeeper(LeaseOwner(user_and_host(), job.run_id, job.epoch))
+        self.owner = LeaseOwner(user_and_host(), job.run_id, job.epoch, context.limits.lease_s)
+        self._lease = LeaseKeeper(self.owner)
         self._deadline = Deadline(job.timeout_s)
         self._work_name = deploy.work_name(job)
         #: Names of work folders on the device: the candidate's, and the baseline's after it.
@@ -146,6 +147,10 @@ class JobRun:
         """Renew the lease when it is time."""
         persevere(self, self._lease.renew_if_due)
 
+    def beat_aside(self) -> None:
+        """Renew the lease when it is time, while a transfer has the connection."""
+        self._lease.renew_aside(lambda: self._present().reopen().helper)
+
     def _attempt(self) -> DeviceRunResult:
         job, entry = self.job, self._entry
         self._say("lease", force=True)
@@ -156,7 +161,7 @@ class JobRun:
         runner = self._context.find_runner(job.runner)
         build = self._build(runner, before)
         self._lease.take(connection.helper)
-        stale = connection.helper.clean_stale(self._lease.owner)
+        stale = connection.helper.clean_stale(self.owner)
         if stale:
             log.info("%s: removed abandoned work folders %s", entry.name, ", ".join(stale))
         build = self._started(runner, build, before)
@@ -175,7 +180,7 @@ class JobRun:
             clock=lambda: time.monotonic() - sum(start.waited_s for start in self._starts),
         ).run()
         self._say("clean", force=True)
-        persevere(self, lambda helper: deploy.check_intact(helper, self._deployed))
+        persevere(self, lambda helper: deploy.check_intact(helper, self._deployed, self.owner))
         after = persevere(self, lambda _helper: self._present().snapshot())
         self._clean(self.helper)
         return DeviceRunResult(
@@ -214,8 +219,7 @@ class JobRun:
         def hello(other: RunnerBuild) -> Trouble | None:
             self._greeted.append(self._deploy(other.files, before))
             words = (*other.argv, *(runner.greeting or ()))
-            owner = self._lease.owner
-            trouble = start_once(self, self._work, words, other.env, owner, self._context.store)
+            trouble = start_once(self, self._work, words, other.env, self._context.store)
             persevere(self, lambda helper: helper.clean(self._works[-1]))
             self._works.pop()
             return trouble
@@ -241,17 +245,16 @@ class JobRun:
             self,
             files,
             self._context.store,
-            self._lease,
+            self.owner,
             deadline=self._deadline,
             free_bytes=snapshot.facts.storage_free_bytes,
-            aside=lambda: self._present().reopen().helper,
             tell=lambda done, total: self._say(
                 "deploy", done, total, "bytes", force=done in (0, total)
             ),
         )
         self._deployed += [file.object for file in files]
         self._works.append(self._work_name + (f"-{len(self._works)}" if self._works else ""))
-        self._work = self.helper.assemble(self._works[-1], files, self._lease.owner)
+        self._work = self.helper.assemble(self._works[-1], files, self.owner)
         return deployed
 
     def _launch(
@@ -279,7 +282,7 @@ class JobRun:
             env=files.build.env,
             stale_s=self.limits.stale_s,
             max_output_bytes=MAX_OUTPUT_BYTES,
-            lease=self._lease.owner,
+            lease=self.owner,
             telemetry_s=INTERVAL_S if request.measures else 0.0,
         )
         ended = follow(self, work, limit_s, lambda line: self._progress.line(runner, stage, line))
@@ -309,7 +312,7 @@ class JobRun:
             cancelled = self._cancelled
         found: BaseException = cancelled or error
         if cancelled is None and isinstance(error, RunnerError) and self._deployed:
-            found = deploy.damage_or(error, self.helper, self._deployed)
+            found = deploy.damage_or(error, self.helper, self._deployed, self.owner)
         if self._lease.held or self._works:
             limits = self.limits
             self._clean_anew(limits.clean_s if cancelled is None else limits.cancelled_clean_s)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from farm.core.errors import DeviceUnfit, FarmError, RunnerCrashed
 from farm.core.runner import RunnerBuild
-from farm.site.device.helper import LeaseOwner
 from farm.site.device.supervised import MAX_OUTPUT_BYTES, Link, follow
 from farm.site.job.launch import TAIL_BYTES, read_failure, timed_out
 from farm.site.job.results import fetch_logs
@@ -173,7 +172,6 @@ def start_once(
     work: str,
     words: Sequence[str],
     env: Sequence[tuple[str, str]],
-    lease: LeaseOwner,
     store: ContentStore,
 ) -> Trouble | None:
     """Start a program in its work folder that only introduces itself.
@@ -194,7 +192,7 @@ def start_once(
             env=env,
             stale_s=link.limits.stale_s,
             max_output_bytes=MAX_OUTPUT_BYTES,
-            lease=lease,
+            lease=link.owner,
         )
     except RunnerCrashed as error:
         return _known(error, error.message, None)

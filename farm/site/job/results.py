@@ -116,7 +116,7 @@ def _measured(link: Link, out: str, ref: LogitsRef) -> LogitsRef:
     if not _PLAIN.fullmatch(name):
         raise BadOutput(f"{link.helper.device}: logits can't be a file {name[:80]!r}")
     try:
-        found = persevere(link, lambda helper: helper.hash_file(f"{out}/{name}"))
+        found = persevere(link, lambda helper: helper.hash_file(f"{out}/{name}", link.owner))
     except TransportError:
         raise
     except DeviceError as error:
@@ -135,7 +135,12 @@ def _pull_object(link: Link, out: str, ref: ObjectRef, store: ContentStore) -> N
         local = folder / "logits"
 
         def pull(helper: DeviceHelper) -> None:
-            helper.transport.pull(f"{out}/{ref.name}", local, max_bytes=ref.size_bytes)
+            helper.transport.pull(
+                f"{out}/{ref.name}",
+                local,
+                max_bytes=ref.size_bytes,
+                progress=lambda _done: link.beat_aside(),
+            )
 
         persevere(link, pull)
         arrived = store.adopt(local)

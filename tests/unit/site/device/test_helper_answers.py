@@ -34,7 +34,7 @@ def helper(text: bytes, code: int = 0) -> DeviceHelper:
 #: A verb, and an answer that it takes.
 VERBS: list[tuple[Callable[[DeviceHelper], Any], dict[str, Any]]] = [
     (lambda h: h.have([SHA], size_bytes=1), {"sha256": SHA, "state": "ok", "part_size": 0}),
-    (lambda h: h.hash_file("/x"), {"sha256": SHA, "size": 5}),
+    (lambda h: h.hash_file("/x", LEASE), {"sha256": SHA, "size": 5}),
     (lambda h: h.free_space(1, [], LEASE), {"freed_bytes": 0}),
     (lambda h: h.assemble("w", [], LEASE), {"work": "/root/work/w"}),
     (lambda h: h.evict(["/x"]), {"size": 4096, "resident_bytes": 0}),
@@ -43,7 +43,8 @@ VERBS: list[tuple[Callable[[DeviceHelper], Any], dict[str, Any]]] = [
      {"bytes": 0, "state": "exited", "exit_code": 0, "signal": None, "reason": None,
       "stdout_size": 0, "stderr_size": 0}),
     (lambda h: h.show_lease(),
-     {"state": "held", "owner": "a", "run": "b", "reason": "c", "left_s": 1.5}),
+     {"state": "held", "owner": "a", "run": "b", "reason": "c", "left_s": 1.5,
+      "waiting": [{"owner": "d", "run": "e", "waits_s": 2.5}]}),
 ]  # fmt: skip
 #: What can be left out.
 OPTIONAL = {"signal", "reason", "owner", "run"}
@@ -72,7 +73,7 @@ def test_each_member_that_is_missing_or_of_another_kind_is_named(
 def test_a_size_is_a_whole_number(value: object) -> None:
     text = json.dumps({"sha256": SHA, "size": value}).encode()
     with pytest.raises(BadOutput, match="gave no size 'size'"):
-        helper(text).hash_file("/x")
+        helper(text).hash_file("/x", LEASE)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,21 @@ def test_a_garbled_error_is_an_error_of_the_device(text: bytes) -> None:
         helper(text, code=3).kill("/w")
     assert isinstance(caught.value, DeviceError)
     assert caught.value.device == "phone"
+
+
+def test_values_of_the_environment_go_by_stdin() -> None:
+    said: list[Command] = []
+
+    class Noting(Saying):
+        def run(
+            self, command: Command, on_stdout: Callable[[bytes], None] | None = None
+        ) -> Completed:
+            said.append(command)
+            return super().run(command)
+
+    made = DeviceHelper(cast(Transport, Noting(b"{}")), "phone", "/h", "/root")
+    made.supervise(
+        "/w", ["./run"], env=[("TOKEN", "hf_s")], stale_s=9, max_output_bytes=1, lease=LEASE
+    )
+    assert "hf_s" not in " ".join(said[0].argv)
+    assert said[0].stdin == b"TOKEN=hf_s\0"
