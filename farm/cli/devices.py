@@ -62,7 +62,7 @@ def trust(
     inventory: o.InventoryFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Record the key without asking.")] = False,
 ) -> int:
-    """Show the host key of an ssh device and, once confirmed, record it.
+    """Show the host key of an ssh device, and of jump hosts before it; record what is confirmed.
 
     Example: `farm devices trust pi5 --inventory lab.yaml`
     """
@@ -76,15 +76,17 @@ def trust(
         raise UnknownName(
             f"no ssh device {name!r}; the inventory has {', '.join(known) or 'none'}", known=known
         )
-    key = ssh.fingerprint(entries[name])
-    show.print_text(f"{key.host} {key.algorithm} {key.fingerprint} ({key.standing})")
-    if key.standing == "trusted":
-        return 0
-    if not yes and not typer.confirm("Is this the fingerprint that the device itself shows?"):
-        show.print_text("nothing recorded")
-        return 3
-    ssh.trust(entries[name], key)
-    show.print_text(f"recorded; {name} can be used now")
+    for place in ssh.route(entries[name]):
+        # A jump host comes first: nothing behind it can be asked before it is trusted.
+        key = ssh.fingerprint(entries[name], place)
+        show.print_text(f"{key.host} {key.algorithm} {key.fingerprint} ({key.standing})")
+        if key.standing == "trusted":
+            continue
+        if not yes and not typer.confirm("Is this the fingerprint that the host itself shows?"):
+            show.print_text("nothing recorded")
+            return 3
+        ssh.trust(entries[name], key)
+        show.print_text(f"recorded; {place} can be used now")
     return 0
 
 

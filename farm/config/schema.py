@@ -347,7 +347,7 @@ class DeviceConfig(_Model):
     adb_server: str | None = Field(None, description="host:port of the adb server.")
     host: str | None = None
     user: str | None = None
-    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
     identity: str | None = None
     known_hosts: str | None = None
     root: str | None = Field(None, description="Folder of farm on the device.")
