@@ -25,6 +25,7 @@ from farm.core.lease import HOLD_RUN, Hold, Lease, Waiting, read_lease
 from farm.core.runner import DeployFile
 from farm.protocols import Transport
 from farm.site.device.answer import Answer, bad_answer
+from farm.site.parsers.start import diagnose
 from farm.site.parsers.text import clean_text
 
 #: Slowest hashing expected of a device, bytes a second: sets the deadline of verbs that hash.
@@ -317,6 +318,25 @@ class DeviceHelper:
         )
         return replace(_read_lease(value.word, value.number("left_s")), waiting=waiting)
 
+    def _not_started(self, message: str) -> RunnerCrashed:
+        trouble = diagnose(message)
+        if trouble is not None and trouble.kind == "no_execute":
+            trouble = diagnose(message, no_exec=self._no_exec())
+        if trouble is None:
+            return RunnerCrashed(f"on {self.device}: {message}", device=self.device, code=127)
+        return RunnerCrashed(
+            f"on {self.device}: {message}. Remedy: {trouble.remedy}",
+            device=self.device,
+            code=127,
+            trouble=trouble.kind,
+            remedy=trouble.remedy,
+        )
+
+    def _no_exec(self) -> bool | None:
+        """Whether programs are forbidden where farm's folder is; None where it can't be asked."""
+        systems = Answer(self.probe(), self.device).answer("filesystems")
+        return systems.answer(self.root).truth("no_exec")
+
     def _lease(self, action: str, lease: LeaseOwner, *more: str) -> None:
         self._ask("lease", self.root, action, "--owner", lease.owner, *lease.fence, *more)
 
@@ -353,7 +373,7 @@ class DeviceHelper:
         if code == "held":
             message = _read_lease(error.get, _seconds(error.get("left_s"))).text
         if code == "cannot_start":
-            raise RunnerCrashed(f"on {self.device}: {message}", device=self.device, code=127)
+            raise self._not_started(message)
         kind = _ERRORS.get(code, DeviceError)
         more = {key: value for key, value in error.items() if key not in ("self", "device")}
         raise kind(f"{self.device}: {message}", device=self.device, code=code, **more)

@@ -35,12 +35,13 @@ from farm.site.job.arms import ArmFiles, is_same
 from farm.site.job.conditions import conditions
 from farm.site.job.cooldown import cool_down, paced
 from farm.site.job.launch import read_launch, timed_out
-from farm.site.job.preflight import Trouble, start_once, starting_build
+from farm.site.job.preflight import start_once, starting_build
 from farm.site.job.progress import Progress
 from farm.site.job.results import common_clock, fetch_logits, fetch_logs, push_files
 from farm.site.job.rounds import Rounds
 from farm.site.job.telemetry import INTERVAL_S, fetch_telemetry
 from farm.site.look.speeds import usual_speeds
+from farm.site.parsers.start import Trouble
 
 log = logging.getLogger(__name__)
 

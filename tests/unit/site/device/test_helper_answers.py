@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from farm.core.command import Command, Completed
-from farm.core.errors import BadOutput, DeviceError, FarmError
+from farm.core.errors import BadOutput, DeviceError, FarmError, RunnerCrashed
 from farm.protocols import Transport
 from farm.site.device.helper import DeviceHelper, LeaseOwner
 
@@ -89,6 +89,28 @@ def test_a_garbled_error_is_an_error_of_the_device(text: bytes) -> None:
         helper(text, code=3).kill("/w")
     assert isinstance(caught.value, DeviceError)
     assert caught.value.device == "phone"
+
+
+@pytest.mark.parametrize(
+    ("no_exec", "remedy"), [(True, "without noexec"), (False, "a program for another machine")]
+)
+def test_a_program_that_cannot_start_has_a_remedy(no_exec: bool, remedy: str) -> None:
+    refused = {"error": {"code": "cannot_start", "message": "cannot start ./x: Permission denied"}}
+    probe = {"filesystems": {"/root": {"no_exec": no_exec}}}
+
+    class Device(Saying):
+        def run(
+            self, command: Command, on_stdout: Callable[[bytes], None] | None = None
+        ) -> Completed:
+            if command.argv[1] == "probe":
+                return Completed(0, json.dumps(probe).encode(), b"", 0.01)
+            return super().run(command)
+
+    made = DeviceHelper(
+        cast(Transport, Device(json.dumps(refused).encode(), 1)), "phone", "/h", "/root"
+    )
+    with pytest.raises(RunnerCrashed, match=remedy):
+        made.supervise("/w", ["./x"], env=(), stale_s=9, max_output_bytes=1, lease=LEASE)
 
 
 def test_values_of_the_environment_go_by_stdin() -> None:
