@@ -27,11 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from farm.core.errors import TransportError  # noqa: E402
+from farm.core.lease import LeaseOwner  # noqa: E402
 from farm.core.runner import DeployFile  # noqa: E402
 from farm.protocols import Transport  # noqa: E402
 from farm.site.device.connection import Connection  # noqa: E402
 from farm.site.device.deploy import deploy  # noqa: E402
-from farm.site.device.helper import LeaseOwner  # noqa: E402
 from farm.store.objects import ContentStore  # noqa: E402
 from farm.transports import open as open_transport  # noqa: E402
 from tests.lab.board import make_board  # noqa: E402

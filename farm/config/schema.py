@@ -81,6 +81,9 @@ class RunnerConfig(_Model):
     env: dict[str, str] = {}
     parse: Literal["pytorch_observer", "jsonl"] | RegexConfig | None = None
     logits: str | None = Field(None, description="File of raw fp32 logits that it writes.")
+    text_file: Annotated[str, Field(pattern=r"^\w[\w.-]{0,120}$")] | None = Field(
+        None, description="File of the generated text that it writes into {out}; else it prints it."
+    )
     python: str | None = Field(None, description="Interpreter on the device, executorch_python.")
 
 

@@ -69,3 +69,29 @@ def read_lease(owner: str, run_id: str, reason: str, left_s: float) -> Lease | H
     if run_id == HOLD_RUN:
         return Hold(owner, reason, left_s)
     return Lease(owner, run_id, left_s)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseOwner:
+    """What every write on a device names, so that only the run that leased it can write."""
+
+    owner: str
+    run_id: str
+    epoch: int
+    #: A lost host blocks a device for at most this long, seconds of the device's uptime.
+    ttl_s: float = 60.0
+
+    @property
+    def fence(self) -> tuple[str, ...]:
+        """Arguments with which a verb fails once another owner has the lease."""
+        return ("--run", self.run_id, "--epoch", str(self.epoch))
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Arguments with which a verb that takes long keeps the lease alive meanwhile."""
+        return (*self.fence, *self.time)
+
+    @property
+    def time(self) -> tuple[str, str]:
+        """Argument with the lease's time."""
+        return ("--ttl-s", f"{self.ttl_s:.3f}")

@@ -12,10 +12,9 @@ from farm.core.errors import (
     LeaseError,
 )
 from farm.core.events import JobFinished
-from farm.core.lease import Lease
+from farm.core.lease import Lease, LeaseOwner
 from farm.site.context import Limits
 from farm.site.device.connection import Connection
-from farm.site.device.helper import LeaseOwner
 from tests.contract.site_bench import SiteBench, sim_bench
 from tests.contract.toy_runner import GOOD
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 
 from farm.core.artifact import ObjectRef
 from farm.core.errors import DeviceUnfit, FarmError, RunnerError, StorageFull, TransferError
+from farm.core.lease import LeaseOwner
 from farm.core.runner import DeployFile
 from farm.core.runtime import Deployed, DeviceJob
-from farm.site.device.helper import DeviceHelper, LeaseOwner
+from farm.site.device.helper import DeviceHelper
 from farm.store.objects import ContentStore
 
 log = logging.getLogger(__name__)

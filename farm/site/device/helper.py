@@ -21,7 +21,7 @@ from farm.core.errors import (
     StorageFull,
     TransferError,
 )
-from farm.core.lease import HOLD_RUN, Hold, Lease, Waiting, read_lease
+from farm.core.lease import HOLD_RUN, Hold, Lease, LeaseOwner, Waiting, read_lease
 from farm.core.runner import DeployFile
 from farm.protocols import Transport
 from farm.site.device.answer import Answer, bad_answer
@@ -57,27 +57,6 @@ class Present:
     #: `ok`, `partial`, `missing` or `changed` (the content isn't what its name says).
     state: str
     part_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseOwner:
-    """What every write on a device names, so that only the run that leased it can write."""
-
-    owner: str
-    run_id: str
-    epoch: int
-    #: A lost host blocks a device for at most this long, seconds of the device's uptime.
-    ttl_s: float = 60.0
-
-    @property
-    def fence(self) -> tuple[str, ...]:
-        """Arguments with which a verb fails once another owner has the lease."""
-        return ("--run", self.run_id, "--epoch", str(self.epoch))
-
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """Arguments with which a verb that takes long keeps the lease alive meanwhile."""
-        return (*self.fence, *_ttl(self.ttl_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +246,7 @@ class DeviceHelper:
         Raises:
             LeaseError: Somebody else has it, or our epoch was overtaken.
         """
-        self._lease("take", lease, *_ttl(lease.ttl_s))
+        self._lease("take", lease, *lease.time)
 
     def take_hold(self, hold: Hold) -> None:
         """Take the device for a person, over reboots; one held by this person is held anew.
@@ -276,7 +255,8 @@ class DeviceHelper:
             LeaseError: Somebody else has it.
         """
         reason = ("--reason", hold.reason) if hold.reason else ()
-        self._lease("take", _held_by(hold.owner), *_ttl(hold.left_s), "--lasting", *reason)
+        person = _held_by(hold.owner, hold.left_s)
+        self._lease("take", person, *person.time, "--lasting", *reason)
 
     def renew_lease(self, lease: LeaseOwner) -> None:
         """Extend our lease.
@@ -284,7 +264,7 @@ class DeviceHelper:
         Raises:
             LeaseError: It isn't ours any more.
         """
-        self._lease("renew", lease, *_ttl(lease.ttl_s))
+        self._lease("renew", lease, *lease.time)
 
     def release_lease(self, lease: LeaseOwner) -> None:
         """Give the device back; nothing happens when it wasn't ours."""
@@ -379,12 +359,8 @@ class DeviceHelper:
         raise kind(f"{self.device}: {message}", device=self.device, code=code, **more)
 
 
-def _ttl(seconds: float) -> tuple[str, str]:
-    return "--ttl-s", f"{seconds:.3f}"
-
-
-def _held_by(person: str) -> LeaseOwner:
-    return LeaseOwner(person, HOLD_RUN, 1)
+def _held_by(person: str, ttl_s: float = 0.0) -> LeaseOwner:
+    return LeaseOwner(person, HOLD_RUN, 1, ttl_s)
 
 
 def _read_lease(member: Callable[[str], object], left_s: float) -> Lease | Hold:

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 
 from farm.core.errors import LeaseError, TransportError
-from farm.site.device.helper import DeviceHelper, LeaseOwner
+from farm.core.lease import LeaseOwner
+from farm.site.device.helper import DeviceHelper
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from farm.clock import Deadline
 from farm.core.device import DeviceFacts
 from farm.core.errors import TransferError
+from farm.core.lease import LeaseOwner
 from farm.core.runner import BuildVariant, DeployFile, RunnerBuild
 from farm.core.runtime import Deployed, DeviceJob
 from farm.protocols import Runner
 from farm.site.context import SiteContext
 from farm.site.device import deploy
-from farm.site.device.helper import LeaseOwner
 from farm.site.device.supervised import Link, persevere
 from farm.store.actions import ActionCache, runner_key
 from farm.store.objects import ContentStore

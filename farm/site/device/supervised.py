@@ -21,8 +21,9 @@ from farm.core.errors import (
     TransportError,
     TransportTimeout,
 )
+from farm.core.lease import LeaseOwner
 from farm.site.context import Limits
-from farm.site.device.helper import DeviceHelper, LeaseOwner, Polled
+from farm.site.device.helper import DeviceHelper, Polled
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from farm.core.artifact import ObjectRef
 from farm.core.device import DeviceEntry
 from farm.core.errors import DeviceUnfit, FarmError, RunnerError, TransportError
 from farm.core.events import JobProgress
+from farm.core.lease import LeaseOwner
 from farm.core.rules.classes import DeviceClass, device_class
 from farm.core.rules.launches import least_launches, without_baseline
 from farm.core.runner import BuildVariant, DeployFile, RunnerBuild
@@ -26,7 +27,7 @@ from farm.protocols import Runner
 from farm.site.context import Limits, SiteContext
 from farm.site.device import deploy
 from farm.site.device.connection import Connection, Snapshot
-from farm.site.device.helper import DeviceHelper, LeaseOwner
+from farm.site.device.helper import DeviceHelper
 from farm.site.device.lease import LeaseKeeper, user_and_host
 from farm.site.device.sending import provide_runner, send
 from farm.site.device.supervised import MAX_OUTPUT_BYTES, follow, persevere
@@ -37,7 +38,13 @@ from farm.site.job.cooldown import cool_down, paced
 from farm.site.job.launch import read_launch, timed_out
 from farm.site.job.preflight import start_once, starting_build
 from farm.site.job.progress import Progress
-from farm.site.job.results import common_clock, fetch_logits, fetch_logs, push_files
+from farm.site.job.results import (
+    common_clock,
+    fetch_logits,
+    fetch_logs,
+    push_files,
+    with_text,
+)
 from farm.site.job.rounds import Rounds
 from farm.site.job.telemetry import INTERVAL_S, fetch_telemetry
 from farm.site.look.speeds import usual_speeds
@@ -276,6 +283,9 @@ class JobRun:
         work = files.work
         # A launch overwrites the files of the one before, which were fetched and verified.
         words, small = runner.arguments(request, files.named(self.job.tokenizer))
+        text_file = self.job.runner.text_file
+        # Emptied, so that the answer of the launch before isn't read as this one's.
+        small = {**small, **({text_file: b""} if text_file else {})}
         push_files(self.helper, work, small, self._context.store)
         self.helper.supervise(
             work,
@@ -300,6 +310,7 @@ class JobRun:
             telemetry, log_ref = fetch_telemetry(self, index, work, result, self._context.store)
             self._telemetry.append(telemetry)
             self.logs.append(log_ref)
+        result = with_text(self, work, text_file, request, result, self._context.store)
         return fetch_logits(self, work, result, self._context.store)
 
     def _cool_down(self, index: int) -> Start:

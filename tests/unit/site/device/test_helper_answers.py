@@ -10,8 +10,9 @@ import pytest
 
 from farm.core.command import Command, Completed
 from farm.core.errors import BadOutput, DeviceError, FarmError, RunnerCrashed
+from farm.core.lease import LeaseOwner
 from farm.protocols import Transport
-from farm.site.device.helper import DeviceHelper, LeaseOwner
+from farm.site.device.helper import DeviceHelper
 
 LEASE = LeaseOwner("ann@desk", "run-1", 7)
 SHA = "a" * 64
