@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -160,6 +161,39 @@ def shell(name: DeviceName, inventory: o.InventoryFile = None) -> int:
     with hold_command.connected(name, inventory, farm_home()) as connection:
         code = hold_command.open_shell(connection)
     return 0 if code != 255 else 3
+
+
+@app.command("check")
+def check(
+    name: DeviceName,
+    inventory: o.InventoryFile = None,
+    soak: Annotated[
+        float, typer.Option(help="Seconds that all cores compute, to see clocks and heat.", min=1)
+    ] = 10.0,
+    pte: Annotated[
+        Path | None, typer.Option(help="A small .pte to run there; without one none is run.")
+    ] = None,
+    as_json: o.Json = False,
+) -> int:
+    """Try all that farm asks of a device: what works, what is blind, what that means for trust.
+
+    The JSON has no serial numbers, hosts or names: attach it to an issue.
+    Example: `farm devices check pixel8 --json > pixel8.json`
+    """
+    from farm.commands import check_device, hold
+    from farm.paths import farm_home
+    from farm.ui import tables
+
+    home = farm_home()
+    with hold.connected(name, inventory, home) as connection:
+        findings, identity = check_device.check(connection, soak)
+        findings.append(check_device.check_model(name, inventory, pte, home))
+        if as_json:
+            show.print_json(check_device.to_data(findings, connection, identity))
+        else:
+            rows = [(f.area, f.name, f.state, f.detail, f.means) for f in findings]
+            show.print_table(tables.plain(("area", "piece", "state", "seen", "means"), rows))
+    return 3 if any(finding.state == "fails" for finding in findings) else 0
 
 
 @app.command("prepare")

@@ -85,7 +85,7 @@ class TestObserver:
             b"E0000 00:00:1778256716.458879   26183 re2.cc:237] Error parsing '(x'\n"
             b"This may be ok if a fallback regex is used.\n"
             b"[INFO] [Qnn ExecuTorch]: create QNN Logger with log_level 1\n"
-            b"I 00:01:15.513054 executorch:stats.h:161] \tPrompt Tokens: 23    Generated Tokens: 9\n"
+            b"I 00:01:15.513054 executorch:stats.h:161] \tPrompt Tokens: 23    Generated: 9\n"
             b"[INFO] [Qnn ExecuTorch]: Destroy Qnn backend\n\nPyTorchObserver {}\n"
         )
         assert answer(raw, PROMPT) is None
