@@ -25,7 +25,8 @@ class Waiting:
     @property
     def text(self) -> str:
         """For people: `bob@desk waits since 3 min for run r8`."""
-        return f"{self.owner} waits since {duration_text(self.waits_s)} for run {self.run_id}"
+        what = "to hold it" if self.run_id == HOLD_RUN else f"for run {self.run_id}"
+        return f"{self.owner} waits since {duration_text(self.waits_s)} {what}"
 
 
 @dataclass(frozen=True, slots=True)
