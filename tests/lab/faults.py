@@ -380,8 +380,7 @@ ELSEWHERE: tuple[tuple[str, str, str], ...] = (
     (
         "adb server restarted every 2 s by another adb",
         "the job goes on and passes; the server is named, the phone not blamed",
-        "tests/lab/test_adb_server.py::"
-        "test_a_server_that_somebody_restarts_again_and_again_costs_no_job",
+        "tests/lab/test_adb_server.py::test_a_server_restarted_again_and_again_costs_no_job",
     ),
     (
         "hashing outlasts the lease, another controller asks",

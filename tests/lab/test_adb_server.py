@@ -83,7 +83,7 @@ def test_phone_of_a_remote_adb_server(
     transport.close()
 
 
-def test_a_server_that_somebody_restarts_again_and_again_costs_no_job(
+def test_a_server_restarted_again_and_again_costs_no_job(
     adb_device: Callable[..., Machine], tmp_path: Path
 ) -> None:
     """Every 2 s, as another version of adb does: the job goes on, and the server is named."""
