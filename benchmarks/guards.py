@@ -133,10 +133,10 @@ def launch(work: Path, helper: Path, runner: Path, pte: Path, windows: int) -> N
     request = runner_request(THREADS, windows, round(WINDOW_S * 1000))
     (work / "request.json").write_text(request)
     words = ["supervise", "--work", str(work), "--stale-s", "3600"]
-    words += ["--max-output-bytes", "10000000", "--env", f"LD_LIBRARY_PATH={runner.parent}/lib"]
-    words += ["--telemetry-s", "0.5"]
+    words += ["--max-output-bytes", "10000000", "--env", "--telemetry-s", "0.5"]
     words += ["--", str(runner), "--model", str(pte), "--request", "request.json", "--out", "."]
-    subprocess.run([str(helper), *words], stdout=subprocess.DEVNULL, check=True)
+    env = f"LD_LIBRARY_PATH={runner.parent}/lib\0".encode()
+    subprocess.run([str(helper), *words], input=env, stdout=subprocess.DEVNULL, check=True)
 
 
 def find_sampler(work: Path, runner: Path) -> psutil.Process:

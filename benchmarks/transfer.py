@@ -27,11 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from farm.core.errors import TransportError  # noqa: E402
+from farm.core.lease import LeaseOwner  # noqa: E402
 from farm.core.runner import DeployFile  # noqa: E402
 from farm.protocols import Transport  # noqa: E402
 from farm.site.device.connection import Connection  # noqa: E402
 from farm.site.device.deploy import deploy  # noqa: E402
-from farm.site.device.helper import LeaseOwner  # noqa: E402
 from farm.store.objects import ContentStore  # noqa: E402
 from farm.transports import open as open_transport  # noqa: E402
 from tests.lab.board import make_board  # noqa: E402
@@ -95,10 +95,10 @@ def deployed(machine: Machine, source: Path, home: Path) -> Iterator[dict[str, f
     """Deploy an artifact, then twenty times again unchanged; median seconds, bytes pushed."""
     connection = Connection(machine.entry, home)
     store = ContentStore(home / "store")
-    lease = LeaseOwner("benchmark", "transfer", 1)
+    lease = LeaseOwner("benchmark", "transfer", 1, 600.0)
     file = DeployFile(store.put_file(source), "model.pte")
     helper = connection.helper
-    helper.take_lease(lease, 600.0)
+    helper.take_lease(lease)
 
     def once() -> tuple[int, float]:
         started = time.monotonic()

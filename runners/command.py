@@ -10,7 +10,8 @@ In `argv`: {model}, {data}, {tokenizer}, {prompt_file} (UTF-8), {prompt}, {token
 line), {max_new_tokens}, {threads} (a number; 0: the program's choice), {out}. `parse` is
 `pytorch_observer`, `jsonl` (objects with figures as members, later ones count) or patterns with
 one group each; figures are those of farm.core.figures. `logits` names a file that the program
-writes: raw little-endian fp32, a row for each id of {tokens_file}, in order.
+writes: raw little-endian fp32, a row for each id of {tokens_file}, in order. `text_file` names one
+that it writes its answer to, in {out}.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class ExecutorchRunner:
 
     def __init__(self, spec: RunnerSpec = OWN) -> None:
         if spec.kind in OWN_KINDS:
-            refuse(spec, "push", "argv", "parse", "logits", "python")
+            refuse(spec, "push", "argv", "parse", "logits", "text_file", "python")
         self.name = spec.name
         self._kind = spec.kind
         self._env = spec.env

@@ -29,7 +29,7 @@ class ExecutorchPythonRunner(ExecutorchRunner):
     greeting = None
 
     def __init__(self, spec: RunnerSpec) -> None:
-        refuse(spec, "push", "argv", "parse", "logits")
+        refuse(spec, "push", "argv", "parse", "logits", "text_file")
         super().__init__(spec)
         self._python = spec.python or _PYTHON
 

@@ -24,7 +24,7 @@ class LlamaCppRunner(GivenRunner):
     """See the module."""
 
     def __init__(self, spec: RunnerSpec) -> None:
-        refuse(spec, "argv", "parse", "logits", "python")
+        refuse(spec, "argv", "parse", "logits", "text_file", "python")
         super().__init__(spec)
         self._bench = program_of(spec, "llama-bench")
         self._talk = program_of(spec, "llama-completion", "llama-cli")

@@ -20,7 +20,7 @@ class LlamaMainRunner(GivenRunner):
     """See the module."""
 
     def __init__(self, spec: RunnerSpec) -> None:
-        refuse(spec, "argv", "parse", "logits", "python")
+        refuse(spec, "argv", "parse", "logits", "text_file", "python")
         super().__init__(spec)
         self._program = program_of(spec, "llama_main") or _only_program(spec)
 

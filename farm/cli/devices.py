@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -62,7 +63,7 @@ def trust(
     inventory: o.InventoryFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Record the key without asking.")] = False,
 ) -> int:
-    """Show the host key of an ssh device and, once confirmed, record it.
+    """Show the host key of an ssh device, and of jump hosts before it; record what is confirmed.
 
     Example: `farm devices trust pi5 --inventory lab.yaml`
     """
@@ -76,15 +77,17 @@ def trust(
         raise UnknownName(
             f"no ssh device {name!r}; the inventory has {', '.join(known) or 'none'}", known=known
         )
-    key = ssh.fingerprint(entries[name])
-    show.print_text(f"{key.host} {key.algorithm} {key.fingerprint} ({key.standing})")
-    if key.standing == "trusted":
-        return 0
-    if not yes and not typer.confirm("Is this the fingerprint that the device itself shows?"):
-        show.print_text("nothing recorded")
-        return 3
-    ssh.trust(entries[name], key)
-    show.print_text(f"recorded; {name} can be used now")
+    for place in ssh.route(entries[name]):
+        # A jump host comes first: nothing behind it can be asked before it is trusted.
+        key = ssh.fingerprint(entries[name], place)
+        show.print_text(f"{key.host} {key.algorithm} {key.fingerprint} ({key.standing})")
+        if key.standing == "trusted":
+            continue
+        if not yes and not typer.confirm("Is this the fingerprint that the host itself shows?"):
+            show.print_text("nothing recorded")
+            return 3
+        ssh.trust(entries[name], key)
+        show.print_text(f"recorded; {place} can be used now")
     return 0
 
 
@@ -127,6 +130,9 @@ def release(
     from_: Annotated[
         str | None, typer.Option("--from", help="End the lease or hold of this owner instead.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also when it is another person's; that is recorded.")
+    ] = False,
     inventory: o.InventoryFile = None,
 ) -> int:
     """Give a device back before its hold ends.
@@ -137,7 +143,7 @@ def release(
     from farm.paths import farm_home
 
     with hold_command.connected(name, inventory, farm_home()) as connection:
-        before = hold_command.release(connection.helper, from_)
+        before = hold_command.release(connection.helper, from_, force=force)
     was = f"it was {before.text}" if before is not None else "nobody had it"
     show.print_text(f"{name} is free; {was}")
     return 0
@@ -155,6 +161,39 @@ def shell(name: DeviceName, inventory: o.InventoryFile = None) -> int:
     with hold_command.connected(name, inventory, farm_home()) as connection:
         code = hold_command.open_shell(connection)
     return 0 if code != 255 else 3
+
+
+@app.command("check")
+def check(
+    name: DeviceName,
+    inventory: o.InventoryFile = None,
+    soak: Annotated[
+        float, typer.Option(help="Seconds that all cores compute, to see clocks and heat.", min=1)
+    ] = 10.0,
+    pte: Annotated[
+        Path | None, typer.Option(help="A small .pte to run there; without one none is run.")
+    ] = None,
+    as_json: o.Json = False,
+) -> int:
+    """Try all that farm asks of a device: what works, what is blind, what that means for trust.
+
+    The JSON has no serial numbers, hosts or names: attach it to an issue.
+    Example: `farm devices check pixel8 --json > pixel8.json`
+    """
+    from farm.commands import check_device, hold
+    from farm.paths import farm_home
+    from farm.ui import tables
+
+    home = farm_home()
+    with hold.connected(name, inventory, home) as connection:
+        findings, identity = check_device.check(connection, soak)
+        findings.append(check_device.check_model(name, inventory, pte, home))
+        if as_json:
+            show.print_json(check_device.to_data(findings, connection, identity))
+        else:
+            rows = [(f.area, f.name, f.state, f.detail, f.means) for f in findings]
+            show.print_table(tables.plain(("area", "piece", "state", "seen", "means"), rows))
+    return 3 if any(finding.state == "fails" for finding in findings) else 0
 
 
 @app.command("prepare")

@@ -20,11 +20,14 @@ from farm.core.printable import one_line
 from farm.planning.devices import find_entry
 from farm.site.device.connection import Connection
 from farm.site.device.helper import DeviceHelper
-from farm.site.device.lease import RENEW_AFTER_S, TTL_S, user_and_host
+from farm.site.device.lease import user_and_host
 from farm.transports.interactive import shell_argv
 
 log = logging.getLogger(__name__)
 
+#: A hold of a command that goes on: its end without renewal, and how often it is renewed, seconds.
+TTL_S = 60.0
+RENEW_AFTER_S = 20.0
 #: Longest reason that is kept, characters.
 REASON_LENGTH = 200
 
@@ -55,8 +58,14 @@ def hold(helper: DeviceHelper, for_s: float, reason: str) -> Hold:
     return taken
 
 
-def release(helper: DeviceHelper, owner: str | None) -> Lease | Hold | None:
+def release(helper: DeviceHelper, owner: str | None, *, force: bool = False) -> Lease | Hold | None:
     """Give a device back; with `owner`, whatever that owner has. Returns what was before.
+
+    Args:
+        helper: Helper of the device.
+        owner: Whose lease or hold to end; None ends a hold of ours.
+        force: End it although it is another person's. The device keeps who did that, and tells it
+            to the run or person that had it.
 
     Raises:
         LeaseError: It isn't ours (or that owner's) to give back.
@@ -71,16 +80,30 @@ def release(helper: DeviceHelper, owner: str | None) -> Lease | Hold | None:
         )
     if owner is None and not _is_ours(before):
         raise LeaseError(
-            f"{helper.device} is {before.text}; `farm devices release {helper.device} --from"
-            f" {before.owner}` ends that, and with it what runs there",
+            f"{helper.device} is {before.text}; {_how_to_end(helper.device, before.owner)}",
+            device=helper.device,
+            code="held",
+        )
+    if owner not in (None, user_and_host()) and not force:
+        raise LeaseError(
+            f"{helper.device} is {before.text}, and you are {user_and_host()};"
+            f" {_how_to_end(helper.device, before.owner)}",
             device=helper.device,
             code="held",
         )
     if owner is None:
         helper.release_hold(user_and_host())
     else:
-        helper.release_from(owner, user_and_host())
+        helper.release_from(owner, user_and_host(), force=force)
     return before
+
+
+def _how_to_end(device: str, owner: str) -> str:
+    force = "" if owner == user_and_host() else " --force"
+    return (
+        f"`farm devices release {device} --from {owner}{force}` ends that, and with it what runs"
+        " there"
+    )
 
 
 def _is_ours(lease: Lease | Hold | None) -> bool:

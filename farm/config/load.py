@@ -244,6 +244,7 @@ def _runner(name: str, config: RunnerConfig, base: Path) -> RunnerSpec:
         parse="regex" if isinstance(parse, RegexConfig) else parse,
         patterns=tuple(parse.regex.items()) if isinstance(parse, RegexConfig) else (),
         logits=config.logits,
+        text_file=config.text_file,
         python=config.python,
     )
 

@@ -81,6 +81,9 @@ class RunnerConfig(_Model):
     env: dict[str, str] = {}
     parse: Literal["pytorch_observer", "jsonl"] | RegexConfig | None = None
     logits: str | None = Field(None, description="File of raw fp32 logits that it writes.")
+    text_file: Annotated[str, Field(pattern=r"^\w[\w.-]{0,120}$")] | None = Field(
+        None, description="File of the generated text that it writes into {out}; else it prints it."
+    )
     python: str | None = Field(None, description="Interpreter on the device, executorch_python.")
 
 
@@ -347,7 +350,7 @@ class DeviceConfig(_Model):
     adb_server: str | None = Field(None, description="host:port of the adb server.")
     host: str | None = None
     user: str | None = None
-    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
     identity: str | None = None
     known_hosts: str | None = None
     root: str | None = Field(None, description="Folder of farm on the device.")

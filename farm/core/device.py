@@ -25,10 +25,10 @@ class DeviceEntry:
     serial: str | None = None
     #: adb: `host:port` of the adb server; None is the default server.
     adb_server: str | None = None
-    #: ssh: host, user, port, identity file, extra known_hosts file.
+    #: ssh: host, user, port, identity file, extra known_hosts file. None: as ~/.ssh/config says.
     host: str | None = None
     user: str | None = None
-    port: int = 22
+    port: int | None = None
     identity: str | None = None
     known_hosts: str | None = None
     #: Folder of farm on the device; None is the transport's usual one.

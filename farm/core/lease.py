@@ -14,6 +14,22 @@ HOLD_RUN = "hold"
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Somebody who asked for the device lately and didn't get it."""
+
+    owner: str
+    run_id: str
+    #: Seconds since it asked first.
+    waits_s: float
+
+    @property
+    def text(self) -> str:
+        """For people: `bob@desk waits since 3 min for run r8`."""
+        what = "to hold it" if self.run_id == HOLD_RUN else f"for run {self.run_id}"
+        return f"{self.owner} waits since {duration_text(self.waits_s)} {what}"
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """A run works on the device."""
 
@@ -22,6 +38,7 @@ class Lease:
     run_id: str
     #: Seconds of the device's uptime until it expires.
     left_s: float
+    waiting: tuple[Waiting, ...] = ()
 
     @property
     def text(self) -> str:
@@ -37,8 +54,9 @@ class Hold:
     owner: str
     #: In the person's words; may be empty.
     reason: str
-    #: Seconds of the device's uptime until it expires.
+    #: Seconds until it ends, whether or not the device is restarted meanwhile.
     left_s: float
+    waiting: tuple[Waiting, ...] = ()
 
     @property
     def text(self) -> str:
@@ -52,3 +70,29 @@ def read_lease(owner: str, run_id: str, reason: str, left_s: float) -> Lease | H
     if run_id == HOLD_RUN:
         return Hold(owner, reason, left_s)
     return Lease(owner, run_id, left_s)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseOwner:
+    """What every write on a device names, so that only the run that leased it can write."""
+
+    owner: str
+    run_id: str
+    epoch: int
+    #: A lost host blocks a device for at most this long, seconds of the device's uptime.
+    ttl_s: float = 60.0
+
+    @property
+    def fence(self) -> tuple[str, ...]:
+        """Arguments with which a verb fails once another owner has the lease."""
+        return ("--run", self.run_id, "--epoch", str(self.epoch))
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Arguments with which a verb that takes long keeps the lease alive meanwhile."""
+        return (*self.fence, *self.time)
+
+    @property
+    def time(self) -> tuple[str, str]:
+        """Argument with the lease's time."""
+        return ("--ttl-s", f"{self.ttl_s:.3f}")

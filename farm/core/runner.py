@@ -65,6 +65,8 @@ class RunnerSpec:
     patterns: tuple[tuple[str, str], ...] = ()
     #: File with logits that a `command` writes; None when it gives none.
     logits: str | None = None
+    #: File with the generated text that a `command` writes; None when it prints it.
+    text_file: str | None = None
     #: `executorch_python` only: the device's interpreter that has executorch.
     python: str | None = None
     programs: tuple[Program, ...] = ("pte",)

@@ -24,6 +24,8 @@ class Limits:
     #: All of the clean-up after a failure, and after a cancellation.
     clean_s: float = 12.0
     cancelled_clean_s: float = 2.0
+    #: A lease that nobody renews ends after this.
+    lease_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ from farm.transports.adb_devices import refusal as adb_refusal
 from farm.transports.adb_devices import state_of as listed_state
 from farm.transports.adb_shell import STDIN_BYTES, ShellSession, Source, bytes_source
 from farm.transports.adb_sync import SyncSession
+from farm.transports.adb_watch import ServerWatch, server_ended
 from farm.transports.adb_wire import Patience, ServerRefused, Stream
 from farm.transports.files import LocalSink, check_offset, reading, require_regular, require_written
 from farm.transports.gate import Gate
@@ -95,6 +96,7 @@ class AdbTransport:
         self._server = server
         self._root = root
         self._gate = Gate(device)
+        self._watch = ServerWatch(server)
 
     def run(self, command: Command, on_stdout: Callable[[bytes], None] | None = None) -> Completed:
         """Run a program to its end; see `farm.protocols.Transport.run`."""
@@ -161,6 +163,7 @@ class AdbTransport:
     def close(self) -> None:
         """End every stream; a blocked call raises DeviceLost."""
         self._gate.close()
+        self._watch.close()
 
     def _shell(self, line: bytes, source: Source, output: Output, patience: Patience) -> int:
         """Run a line that reports its process id; end that process when we stop waiting."""
@@ -284,6 +287,18 @@ class AdbTransport:
             DeviceLost: It doesn't answer, or `close` was called.
             TransportTimeout: The deadline passed.
         """
+        try:
+            with self._served(service, deadline, closing=closing) as stream:
+                yield stream
+        except (ConnectError, DeviceLost) as error:
+            if self._gate.closed or not self._watch.ended():
+                raise
+            raise server_ended(self._device, self._server, error) from error
+
+    @contextmanager
+    def _served(
+        self, service: bytes, deadline: Deadline | None, *, closing: bool
+    ) -> Iterator[Stream]:
         left = _CONNECT_S if deadline is None else min(_CONNECT_S, deadline.remaining_s)
         limit = Deadline(left)
         try:
@@ -295,6 +310,7 @@ class AdbTransport:
             except ServerRefused as again:
                 raise self._unreachable(f"adb device {self._serial}: {again}") from again
         try:
+            self._watch.begin()
             with nullcontext() if closing else self._gate.explaining():
                 yield stream
         finally:

@@ -38,18 +38,23 @@ def _adb(entry: DeviceEntry) -> tuple[str, ...]:
 
 def _ssh(entry: DeviceEntry) -> tuple[str, ...]:
     from farm.transports import ssh_keys  # its package is optional
+    from farm.transports.ssh_config import resolve
 
     program = shutil.which("ssh")
     if program is None:
         raise ConnectError("there is no ssh program on this host: install OpenSSH's client")
     words = [program, "-o", "StrictHostKeyChecking=yes"]
     # Keys that people trusted with `farm devices trust` count here too.
-    files = [f'"{path}"' for path in ssh_keys.known_hosts_files(entry) if path.is_file()]
+    files = [
+        f'"{path}"'
+        for path in ssh_keys.known_hosts_files(entry, resolve(entry).known_hosts)
+        if path.is_file()
+    ]
     if files:
         words += ["-o", f"UserKnownHostsFile={' '.join(files)}"]
     if entry.identity:
         words += ["-i", os.path.expanduser(entry.identity)]
-    if entry.port != 22:
+    if entry.port:
         words += ["-p", str(entry.port)]
     if entry.user:
         words += ["-l", entry.user]

@@ -12,6 +12,7 @@ import stat as stat_bits
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import paramiko
@@ -64,14 +65,25 @@ def open_ssh(entry: DeviceEntry) -> SshTransport:
     return SshTransport(entry, resolve(entry))
 
 
-def fingerprint(entry: DeviceEntry) -> ssh_keys.HostKey:
-    """Ask a device for its host key, without logging in.
+def route(entry: DeviceEntry) -> tuple[Target, ...]:
+    """Hosts whose keys have to be trusted: those on the way to a device, and the device.
+
+    Raises:
+        ConfigError: As `open_ssh`.
+    """
+    target = resolve(entry)
+    passed = [replace(hop, hops=target.hops[:n]) for n, hop in enumerate(target.hops)]
+    return (*passed, target)
+
+
+def fingerprint(entry: DeviceEntry, place: Target | None = None) -> ssh_keys.HostKey:
+    """Ask a device for its host key, or a place on the way there; those before it are logged in to.
 
     Raises:
         ConnectError: It can't be reached.
         ConfigError: As `open_ssh`.
     """
-    return ssh_login.shown_key(entry, resolve(entry))
+    return ssh_login.shown_key(entry, place or resolve(entry))
 
 
 def trust(entry: DeviceEntry, key: ssh_keys.HostKey | None = None) -> ssh_keys.HostKey:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import getpass
+import re
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import paramiko
 
 from farm.core.device import DeviceEntry
 from farm.core.errors import ConfigError
-from farm.transports.files import home_path, named_path
+from farm.transports.files import named_path
+from farm.transports.ssh_settings import Settings, expand, own_tokens
 
 _PORT = 22
 _NO_NAME = "this account has none (no entry in passwd, and neither LOGNAME nor USER is set)"
 #: More hops than this are a loop in the config.
 _MAX_HOPS = 8
+#: `[user@]host[:port]`, the host in brackets where it is an IPv6 address with a port.
+_JUMP = re.compile(r"(?:ssh://)?(?:([^@]+)@)?(?:\[([^\]]+)\](?::(\w+))?|([^:]+)(?::(\w+))?)/?")
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+#: Files that OpenSSH tries when none is named; one that isn't there is no news.
+USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+_USUAL = (*USUAL_KEYS, "id_ecdsa_sk", "id_ed25519_sk", "id_xmss", "id_dsa")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +33,24 @@ class Target:
     host: str
     port: int
     user: str
-    #: Private key files to try, in order, before the agent's keys and the usual files.
+    #: Key files to try, in order, before other keys of the agent and the usual files; a public one
+    #: names a key that the agent holds.
     identities: tuple[Path, ...] = ()
     #: Name under which its host key is recorded; None is its address.
     key_alias: str | None = None
     #: Jump hosts, the nearest to us first.
     hops: tuple[Target, ...] = ()
+    #: No other key than `identities` is tried.
+    identities_only: bool = False
+    #: Certificates of those keys.
+    certificates: tuple[Path, ...] = ()
+    #: Socket of the agent; None is that of the environment, empty is no agent.
+    agent: str | None = None
+    #: Files with host keys in place of ~/.ssh/known_hosts; None where nothing is said of them.
+    known_hosts: tuple[Path, ...] | None = None
+    family: int = socket.AF_UNSPEC
+    #: Command whose standard input and output are the connection.
+    proxy: str | None = None
 
     @property
     def known_name(self) -> str:
@@ -56,23 +74,16 @@ def resolve(entry: DeviceEntry, config_file: Path | None = None) -> Target:
     """
     if not entry.host:
         raise ConfigError(f"device '{entry.name}' needs `host`")
-    config = _load(config_file or home_path("~/.ssh/config"))
     identity = (named_path(entry.identity, entry.name, "identity"),) if entry.identity else ()
-    port = None if entry.port == _PORT else entry.port
-    return _target(config, entry.host, user=entry.user, port=port, identities=identity)
-
-
-def _load(path: Path | None) -> paramiko.SSHConfig | None:
-    if path is None or not path.is_file():
-        return None
-    try:
-        return paramiko.SSHConfig.from_path(str(path))
-    except (OSError, UnicodeDecodeError, paramiko.ssh_exception.ConfigParseError) as error:
-        raise ConfigError(f"{path}: {error}", file=str(path)) from error
+    name = entry.host
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
+    settings = Settings(config_file)
+    return _target(settings, name, user=entry.user, port=entry.port, identities=identity)
 
 
 def _target(
-    config: paramiko.SSHConfig | None,
+    settings: Settings,
     name: str,
     *,
     user: str | None,
@@ -82,25 +93,51 @@ def _target(
 ) -> Target:
     if depth > _MAX_HOPS:
         raise ConfigError(f"ProxyJump of {name} passes more than {_MAX_HOPS} hosts: is it a loop?")
-    try:
-        found: dict[str, Any] = {} if config is None else dict(config.lookup(name))
-    except KeyError as error:
-        # It fills in the name of our own account, whether or not that is asked for.
-        raise ConfigError(f"~/.ssh/config, host {name}: set LOGNAME: {_NO_NAME}") from error
-    except (paramiko.ssh_exception.CouldNotCanonicalize, ImportError) as error:
-        raise ConfigError(f"~/.ssh/config, host {name}: {error}") from error
-    # paramiko turns `none` into None.
-    if (found.get("proxycommand") or "none").lower() != "none":
-        raise ConfigError(f"~/.ssh/config, host {name}: ProxyCommand isn't supported, ProxyJump is")
-    own = tuple(named_path(path, name, "IdentityFile") for path in found.get("identityfile", ()))
+    found = settings.of(name, user, port)
+    host = _one(found, "hostname") or name
+    number = port or _port(_one(found, "port") or str(_PORT), name)
+    login = user or _one(found, "user") or _own_name(name)
+    tokens = {"h": host, "n": name, "p": str(number), "r": login}
+    tokens |= own_tokens()
+
+    def paths(key: str) -> tuple[Path, ...]:
+        texts = (text for text in found.get(key, ()) if text.lower() != "none")
+        return tuple(named_path(expand(text, tokens, name), name, key) for text in texts)
+
+    own = paths("identityfile")
+    if all(path.name in _USUAL for path in own):
+        own = tuple(path for path in own if path.is_file())
+    agent = _one(found, "identityagent")
+    command = _one(found, "proxycommand")
     return Target(
-        host=found.get("hostname", name),
-        port=port or _port(found.get("port", str(_PORT)), name),
-        user=user or found.get("user") or _own_name(name),
+        host=host,
+        port=number,
+        user=login,
         identities=identities + own,
-        key_alias=found.get("hostkeyalias"),
-        hops=_hops(config, found.get("proxyjump") or "none", depth),
+        key_alias=_one(found, "hostkeyalias"),
+        hops=_hops(settings, _one(found, "proxyjump"), depth),
+        identities_only=_one(found, "identitiesonly") == "yes",
+        certificates=paths("certificatefile"),
+        agent=_agent(agent, tokens, name, said="identityagent" in found),
+        known_hosts=paths("userknownhostsfile") or None,
+        family=_FAMILIES.get(_one(found, "addressfamily") or "", socket.AF_UNSPEC),
+        proxy=None if command is None else expand(command, tokens, name, variables=False),
     )
+
+
+def _one(found: Mapping[str, Sequence[str]], key: str) -> str | None:
+    """First value of a setting; None where it isn't set, or set to `none`."""
+    values = found.get(key, ())
+    return values[0] if values and values[0].lower() != "none" else None
+
+
+def _agent(text: str | None, tokens: dict[str, str], name: str, *, said: bool) -> str | None:
+    if text is None:
+        return "" if said else None
+    if text == "SSH_AUTH_SOCK":
+        return None
+    text = f"${{{text[1:]}}}" if text.startswith("$") and not text.startswith("${") else text
+    return str(named_path(expand(text, tokens, name), name, "IdentityAgent"))
 
 
 def _port(text: str, name: str) -> int:
@@ -123,17 +160,21 @@ def _own_name(name: str) -> str:
         raise ConfigError(f"{name}: set `user`: {_NO_NAME}") from error
 
 
-def _hops(config: paramiko.SSHConfig | None, text: str, depth: int) -> tuple[Target, ...]:
-    if text.lower() == "none":
-        return ()
+def _hops(settings: Settings, text: str | None, depth: int) -> tuple[Target, ...]:
     hops: list[Target] = []
-    for word in text.split(","):
-        user, _, place = word.strip().removeprefix("ssh://").rpartition("@")
-        name, colon, port = place.partition(":")
-        if not name or (colon and not port.isdecimal()):
+    for word in (text or "").split(",") if text else ():
+        match = _JUMP.fullmatch(word.strip())
+        if match is None:
             raise ConfigError(f"~/.ssh/config: ProxyJump '{word}' isn't [user@]host[:port]")
+        user, address, service, name, port = match.groups()
+        place = address or name
+        number = service or port
         hop = _target(
-            config, name, user=user or None, port=int(port) if port else None, depth=depth + 1
+            settings,
+            place,
+            user=user,
+            port=_port(number, place) if number else None,
+            depth=depth + 1,
         )
         hops += [*hop.hops, hop]
     return tuple(hops)

@@ -47,10 +47,18 @@ def farm_known_hosts() -> Path:
     return farm_home() / "known_hosts"
 
 
-def known_hosts_files(entry: DeviceEntry) -> tuple[Path, ...]:
-    """Files in which a host key of this entry may stand."""
-    own = home_path("~/.ssh/known_hosts")
-    files = [farm_known_hosts(), *([own] if own else []), Path("/etc/ssh/ssh_known_hosts")]
+def known_hosts_files(
+    entry: DeviceEntry, named: tuple[Path, ...] | None = None
+) -> tuple[Path, ...]:
+    """Files in which a host key of this entry may stand.
+
+    Args:
+        entry: The device.
+        named: What ~/.ssh/config names in place of the user's usual file.
+    """
+    usual = home_path("~/.ssh/known_hosts")
+    own = named if named is not None else ((usual,) if usual else ())
+    files = [farm_known_hosts(), *own, Path("/etc/ssh/ssh_known_hosts")]
     if entry.known_hosts:
         files.insert(0, named_path(entry.known_hosts, entry.name, "known_hosts"))
     return tuple(files)
@@ -185,13 +193,24 @@ def _matches(pattern: str, host: str) -> bool:
     return re.fullmatch("".join(parts), host) is not None
 
 
-def check(entry: DeviceEntry, host: str, key: paramiko.PKey) -> None:
+def check(
+    entry: DeviceEntry,
+    host: str,
+    key: paramiko.PKey,
+    named: tuple[Path, ...] | None = None,
+) -> None:
     """Refuse a host key that no person has confirmed, or that was revoked.
+
+    Args:
+        entry: The device.
+        host: How known_hosts files call the host, which may be one on the way to the device.
+        key: What it showed.
+        named: As in `known_hosts_files`.
 
     Raises:
         ConnectError: It is unknown, revoked, or another one is recorded.
     """
-    known = KnownHosts(known_hosts_files(entry))
+    known = KnownHosts(known_hosts_files(entry, named))
     shown = known.judge(host, key)
     if shown.standing == "trusted":
         return

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import paramiko
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from farm.clock import Deadline
 from farm.core.device import DeviceEntry
 from farm.core.errors import ConnectError
 from farm.transports import ssh_keys
-from farm.transports.files import home_path
 from farm.transports.ssh_burst import BurstPacketizer
 from farm.transports.ssh_config import Target
+from farm.transports.ssh_identity import Keyring
 from farm.transports.ssh_link import BROKEN, Link
+from farm.transports.ssh_proxy import ProxySocket
 
 #: A frozen device accepts the connection and says nothing.
 CONNECT_S = 10.0
-_USUAL_FILES = ("id_ed25519", "id_ecdsa", "id_rsa")
 _FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 #: paramiko logs tracebacks of every broken connection; ours is the error that is raised.
 _LOG_CHANNEL = "farm.transports.ssh.paramiko"
@@ -81,7 +79,9 @@ def _enter(
 ) -> tuple[paramiko.Transport, Link]:
     transport, link = _greet(entry, place, carrier, deadline, on_link)
     try:
-        ssh_keys.check(entry, place.known_name, transport.get_remote_server_key())
+        ssh_keys.check(
+            entry, place.known_name, transport.get_remote_server_key(), place.known_hosts
+        )
         _authenticate(entry, place, transport, deadline)
     except BaseException:
         transport.close()
@@ -89,7 +89,7 @@ def _enter(
     return transport, link
 
 
-def shown_key(entry: DeviceEntry, target: Target) -> ssh_keys.HostKey:
+def shown_key(entry: DeviceEntry, place: Target) -> ssh_keys.HostKey:
     """Ask a host for its key without logging in; jump hosts are logged in to.
 
     Raises:
@@ -97,15 +97,15 @@ def shown_key(entry: DeviceEntry, target: Target) -> ssh_keys.HostKey:
     """
     deadline = Deadline(CONNECT_S)
     login: Login | None = None
-    if target.hops:
-        last = target.hops[-1]
-        login = log_in(entry, replace(last, hops=target.hops[:-1]), lambda _: None)
+    if place.hops:
+        last = place.hops[-1]
+        login = log_in(entry, replace(last, hops=place.hops[:-1]), lambda _: None)
     carrier = None if login is None else login.transport
     try:
-        transport, _ = _greet(entry, target, carrier, deadline, lambda _: None)
+        transport, _ = _greet(entry, place, carrier, deadline, lambda _: None)
         try:
-            known = ssh_keys.KnownHosts(ssh_keys.known_hosts_files(entry))
-            return known.judge(target.known_name, transport.get_remote_server_key())
+            known = ssh_keys.KnownHosts(ssh_keys.known_hosts_files(entry, place.known_hosts))
+            return known.judge(place.known_name, transport.get_remote_server_key())
         finally:
             transport.close()
     finally:
@@ -121,8 +121,10 @@ def _greet(
     on_link: OnLink,
 ) -> tuple[paramiko.Transport, Link]:
     """Connect and agree on keys; the host isn't trusted yet."""
+    sock: socket.socket | paramiko.Channel | None = None
     try:
-        link = Link(_connect(place, carrier, deadline))
+        sock = _connect(place, carrier, deadline)
+        link = Link(sock)
         on_link(link)
         transport = paramiko.Transport(link, packetizer_class=BurstPacketizer)  # type: ignore[arg-type]
     except (OSError, paramiko.SSHException) as error:
@@ -135,7 +137,10 @@ def _greet(
         # start_client returns in silence when its time is over; this raises then.
         transport.get_remote_server_key()
     except BROKEN as error:
+        said = sock.said() if isinstance(sock, ProxySocket) else ""
         transport.close()
+        if said:
+            raise _unreachable(entry, place, OSError(f"ProxyCommand: {said}")) from error
         raise _unreachable(entry, place, error) from error
     return transport, link
 
@@ -148,17 +153,38 @@ def _connect(
         return carrier.open_channel(
             "direct-tcpip", destination, ("127.0.0.1", 0), timeout=max(1.0, deadline.remaining_s)
         )
-    sock = socket.create_connection((place.host, place.port), max(1.0, deadline.remaining_s))
+    if place.proxy is not None:
+        return ProxySocket(place.proxy)
+    sock = _dialled(place, deadline)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return sock
+
+
+def _dialled(place: Target, deadline: Deadline) -> socket.socket:
+    """Connect to the first address that answers, of the family that the config asks for."""
+    failed: OSError = OSError("it has no address of that family")
+    found = socket.getaddrinfo(place.host, place.port, place.family, socket.SOCK_STREAM)
+    for family, kind, protocol, _, address in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(max(1.0, deadline.remaining_s))
+            sock.connect(address)
+        except OSError as error:
+            failed = error
+            sock.close()
+            continue
+        return sock
+    raise failed
 
 
 def _prefer(entry: DeviceEntry, place: Target, transport: paramiko.Transport) -> None:
     options = transport.get_security_options()
     fast = [name for name in _FAST_CIPHERS if name in options.ciphers]
     options.ciphers = (*fast, *(name for name in options.ciphers if name not in fast))
-    known = ssh_keys.KnownHosts(ssh_keys.known_hosts_files(entry)).algorithms(place.known_name)
+    known = ssh_keys.KnownHosts(ssh_keys.known_hosts_files(entry, place.known_hosts)).algorithms(
+        place.known_name
+    )
     # An RSA key is one type in known_hosts and three in the negotiation.
     first = [
         name
@@ -171,12 +197,17 @@ def _prefer(entry: DeviceEntry, place: Target, transport: paramiko.Transport) ->
 def _authenticate(
     entry: DeviceEntry, place: Target, transport: paramiko.Transport, deadline: Deadline
 ) -> None:
-    tried: list[str] = []
-    agent = _agent(tried)
+    ring = Keyring(place)
+    tried, offered = ring.tried, 0
+    remedy = (
+        "Put your public key into its ~/.ssh/authorized_keys (ssh-copy-id), or name the right "
+        "file as `identity`"
+    )
     try:
-        for key, source in _keys(place, agent, tried):
+        for key, source in ring.candidates():
             transport.auth_timeout = max(1.0, deadline.remaining_s)
             tried.append(source)
+            offered += 1
             try:
                 if not transport.auth_publickey(place.user, key):
                     return
@@ -186,13 +217,13 @@ def _authenticate(
                     raise paramiko.SSHException("the server ended the login") from error
     except BROKEN as error:
         tried.append(str(error) or "the connection ended")
+        if offered > 1:
+            remedy = (
+                f"The server lets nobody try more keys than that ({offered}; its MaxAuthTries): "
+                "name the right file as `identity`, its public half where an agent holds the key"
+            )
     finally:
-        if agent is not None:
-            agent.close()
-    remedy = (
-        "Put your public key into its ~/.ssh/authorized_keys (ssh-copy-id), or name the right "
-        "file as `identity`"
-    )
+        ring.close()
     raise ConnectError(
         f"{entry.name}: {place} accepts none of our keys ({'; '.join(tried) or 'there are none'}). "
         f"{remedy}",
@@ -200,47 +231,6 @@ def _authenticate(
         state="unauthorized",
         remedy=remedy,
     )
-
-
-def _keys(
-    place: Target, agent: paramiko.Agent | None, tried: list[str]
-) -> Iterator[tuple[paramiko.PKey, str]]:
-    """Yield keys in the order in which they are tried; unusable files are noted."""
-    folder = home_path("~/.ssh")
-    usual = [folder / name for name in _USUAL_FILES] if folder else []
-    for path in place.identities:
-        key = _load(path, tried, must_exist=True)
-        if key is not None:
-            yield key, str(path)
-    for key in () if agent is None else agent.get_keys():
-        yield key, f"agent key {key.fingerprint}"
-    for path in usual:
-        if path not in place.identities:
-            key = _load(path, tried, must_exist=False)
-            if key is not None:
-                yield key, str(path)
-
-
-def _agent(tried: list[str]) -> paramiko.Agent | None:
-    try:
-        return paramiko.Agent()
-    except (OSError, paramiko.SSHException) as error:
-        tried.append(f"ssh-agent: {error}")
-        return None
-
-
-def _load(path: Path, tried: list[str], *, must_exist: bool) -> paramiko.PKey | None:
-    if not path.is_file():
-        if must_exist:
-            tried.append(f"{path} doesn't exist")
-        return None
-    try:
-        return paramiko.PKey.from_path(path)
-    except (paramiko.PasswordRequiredException, TypeError):
-        tried.append(f"{path} has a passphrase: load it with ssh-add")
-    except (OSError, ValueError, UnsupportedAlgorithm, paramiko.SSHException) as error:
-        tried.append(f"{path}: {error}")
-    return None
 
 
 def _unreachable(entry: DeviceEntry, place: Target, error: Exception) -> ConnectError:

@@ -21,6 +21,13 @@ _MARK = re.compile(rb"PyTorchObserver (\{.*\})")
 _LOG = re.compile(
     rb"(?:[DIWEF] (?:\d\d:\d\d:\d\d\.\d{6} )?[a-z_]+:|\[)[\w./-]+\.(?:cpp|cc|h):\d+\][^\n]*\n?"
 )
+#: What backends and libraries log in words of their own.
+_OTHER_LOG = re.compile(
+    rb"(?m)\[(?:DEBUG|INFO|WARNING|ERROR)\] \[Qnn ExecuTorch\]:[^\n]*\n?"
+    rb"|^WARNING: All log messages before absl::[^\n]*\n?"
+    rb"|^[IWEF]\d{4} [\d:.]+ +\d+ [\w./-]+:\d+\][^\n]*\n?"
+    rb"|^This may be ok if a fallback regex is used\.\n?"
+)
 _STATISTICS = re.compile(
     rb"\n\s*(?:Prompt Tokens:|Model Load Time:|Total inference time:|Prompt evaluation:|"
     rb"Generated \d+ tokens:|Time to first generated token:|Sampling time over)[^\n]*"
@@ -65,13 +72,16 @@ def parse_observer(stdout: bytes, prompt: str) -> Figures:
         ) from error
 
 
-def answer(stdout: bytes, prompt: str) -> str:
-    """The generated text alone: without log lines, statistics and the prompt before it."""
+def answer(stdout: bytes, prompt: str) -> str | None:
+    """The generated text alone: without log lines, statistics and the prompt before it.
+
+    None where nothing stands between the logs: the text is somewhere else, in a file perhaps.
+    """
     body = _MARK.split(stdout)[0]
-    body = _STATISTICS.sub(b"", _LOG.sub(b"", body))
+    body = _STATISTICS.sub(b"", _OTHER_LOG.sub(b"", _LOG.sub(b"", body)))
     text = body.decode("utf-8", "replace")
     before, found, after = text.partition(prompt.strip()) if prompt.strip() else ("", "", "")
-    return (after if found else before or text).strip()
+    return (after if found else before or text).strip() or None
 
 
 def _rate(tokens: int, seconds: float) -> float | None:

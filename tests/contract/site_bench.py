@@ -150,10 +150,10 @@ class SiteBench:
         return found + processes_under(self.root)
 
 
-def sim_bench(folder: Path, **script: str) -> SiteBench:
+def sim_bench(folder: Path, *, lease_s: float = 60.0, **script: str) -> SiteBench:
     """A bench whose one device is simulated, with this script."""
     entry = DeviceEntry("sim", "sim", root=str(folder / "sim"), sim=tuple(script.items()))
-    limits = Limits(stale_s=9.0, poll_s=1.0, reconnect_s=3.0, clean_s=3.0)
+    limits = Limits(stale_s=9.0, poll_s=1.0, reconnect_s=3.0, clean_s=3.0, lease_s=lease_s)
     return SiteBench(folder, entries=(entry,), limits=limits)
 
 

@@ -12,9 +12,9 @@ from farm.core.errors import (
     LeaseError,
 )
 from farm.core.events import JobFinished
-from farm.core.lease import Lease
+from farm.core.lease import Lease, LeaseOwner
+from farm.site.context import Limits
 from farm.site.device.connection import Connection
-from farm.site.device.helper import LeaseOwner
 from tests.contract.site_bench import SiteBench, sim_bench
 from tests.contract.toy_runner import GOOD
 
@@ -23,7 +23,7 @@ def test_device_of_somebody_else_is_left_alone(bench: SiteBench) -> None:
     async def scenario() -> None:
         connection = Connection(bench.local, bench.home)
         theirs = LeaseOwner("ann@desk", "run-9", 4)
-        connection.helper.take_lease(theirs, 60.0)
+        connection.helper.take_lease(theirs)
         (device,) = await bench.agent.inventory([bench.local], adb_auto=False)
         assert (device.state, device.owner) == ("leased", "ann@desk")
         finished = await bench.run(bench.job(GOOD))
@@ -45,17 +45,15 @@ async def still_ours(bench: SiteBench, entry: DeviceEntry) -> None:
     await asyncio.sleep(1.5)
     connection = Connection(entry, bench.home)
     with pytest.raises(LeaseError, match="leased by"):
-        connection.helper.take_lease(LeaseOwner("ann@desk", "run-9", 1), 1.0)
+        connection.helper.take_lease(LeaseOwner("ann@desk", "run-9", 1, 1.0))
     connection.close()
 
 
 def test_lease_is_renewed_while_the_runner_works(
-    bench: SiteBench, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("farm.site.device.lease.TTL_S", 1.0)
-    monkeypatch.setattr("farm.site.device.lease.RENEW_AFTER_S", 0.2)
-
     async def scenario() -> None:
+        bench = SiteBench(tmp_path, limits=Limits(lease_s=1.0))
         words = "for i in 1 2 3 4 5 6 7 8; do sleep 0.3; echo '{}'; done\n"
         await bench.start(bench.job(words + GOOD))
         await bench.until_stage("check")
@@ -68,14 +66,9 @@ def test_lease_is_renewed_while_the_runner_works(
     asyncio.run(scenario())
 
 
-def test_lease_is_renewed_during_a_long_push(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("farm.site.device.lease.TTL_S", 1.0)
-    monkeypatch.setattr("farm.site.device.lease.RENEW_AFTER_S", 0.2)
-
+def test_lease_is_renewed_during_a_long_push(tmp_path: Path) -> None:
     async def scenario() -> None:
-        bench = sim_bench(tmp_path, bytes_per_s=str(4 << 20))
+        bench = sim_bench(tmp_path, lease_s=1.0, bytes_per_s=str(4 << 20))
         await bench.start(bench.job(GOOD + "exit 0\n" + "#" * (10 << 20), device="sim"))
         await bench.until_stage("deploy")
         await still_ours(bench, bench.entries[0])
@@ -96,6 +89,22 @@ def test_overtaken_epoch_is_refused(bench: SiteBench) -> None:
         finished = await bench.run(bench.job(GOOD, name="cell:b"))
         assert isinstance(finished.error, LeaseError)
         assert "overtaken" in finished.error.message
+        await bench.agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_lease_lost_once_the_results_are_there_costs_nothing(bench: SiteBench) -> None:
+    stolen = GOOD + 'sed -i \'s/"owner":"[^"]*"/"owner":"ann@desk"/\' ../../lease\n'
+
+    async def scenario() -> None:
+        finished = await bench.run(bench.job(stolen))
+        assert finished.error is None, finished.error
+        connection = Connection(bench.local, bench.home)
+        left = connection.helper.show_lease()
+        assert left is not None
+        assert left.owner == "ann@desk", "what somebody else has by now isn't given back"
+        connection.close()
         await bench.agent.close()
 
     asyncio.run(scenario())

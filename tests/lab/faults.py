@@ -377,6 +377,21 @@ ELSEWHERE: tuple[tuple[str, str, str], ...] = (
         "its round trip stays under 50 ms, its job isn't delayed",
         "tests/lab/test_frozen.py::test_healthy_device_beside_32_frozen_ones_is_not_disturbed",
     ),
+    (
+        "adb server restarted every 2 s by another adb",
+        "the job goes on and passes; the server is named, the phone not blamed",
+        "tests/lab/test_adb_server.py::test_a_server_restarted_again_and_again_costs_no_job",
+    ),
+    (
+        "hashing outlasts the lease, another controller asks",
+        "one result; the other one waits",
+        "tests/lab/test_slow_hash.py::test_finished_work_is_kept_and_nobody_comes_in_between",
+    ),
+    (
+        "restarted under a person's hold",
+        "it stays held until the hold's end",
+        "tests/lab/test_devices_cli.py::test_a_hold_outlives_its_command_and_keeps_runs_away",
+    ),
 )
 
 

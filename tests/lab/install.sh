@@ -34,6 +34,8 @@ if apt-cache show clang-19 libc++-19-dev > /dev/null 2>&1; then
 fi
 need fish fish
 need tcsh tcsh
+need zsh zsh
+need busybox busybox
 
 [ -n "$missing" ] || exit 0
 echo "lab: installing$missing" >&2

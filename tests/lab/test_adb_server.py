@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,11 +14,18 @@ from pathlib import Path
 import pytest
 
 from farm.core.command import Command
-from farm.core.errors import ConnectError
+from farm.core.errors import ConnectError, DeviceLost
+from farm.core.events import JobFinished
+from farm.core.rules.health import is_infrastructure
+from farm.site.context import Limits
 from farm.transports import open as open_transport
 from farm.transports.adb_devices import attached
+from tests.contract.site_bench import SiteBench
+from tests.contract.toy_runner import GOOD
+from tests.lab.calls import Call
 from tests.lab.host import find, lab_dir, reap, spawn
 from tests.lab.machine import Machine
+from tests.lab.phone import AdbServer
 
 pytestmark = pytest.mark.lab
 
@@ -72,3 +81,49 @@ def test_phone_of_a_remote_adb_server(
     with pytest.raises(ConnectError, match=rf"no adb server answers at {address}: start one there"):
         transport.run(Command(("true",)))
     transport.close()
+
+
+def test_a_server_restarted_again_and_again_costs_no_job(
+    adb_device: Callable[..., Machine], tmp_path: Path
+) -> None:
+    """Every 2 s, as another version of adb does: the job goes on, and the server is named."""
+    server = AdbServer()
+    phone = adb_device(server=server)
+    ended = threading.Event()
+
+    def fight() -> None:
+        while not ended.wait(2.0):
+            server.kill()
+            time.sleep(0.3)
+            server.start()
+
+    async def scenario() -> None:
+        bench = SiteBench(tmp_path, entries=(phone.entry,), limits=Limits(reconnect_s=4.0))
+        await bench.start(bench.job("sleep 9\n" + GOOD, device=phone.name))
+        await bench.until_stage("check")
+        enemy = threading.Thread(target=fight)
+        enemy.start()
+        try:
+            finished = (await bench.events())[-1]
+        finally:
+            ended.set()
+            enemy.join()
+        assert isinstance(finished, JobFinished)
+        assert finished.error is None, finished.error
+        await bench.agent.close()
+
+    try:
+        asyncio.run(scenario())
+        transport = open_transport(phone.entry)
+        call = Call(lambda: transport.run(Command(("sleep", "30"), timeout_s=40)))
+        while not phone.runs("sleep 30"):
+            time.sleep(0.05)
+        server.kill()
+        error = call.outcome(time.monotonic())
+        assert isinstance(error, DeviceLost)
+        assert "the adb server at 127.0.0.1" in error.message
+        assert "use one version of adb" in str(error.context["remedy"])
+        assert not is_infrastructure(error)
+        transport.close()
+    finally:
+        server.kill()

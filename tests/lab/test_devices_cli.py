@@ -101,11 +101,22 @@ def test_a_hold_outlives_its_command_and_keeps_runs_away(
         await bench.agent.close()
 
     asyncio.run(another_controller())
+    waiting = str(desk.shown("--wait", 15)[name]["reason"])
+    assert "new 'battery'; $(reboot), 2 h left; " in waiting
+    assert "waits since" in waiting
+    assert "for run run-1" in waiting
+    machine.restart()
+    machine.wait_listening()
+    row = desk.shown("--wait", 20)[name]
+    assert row["state"] == "held", row["reason"]
     refused = desk.run("devices", "release", name, user="bob")
     assert refused.returncode == 3
     assert "--from ann@" in refused.stderr
     owner = str(row["owner"])
-    taken = desk.run("devices", "release", name, "--from", owner, user="bob")
+    unforced = desk.run("devices", "release", name, "--from", owner, user="bob")
+    assert unforced.returncode == 3
+    assert "--force" in unforced.stderr
+    taken = desk.run("devices", "release", name, "--from", owner, "--force", user="bob")
     assert (taken.returncode, "is free" in taken.stdout) == (0, True), taken.stderr
     assert desk.shown("--wait", 15)[name]["state"] == "ready"
 

@@ -12,6 +12,7 @@ import pytest
 from farm.core.errors import DeviceUnfit
 from farm.paths import farm_home
 from farm.site.device.connection import Connection
+from tests.lab.host import sh
 from tests.lab.machine import Machine
 
 pytestmark = pytest.mark.lab
@@ -61,6 +62,52 @@ def test_a_folder_that_others_may_write_is_refused(ssh_device: Factory, mode: in
     helper, _ = plant(board)
     helper.parent.chmod(mode)
     refused(board, "may be written by others")
+
+
+def test_what_somebody_put_in_the_helpers_place_is_pushed_anew(ssh_device: Factory) -> None:
+    """Of the right name and size, by us or by another user: it is never run."""
+    board = ssh_device()
+    for owner in (0, 4711):
+        helper, _ = plant(board)
+        os.chown(helper, owner, owner)
+        with connected(board) as connection:
+            connection.helper.version()
+        assert not board.host_path("/root/planted").exists()
+        assert helper.stat().st_uid == 0
+        assert not helper.read_bytes().startswith(b"#!")
+
+
+def test_a_helper_is_read_back_where_nothing_can_hash_it(adb_device: Factory) -> None:
+    phone = adb_device(only=("sh", "cat", "chmod", "mv", "mkdir"))
+    helper, _ = plant(phone)
+    with connected(phone) as connection:
+        connection.helper.version()
+    assert not helper.read_bytes().startswith(b"#!")
+    inode = helper.stat().st_ino
+    with connected(phone) as connection:
+        connection.helper.version()
+    assert helper.stat().st_ino == inode, "one that is as it should be stays"
+
+
+def test_a_folder_below_one_that_everybody_may_write_is_refused(ssh_device: Factory) -> None:
+    board = ssh_device()
+    helper, _ = plant(board)
+    parent = helper.parent.parent
+    parent.chmod(0o777)
+    refused(board, r"lies below /root/\.cache, which everybody may write")
+    parent.chmod(0o1777)  # only its owner may move what lies there
+    with connected(board) as connection:
+        connection.helper.version()
+
+
+def test_a_folder_from_which_nothing_may_be_run_has_a_remedy(ssh_device: Factory) -> None:
+    board = ssh_device()
+    mounted = board.state / "boot/root" / board.userland.disk_at.strip("/")
+    options = ("-o", "remount,bind,noexec", mounted)
+    sh("nsenter", "-t", str(min(board.network.pids())), "-m", "mount", *options)
+    with connected(board) as connection, pytest.raises(DeviceUnfit, match="noexec") as caught:
+        connection.helper.version()
+    assert "set `root` of the device in the inventory" in str(caught.value.context["remedy"])
 
 
 def test_a_folder_of_another_user_is_refused(ssh_device: Factory) -> None:

@@ -12,6 +12,9 @@ import pytest
 from farm.clock import Deadline
 from farm.core.command import Command
 from farm.core.errors import ConnectError, FarmError
+from farm.core.lease import LeaseOwner
+from farm.paths import farm_home
+from farm.site.device.connection import Connection
 from farm.transports import open as open_transport
 from farm.transports.ssh import SshTransport
 from tests.lab.machine import Machine
@@ -63,7 +66,7 @@ def works(board: Machine, folder: Path) -> None:
         assert (folder / "back").read_bytes() == data
         assert transport.default_root() == "/root/.cache/farm"
         with pytest.raises(FarmError, match="didn't end within"):
-            transport.run(Command(("sleep", "4242"), timeout_s=5.0))
+            transport.run(Command(("sleep", "4242"), timeout_s=2.5))
         ended = Deadline(5.0)  # the kernel takes a moment
         while board.runs("sleep 4242") and not ended.passed:
             time.sleep(0.1)
@@ -72,13 +75,58 @@ def works(board: Machine, folder: Path) -> None:
         transport.close()
 
 
-@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash", "/usr/bin/fish", "/bin/tcsh"])
+#: Login shells, and what some of them print before anything of ours.
+SHELLS = {
+    "/bin/sh": None, "/bin/dash": None, "/bin/bash": ".bashrc", "/usr/bin/fish": None,
+    "/bin/tcsh": ".cshrc", "/usr/bin/zsh": ".zshenv", "/usr/bin/ash": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_every_login_shell_will_do(ssh_device: Factory, tmp_path: Path, shell: str) -> None:
-    if not Path(shell).exists():
-        pytest.skip(f"the lab's boards have this machine's userland, and here is no {shell}")
+    program = "/bin/busybox" if shell.endswith("/ash") else shell
+    if not Path(program).exists():
+        pytest.skip(f"the lab's boards have this machine's userland, and here is no {program}")
     board = ssh_device()
+    if program != shell:
+        link = board.state / "files" / shell.removeprefix("/")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(program)
     use_shell(board, shell)
+    if startup := SHELLS[shell]:
+        (board.state / "disk" / startup).write_text('echo "Welcome to board 1"\n')
     works(board, tmp_path)
+    supervises(Connection(board.entry, farm_home()), board)
+
+
+def test_a_phones_shell_and_userland_will_do(adb_device: Factory) -> None:
+    """mksh and toybox; transports' verbs are those of the contract suite."""
+    phone = adb_device()
+    supervises(Connection(phone.entry, farm_home()), phone)
+
+
+def supervises(connection: Connection, machine: Machine) -> None:
+    """Start a job that outlives its call, hear from it, and end it with all that it started."""
+    helper, lease = connection.helper, LeaseOwner("ann@desk", "run-1", 1)
+    try:
+        helper.take_lease(lease)
+        work = helper.assemble("job", [], lease)
+        script = 'echo "$WORD"; sleep 4343 & sleep 4343'
+        helper.supervise(
+            work,
+            ("sh", "-c", script),
+            env=(("WORD", "it's 1"),),
+            stale_s=30.0,
+            max_output_bytes=1000,
+            lease=lease,
+        )
+        polled = helper.poll(work, offset=0, wait_s=5.0, max_bytes=100)
+        assert (polled.state, polled.output) == ("running", b"it's 1\n")
+        helper.clean("job")
+        assert not machine.runs("sleep 4343")
+        helper.release_lease(lease)
+    finally:
+        connection.close()
 
 
 @pytest.mark.parametrize("noise", NOISE)

@@ -79,9 +79,6 @@ def write_inventory(path: Path, machines: Sequence[Machine], *, local: bool) -> 
     for machine in machines:
         row = {key: getattr(machine.entry, key) for key in (*_FIELDS, "known_hosts")}
         rows.append({key: value for key, value in row.items() if value is not None})
-    for row in rows:
-        if row["transport"] != "ssh":
-            del row["port"]
     inventory = {"devices": rows, "defaults": {"adb": "none", "local": local}}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(inventory, sort_keys=False))

@@ -50,8 +50,9 @@ class Health:
 
 
 def is_infrastructure(error: FarmError) -> bool:
-    """Tell whether an error speaks against a device or its connection."""
-    return isinstance(error, TransportError) and error.device is not None
+    """Tell whether an error speaks against a device or its connection, not against its host."""
+    host = "host_fault" in error.context
+    return isinstance(error, TransportError) and error.device is not None and not host
 
 
 def failed(health: Health, reason: str, now: str) -> Health:

@@ -115,11 +115,13 @@ class Probe:
 
 def _seen(entry: DeviceEntry, snapshot: Snapshot, lease: Lease | Hold | None) -> Device:
     holder = None
-    state, reason, remedy = "ready", "" if lease is None else lease.text, ""
+    state, reason, remedy = "ready", "", ""
+    if lease is not None:
+        reason = "; ".join([lease.text, *(waiting.text for waiting in lease.waiting)])
     match lease:
         case Hold(owner=owner, reason=why, left_s=left_s):
             state, holder = "held", Holder(owner, HOLD_RUN, why, left_s)
-            remedy = f"wait, or: farm devices release {entry.name} --from {owner}"
+            remedy = f"wait, or: farm devices release {entry.name} --from {owner} --force"
         case Lease(owner=owner, run_id=run_id, left_s=left_s):
             state, holder = "leased", Holder(owner, run_id, "", left_s)
     device = Device(

@@ -66,6 +66,25 @@ class Answer:
             self._missing(key, "list of texts")
         return list(value)
 
+    def answer(self, key: str) -> Answer:
+        """An object."""
+        value = self._values.get(key)
+        if not isinstance(value, dict):
+            self._missing(key, "object")
+        return Answer(json.dumps(value).encode(), self._device)
+
+    def truth(self, key: str) -> bool:
+        """True or false."""
+        value = self._values.get(key)
+        return value if isinstance(value, bool) else self._missing(key, "truth")
+
+    def answers(self, key: str) -> list[Answer]:
+        """A list of objects."""
+        value = self._values.get(key)
+        if not isinstance(value, list):
+            self._missing(key, "list of objects")
+        return [Answer(json.dumps(item).encode(), self._device) for item in value]
+
     def word(self, key: str) -> str | None:
         """A text; None where it is absent or null."""
         return None if self._values.get(key) is None else self.text(key)

@@ -7,8 +7,10 @@ and where the device has none of them, every helper is tried.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ from farm.site.look.facts import (
     temperatures,
 )
 from farm.site.parsers.android import parse_getprop
+from farm.site.parsers.start import diagnose
 from farm.site.parsers.system import warmest
 from runners.build.cache import NativeFile
 from runners.build.native import build_helper
@@ -48,6 +51,15 @@ log = logging.getLogger(__name__)
 SHELL_S = 10.0
 #: Limit of a system service that is asked for facts; two of them fit into a probe.
 DUMPSYS_S = 4.0
+
+
+#: Why a root folder may not be ours alone, as an exit code. `ls` may be missing: then a parent is
+#: not looked at. A dot, since a parent may be a link.
+_LOOK = """[ -L "$1" ] && exit 3; [ -O "$1" ] || exit 4
+p=${1%/*}; while [ -n "$p" ]; do
+l=$(ls -ld "$p/." 2>/dev/null) && case $l in ????????w[!tT]*) echo "$p"; exit 6;; esac
+p=${p%/*}; done"""
+_NOT_OURS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +208,14 @@ class Connection:
                 helper = DeviceHelper(self.transport, self.entry.name, path, root)
                 self._install(helper, program)
                 return helper
+        trouble = diagnose("\n".join(failures))
+        remedy = "" if trouble is None else trouble.remedy
         raise DeviceUnfit(
             f"farm-helper doesn't run on {self.entry.name} ({abi or 'unknown ABI'}): "
-            + ("; ".join(failures) or f"farm has helpers for {', '.join(BUILT)}"),
+            + ("; ".join(failures) or f"farm has helpers for {', '.join(BUILT)}")
+            + (f". Remedy: {remedy}" if remedy else ""),
             device=self.entry.name,
+            remedy=remedy,
         )
 
     def _program(self, abi: str) -> NativeFile:
@@ -211,9 +227,8 @@ class Connection:
             self.building = False
 
     def _install(self, helper: DeviceHelper, program: NativeFile) -> None:
-        """Push the helper unless a file of its size is there; a damaged one is replaced once."""
-        found = self.transport.stat(helper.path)
-        if found is not None and found.size_bytes == program.size:
+        """Push the helper unless it is there; another content in its place is replaced."""
+        if self._is_there(helper.path, program):
             with _collected([]):
                 helper.version()
                 return
@@ -225,6 +240,23 @@ class Connection:
             log.info("%s has no working mv: farm-helper is written in place", self.entry.name)
             self.transport.push(program.path, helper.path, mode=0o700)
         helper.version()
+
+    def _is_there(self, path: str, program: NativeFile) -> bool:
+        """Whether a file of ours has the whole content: its name and size prove nothing."""
+        found = self.transport.stat(path)
+        if found is None or found.size_bytes != program.size:
+            return False
+        look = '[ -O "$1" ] && [ ! -L "$1" ] || exit 5; sha256sum < "$1" || exit 6'
+        done = self.transport.run(Command(("sh", "-c", look, "sh", path), timeout_s=SHELL_S))
+        if done.ok:
+            return done.text.split(maxsplit=1)[:1] == [program.sha256]
+        if done.exit_code == _NOT_OURS:
+            return False
+        # A device without sha256sum: what it has is read back.
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, "helper")
+            self.transport.pull(path, copy, max_bytes=program.size)
+            return hashlib.sha256(copy.read_bytes()).hexdigest() == program.sha256
 
     def _folder(self, root: str) -> str:
         """Return farm's folder, made if need be, or the nearest one above it that exists."""
@@ -254,13 +286,13 @@ class Connection:
         """
         if self.entry.transport not in ("adb", "ssh"):
             return  # a folder of this host, in our own FARM_HOME
-        look = '[ -L "$1" ] && exit 3; [ -O "$1" ] || exit 4'
-        done = self.transport.run(Command(("sh", "-c", look, "sh", root), timeout_s=SHELL_S))
+        done = self.transport.run(Command(("sh", "-c", _LOOK, "sh", root), timeout_s=SHELL_S))
         found = self.transport.stat(root)
         why = {
             0: "may be written by others" if found is None or found.mode & 0o022 else "",
             3: "is a symbolic link",
             4: "belongs to another user",
+            6: f"lies below {done.text.strip()}, which everybody may write",
         }.get(done.exit_code, f"can't be looked at ({done.error_text[:200]})")
         if why:
             remedy = f"remove {root} there, or set `root` of the device to a folder of its own"

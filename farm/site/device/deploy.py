@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 
 from farm.core.artifact import ObjectRef
 from farm.core.errors import DeviceUnfit, FarmError, RunnerError, StorageFull, TransferError
+from farm.core.lease import LeaseOwner
 from farm.core.runner import DeployFile
 from farm.core.runtime import Deployed, DeviceJob
-from farm.site.device.helper import DeviceHelper, LeaseOwner
+from farm.site.device.helper import DeviceHelper
 from farm.store.objects import ContentStore
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def deploy(
     objects = {file.object.sha256: file.object for file in files}
     executable = {file.object.sha256 for file in files if file.executable}
     total = sum(ref.size_bytes for ref in objects.values())
-    present = helper.have(list(objects), size_bytes=total)
+    present = helper.have(list(objects), size_bytes=total, lease=lease)
     wanted = [ref for sha, ref in objects.items() if present[sha].state != "ok"]
     parts = {ref.sha256: min(present[ref.sha256].part_bytes, ref.size_bytes) for ref in wanted}
     missing = sum(ref.size_bytes - parts[ref.sha256] for ref in wanted)
@@ -90,7 +91,7 @@ def total(parts: Sequence[Deployed]) -> Deployed:
     )
 
 
-def check_intact(helper: DeviceHelper, refs: Sequence[ObjectRef]) -> None:
+def check_intact(helper: DeviceHelper, refs: Sequence[ObjectRef], lease: LeaseOwner) -> None:
     """Hash objects on the device whatever their stamps say.
 
     Raises:
@@ -98,7 +99,7 @@ def check_intact(helper: DeviceHelper, refs: Sequence[ObjectRef]) -> None:
     """
     objects = {ref.sha256: ref for ref in refs}
     size = sum(ref.size_bytes for ref in objects.values())
-    found = helper.have(list(objects), size_bytes=size, rehash=True)
+    found = helper.have(list(objects), size_bytes=size, rehash=True, lease=lease)
     for sha, ref in objects.items():
         if found[sha].state != "ok":
             raise TransferError(
@@ -109,10 +110,12 @@ def check_intact(helper: DeviceHelper, refs: Sequence[ObjectRef]) -> None:
             )
 
 
-def damage_or(error: RunnerError, helper: DeviceHelper, refs: Sequence[ObjectRef]) -> FarmError:
+def damage_or(
+    error: RunnerError, helper: DeviceHelper, refs: Sequence[ObjectRef], lease: LeaseOwner
+) -> FarmError:
     """Tell damage of files on the device from a fault of the model, once a runner failed."""
     try:
-        check_intact(helper, refs)
+        check_intact(helper, refs, lease)
     except TransferError as damage:
         return damage
     except FarmError as trouble:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from farm.core.artifact import ObjectRef
 from farm.core.command import Command
@@ -21,10 +21,11 @@ from farm.core.errors import (
     StorageFull,
     TransferError,
 )
-from farm.core.lease import HOLD_RUN, Hold, Lease, read_lease
+from farm.core.lease import HOLD_RUN, Hold, Lease, LeaseOwner, Waiting, read_lease
 from farm.core.runner import DeployFile
 from farm.protocols import Transport
 from farm.site.device.answer import Answer, bad_answer
+from farm.site.parsers.start import diagnose
 from farm.site.parsers.text import clean_text
 
 #: Slowest hashing expected of a device, bytes a second: sets the deadline of verbs that hash.
@@ -56,20 +57,6 @@ class Present:
     #: `ok`, `partial`, `missing` or `changed` (the content isn't what its name says).
     state: str
     part_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseOwner:
-    """What every write on a device names, so that only the run that leased it can write."""
-
-    owner: str
-    run_id: str
-    epoch: int
-
-    @property
-    def fence(self) -> tuple[str, ...]:
-        """Arguments with which a verb fails once another owner has the lease."""
-        return ("--run", self.run_id, "--epoch", str(self.epoch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +92,12 @@ class DeviceHelper:
         return self._run(("probe", "--root", self.root), timeout_s=SHORT_S)
 
     def have(
-        self, shas: Sequence[str], *, size_bytes: int, rehash: bool = False
+        self,
+        shas: Sequence[str],
+        *,
+        size_bytes: int,
+        rehash: bool = False,
+        lease: LeaseOwner | None = None,
     ) -> dict[str, Present]:
         """Look at objects; hash those that changed since they were stamped.
 
@@ -113,10 +105,11 @@ class DeviceHelper:
             shas: Objects asked for.
             size_bytes: Their sum; sets the deadline.
             rehash: Hash all of them whatever their stamps say.
+            lease: Kept alive while they are hashed.
         """
         if not shas:
             return {}
-        flags = ("--rehash",) if rehash else ()
+        flags = (*(("--rehash",) if rehash else ()), *(lease.kept if lease else ()))
         text = self._run(("have", self.root, *shas, *flags), timeout_s=_hash_limit_s(size_bytes))
         found = {}
         for line in text.splitlines():
@@ -128,7 +121,7 @@ class DeviceHelper:
             raise bad_answer(text, self.device, f"didn't report object {missing[0][:12]}")
         return found
 
-    def hash_file(self, path: str) -> ObjectRef:
+    def hash_file(self, path: str, lease: LeaseOwner) -> ObjectRef:
         """Hash a file of the device, in a work folder for example.
 
         Raises:
@@ -136,7 +129,8 @@ class DeviceHelper:
             TransportError: The connection broke.
         """
         limit_s = _hash_limit_s(MAX_FILE_BYTES)
-        value = Answer(self._run(("hash", path), timeout_s=limit_s), self.device)
+        words = ("hash", path, "--root", self.root, *lease.kept)
+        value = Answer(self._run(words, timeout_s=limit_s), self.device)
         return ObjectRef(value.text("sha256"), value.size("size"), path.rpartition("/")[2])
 
     def commit(self, sha256: str, size_bytes: int, *, executable: bool, lease: LeaseOwner) -> None:
@@ -146,7 +140,7 @@ class DeviceHelper:
             TransferError: It is incomplete or damaged.
         """
         mode = ("--mode", "700") if executable else ()
-        words = ("commit", self.root, sha256, str(size_bytes), *mode, *lease.fence)
+        words = ("commit", self.root, sha256, str(size_bytes), *mode, *lease.kept)
         self._ask(*words, timeout_s=_hash_limit_s(size_bytes))
 
     def free_space(self, need_bytes: int, keep: Sequence[str], lease: LeaseOwner) -> int:
@@ -199,11 +193,11 @@ class DeviceHelper:
         """
         words = ["supervise", "--work", work, "--stale-s", f"{stale_s:g}"]
         words += ["--max-output-bytes", str(max_output_bytes), "--root", self.root, *lease.fence]
-        for key, value in env:
-            words += ["--env", f"{key}={value}"]
         if telemetry_s:
             words += ["--telemetry-s", f"{telemetry_s:g}"]
-        self._ask(*words, "--", *argv)
+        # Not as arguments: whoever lists the device's processes would read the values.
+        stdin = "".join(f"{key}={value}\0" for key, value in env).encode()
+        self._ask(*words, *(("--env",) if env else ()), "--", *argv, stdin=stdin)
 
     def poll(self, work: str, *, offset: int, wait_s: float, max_bytes: int) -> Polled:
         """Send a job's heartbeat and wait for news of the job.
@@ -246,30 +240,31 @@ class DeviceHelper:
         """Remove work folders without a living supervisor; return their names."""
         return self._ask("clean", self.root, "--stale", *lease.fence).texts("cleaned")
 
-    def take_lease(self, lease: LeaseOwner, ttl_s: float) -> None:
-        """Take the device for a run, for `ttl_s` seconds of its uptime.
+    def take_lease(self, lease: LeaseOwner) -> None:
+        """Take the device for a run, for the lease's time.
 
         Raises:
             LeaseError: Somebody else has it, or our epoch was overtaken.
         """
-        self._lease("take", lease, *_ttl(ttl_s))
+        self._lease("take", lease, *lease.time)
 
     def take_hold(self, hold: Hold) -> None:
-        """Take the device for a person; one that this person holds already is held anew.
+        """Take the device for a person, over reboots; one held by this person is held anew.
 
         Raises:
             LeaseError: Somebody else has it.
         """
         reason = ("--reason", hold.reason) if hold.reason else ()
-        self._lease("take", _held_by(hold.owner), *_ttl(hold.left_s), *reason)
+        person = _held_by(hold.owner, hold.left_s)
+        self._lease("take", person, *person.time, "--lasting", *reason)
 
-    def renew_lease(self, lease: LeaseOwner, ttl_s: float) -> None:
+    def renew_lease(self, lease: LeaseOwner) -> None:
         """Extend our lease.
 
         Raises:
             LeaseError: It isn't ours any more.
         """
-        self._lease("renew", lease, *_ttl(ttl_s))
+        self._lease("renew", lease, *lease.time)
 
     def release_lease(self, lease: LeaseOwner) -> None:
         """Give the device back; nothing happens when it wasn't ours."""
@@ -279,20 +274,48 @@ class DeviceHelper:
         """End a person's hold; nothing happens when there is none."""
         self.release_lease(_held_by(person))
 
-    def release_from(self, owner: str, person: str) -> None:
-        """End the lease or hold of `owner` in the name of another person.
+    def release_from(self, owner: str, person: str, *, force: bool) -> None:
+        """End the lease or hold of `owner`; the device records that `person` did it.
 
         Raises:
-            LeaseError: A third one has the device.
+            LeaseError: A third one has the device, or it is another's and `force` isn't given.
         """
-        self._lease("release", _held_by(person), "--from", owner)
+        forced = ("--force",) if force else ()
+        self._lease("release", _held_by(person), "--from", owner, *forced)
 
     def show_lease(self) -> Lease | Hold | None:
         """Look at the lease or hold; None when the device is free or it has expired."""
         value = self._ask("lease", self.root, "show")
         if value.text("state") != "held":
             return None
-        return _read_lease(value.word, value.number("left_s"))
+        waiting = tuple(
+            Waiting(
+                clean_text(entry.text("owner")),
+                clean_text(entry.text("run")),
+                entry.number("waits_s"),
+            )
+            for entry in value.answers("waiting")
+        )
+        return replace(_read_lease(value.word, value.number("left_s")), waiting=waiting)
+
+    def _not_started(self, message: str) -> RunnerCrashed:
+        trouble = diagnose(message)
+        if trouble is not None and trouble.kind == "no_execute":
+            trouble = diagnose(message, no_exec=self._no_exec())
+        if trouble is None:
+            return RunnerCrashed(f"on {self.device}: {message}", device=self.device, code=127)
+        return RunnerCrashed(
+            f"on {self.device}: {message}. Remedy: {trouble.remedy}",
+            device=self.device,
+            code=127,
+            trouble=trouble.kind,
+            remedy=trouble.remedy,
+        )
+
+    def _no_exec(self) -> bool | None:
+        """Whether programs are forbidden where farm's folder is; None where it can't be asked."""
+        systems = Answer(self.probe(), self.device).answer("filesystems")
+        return systems.answer(self.root).truth("no_exec")
 
     def _lease(self, action: str, lease: LeaseOwner, *more: str) -> None:
         self._ask("lease", self.root, action, "--owner", lease.owner, *lease.fence, *more)
@@ -330,18 +353,14 @@ class DeviceHelper:
         if code == "held":
             message = _read_lease(error.get, _seconds(error.get("left_s"))).text
         if code == "cannot_start":
-            raise RunnerCrashed(f"on {self.device}: {message}", device=self.device, code=127)
+            raise self._not_started(message)
         kind = _ERRORS.get(code, DeviceError)
         more = {key: value for key, value in error.items() if key not in ("self", "device")}
         raise kind(f"{self.device}: {message}", device=self.device, code=code, **more)
 
 
-def _ttl(seconds: float) -> tuple[str, str]:
-    return "--ttl-s", f"{seconds:.3f}"
-
-
-def _held_by(person: str) -> LeaseOwner:
-    return LeaseOwner(person, HOLD_RUN, 1)
+def _held_by(person: str, ttl_s: float = 0.0) -> LeaseOwner:
+    return LeaseOwner(person, HOLD_RUN, 1, ttl_s)
 
 
 def _read_lease(member: Callable[[str], object], left_s: float) -> Lease | Hold:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import socket
 import time
 from collections.abc import Callable
 
-from farm.core.errors import TransportError
-from farm.site.device.helper import DeviceHelper, LeaseOwner
+from farm.core.errors import LeaseError, TransportError
+from farm.core.lease import LeaseOwner
+from farm.site.device.helper import DeviceHelper
 
-#: A lost host blocks a device for at most this long, seconds of the device's uptime.
-TTL_S = 60.0
-RENEW_AFTER_S = 20.0
+log = logging.getLogger(__name__)
 
 
 def user_and_host() -> str:
@@ -36,6 +36,8 @@ class LeaseKeeper:
         self.owner = owner
         self.held = False
         self._renewed_at = 0.0
+        #: It is renewed once a third of its time has passed.
+        self._renew_after_s = owner.ttl_s / 3
 
     def take(self, helper: DeviceHelper) -> None:
         """Take the device.
@@ -43,7 +45,7 @@ class LeaseKeeper:
         Raises:
             LeaseError: Somebody else has it.
         """
-        helper.take_lease(self.owner, TTL_S)
+        helper.take_lease(self.owner)
         self.held = True
         self._renewed_at = time.monotonic()
 
@@ -53,31 +55,35 @@ class LeaseKeeper:
         Raises:
             LeaseError: It isn't ours any more.
         """
-        if self.held and time.monotonic() - self._renewed_at >= RENEW_AFTER_S:
-            helper.renew_lease(self.owner, TTL_S)
+        if self.held and time.monotonic() - self._renewed_at >= self._renew_after_s:
+            helper.renew_lease(self.owner)
             self._renewed_at = time.monotonic()
 
     def renew_aside(self, open_helper: Callable[[], DeviceHelper]) -> None:
-        """Renew through another connection, while ours is busy with a push.
+        """Renew through another connection, while ours is busy with a push or a pull.
 
-        A failure is left to the push itself, which knows better whether the device is there.
+        A failure is left to that transfer, which knows better whether the device is there.
 
         Raises:
             LeaseError: It isn't ours any more.
         """
-        if not self.held or time.monotonic() - self._renewed_at < RENEW_AFTER_S:
+        if not self.held or time.monotonic() - self._renewed_at < self._renew_after_s:
             return
         helper = open_helper()
         try:
             self.renew_if_due(helper)
         except TransportError:
             # The next try comes half a period later, not with the next piece of the push.
-            self._renewed_at = time.monotonic() - RENEW_AFTER_S / 2
+            self._renewed_at = time.monotonic() - self._renew_after_s / 2
         finally:
             helper.transport.close()
 
     def release(self, helper: DeviceHelper) -> None:
-        """Give the device back."""
-        if self.held:
+        """Give the device back. One that somebody else has by now costs the job nothing."""
+        if not self.held:
+            return
+        self.held = False
+        try:
             helper.release_lease(self.owner)
-            self.held = False
+        except LeaseError as error:
+            log.warning("the lease was lost before its end: %s", error)

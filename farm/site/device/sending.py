@@ -8,13 +8,12 @@ from collections.abc import Callable
 from farm.clock import Deadline
 from farm.core.device import DeviceFacts
 from farm.core.errors import TransferError
+from farm.core.lease import LeaseOwner
 from farm.core.runner import BuildVariant, DeployFile, RunnerBuild
 from farm.core.runtime import Deployed, DeviceJob
 from farm.protocols import Runner
 from farm.site.context import SiteContext
 from farm.site.device import deploy
-from farm.site.device.helper import DeviceHelper
-from farm.site.device.lease import LeaseKeeper
 from farm.site.device.supervised import Link, persevere
 from farm.store.actions import ActionCache, runner_key
 from farm.store.objects import ContentStore
@@ -48,10 +47,9 @@ def send(
     link: Link,
     files: tuple[DeployFile, ...],
     store: ContentStore,
-    lease: LeaseKeeper,
+    lease: LeaseOwner,
     *,
     free_bytes: int | None,
-    aside: Callable[[], DeviceHelper],
     tell: Callable[[int, int], None],
     deadline: Deadline,
 ) -> Deployed:
@@ -61,9 +59,8 @@ def send(
         link: The job's connection.
         files: What a work folder needs.
         store: Where the objects come from.
-        lease: Renewed while a long push blocks the connection.
+        lease: Our lease; the link renews it while a long push blocks the connection.
         free_bytes: Free storage of the device; None when unknown.
-        aside: Another connection, for the lease.
         tell: Called with bytes done and total, skipped ones excluded.
         deadline: Of the job. A link that trickles stalls never, and would hold the device.
 
@@ -85,14 +82,14 @@ def send(
                 f" {done} of {total} bytes",
                 device=link.helper.device,
             )
-        lease.renew_aside(aside)
+        link.beat_aside()
 
     started = time.monotonic()
     # What arrived before a break is a `.part` on the device: a repeat sends only the rest.
     last = persevere(
         link,
         lambda helper: deploy.deploy(
-            helper, files, store, lease.owner, free_bytes=free_bytes, progress=progress
+            helper, files, store, lease, free_bytes=free_bytes, progress=progress
         ),
         last_sign=lambda: moved_at,
     )

@@ -21,6 +21,7 @@ from farm.core.errors import (
     TransportError,
     TransportTimeout,
 )
+from farm.core.lease import LeaseOwner
 from farm.site.context import Limits
 from farm.site.device.helper import DeviceHelper, Polled
 
@@ -28,11 +29,14 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: How long a fault of a device's host is put up with in one call.
+HOST_FAULT_S = 300.0
 #: Between two tries to reach a lost device, seconds.
 RECONNECT_PAUSE_S = 0.5
 #: Largest output of one launch, each of stdout and stderr.
 MAX_OUTPUT_BYTES = 16 << 20
 POLL_BYTES = 1 << 20
+SHORT_POLL_S = 0.5
 
 
 class Link(Protocol):
@@ -53,8 +57,15 @@ class Link(Protocol):
             FarmError: The job was cancelled.
         """
 
+    @property
+    def owner(self) -> LeaseOwner:
+        """The job's lease."""
+
     def beat(self) -> None:
         """Do what has to be done every few seconds."""
+
+    def beat_aside(self) -> None:
+        """The same while a transfer has the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,7 @@ def persevere(
         FarmError: Whatever else the call raises.
     """
     lost_at: float | None = None
+    blamed_at: float | None = None
     limit_s = link.limits.reconnect_s
     while True:
         try:
@@ -90,12 +102,18 @@ def persevere(
         except (ConnectError, DeviceLost, TransportTimeout) as error:
             if "code" in error.context:
                 raise  # the device itself says that the job is gone
-            lost_at = max(lost_at or time.monotonic(), last_sign())
-            waited = time.monotonic() - lost_at
-            if waited >= limit_s:
+            host = {k: v for k, v in error.context.items() if k in ("host_fault", "remedy")}
+            now = time.monotonic()
+            if "host_fault" in host:
+                # The device answered until its host cut it off: it isn't looked for any longer.
+                blamed_at, lost_at = blamed_at or now, now
+            lost_at = max(lost_at or now, last_sign())
+            waited = now - lost_at
+            if waited >= limit_s or (blamed_at and now - blamed_at >= HOST_FAULT_S):
                 raise DeviceLost(
                     f"{link.helper.device} didn't come back within {limit_s:.0f} s: {error}",
                     device=link.helper.device,
+                    **host,
                 ) from error
             link.reconnect(error, waited)
             time.sleep(RECONNECT_PAUSE_S)
@@ -125,12 +143,19 @@ def follow(link: Link, work: str, limit_s: float, on_line: Callable[[bytes], Non
     stdout = bytearray()
     rest = b""
     timed_out = False
-    while True:
-        wait_s = min(link.limits.poll_s, deadline.remaining_s)
+    broken = False
 
-        poll = partial(
-            DeviceHelper.poll, work=work, offset=len(stdout), wait_s=wait_s, max_bytes=POLL_BYTES
-        )
+    def poll(helper: DeviceHelper) -> Polled:
+        # After a break a short one: what breaks every few seconds would never let a long one end.
+        nonlocal broken
+        longest = SHORT_POLL_S if broken else link.limits.poll_s
+        broken = True
+        wait_s = min(longest, deadline.remaining_s)
+        found = helper.poll(work, offset=len(stdout), wait_s=wait_s, max_bytes=POLL_BYTES)
+        broken = False
+        return found
+
+    while True:
         polled = persevere(link, poll)
         stdout += polled.output
         *lines, rest = (rest + polled.output).split(b"\n")

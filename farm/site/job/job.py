@@ -17,6 +17,7 @@ from farm.core.artifact import ObjectRef
 from farm.core.device import DeviceEntry
 from farm.core.errors import DeviceUnfit, FarmError, RunnerError, TransportError
 from farm.core.events import JobProgress
+from farm.core.lease import LeaseOwner
 from farm.core.rules.classes import DeviceClass, device_class
 from farm.core.rules.launches import least_launches, without_baseline
 from farm.core.runner import BuildVariant, DeployFile, RunnerBuild
@@ -26,7 +27,7 @@ from farm.protocols import Runner
 from farm.site.context import Limits, SiteContext
 from farm.site.device import deploy
 from farm.site.device.connection import Connection, Snapshot
-from farm.site.device.helper import DeviceHelper, LeaseOwner
+from farm.site.device.helper import DeviceHelper
 from farm.site.device.lease import LeaseKeeper, user_and_host
 from farm.site.device.sending import provide_runner, send
 from farm.site.device.supervised import MAX_OUTPUT_BYTES, follow, persevere
@@ -35,12 +36,19 @@ from farm.site.job.arms import ArmFiles, is_same
 from farm.site.job.conditions import conditions
 from farm.site.job.cooldown import cool_down, paced
 from farm.site.job.launch import read_launch, timed_out
-from farm.site.job.preflight import Trouble, start_once, starting_build
+from farm.site.job.preflight import start_once, starting_build
 from farm.site.job.progress import Progress
-from farm.site.job.results import common_clock, fetch_logits, fetch_logs, push_files
+from farm.site.job.results import (
+    common_clock,
+    fetch_logits,
+    fetch_logs,
+    push_files,
+    with_text,
+)
 from farm.site.job.rounds import Rounds
 from farm.site.job.telemetry import INTERVAL_S, fetch_telemetry
 from farm.site.look.speeds import usual_speeds
+from farm.site.parsers.start import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +80,8 @@ class JobRun:
         self._lock = threading.Lock()
         self._connection = kept
         self._cancelled: FarmError | None = None
-        self._lease = LeaseKeeper(LeaseOwner(user_and_host(), job.run_id, job.epoch))
+        self.owner = LeaseOwner(user_and_host(), job.run_id, job.epoch, context.limits.lease_s)
+        self._lease = LeaseKeeper(self.owner)
         self._deadline = Deadline(job.timeout_s)
         self._work_name = deploy.work_name(job)
         #: Names of work folders on the device: the candidate's, and the baseline's after it.
@@ -146,6 +155,10 @@ class JobRun:
         """Renew the lease when it is time."""
         persevere(self, self._lease.renew_if_due)
 
+    def beat_aside(self) -> None:
+        """Renew the lease when it is time, while a transfer has the connection."""
+        self._lease.renew_aside(lambda: self._present().reopen().helper)
+
     def _attempt(self) -> DeviceRunResult:
         job, entry = self.job, self._entry
         self._say("lease", force=True)
@@ -156,7 +169,7 @@ class JobRun:
         runner = self._context.find_runner(job.runner)
         build = self._build(runner, before)
         self._lease.take(connection.helper)
-        stale = connection.helper.clean_stale(self._lease.owner)
+        stale = connection.helper.clean_stale(self.owner)
         if stale:
             log.info("%s: removed abandoned work folders %s", entry.name, ", ".join(stale))
         build = self._started(runner, build, before)
@@ -175,7 +188,7 @@ class JobRun:
             clock=lambda: time.monotonic() - sum(start.waited_s for start in self._starts),
         ).run()
         self._say("clean", force=True)
-        persevere(self, lambda helper: deploy.check_intact(helper, self._deployed))
+        persevere(self, lambda helper: deploy.check_intact(helper, self._deployed, self.owner))
         after = persevere(self, lambda _helper: self._present().snapshot())
         self._clean(self.helper)
         return DeviceRunResult(
@@ -214,8 +227,7 @@ class JobRun:
         def hello(other: RunnerBuild) -> Trouble | None:
             self._greeted.append(self._deploy(other.files, before))
             words = (*other.argv, *(runner.greeting or ()))
-            owner = self._lease.owner
-            trouble = start_once(self, self._work, words, other.env, owner, self._context.store)
+            trouble = start_once(self, self._work, words, other.env, self._context.store)
             persevere(self, lambda helper: helper.clean(self._works[-1]))
             self._works.pop()
             return trouble
@@ -241,17 +253,16 @@ class JobRun:
             self,
             files,
             self._context.store,
-            self._lease,
+            self.owner,
             deadline=self._deadline,
             free_bytes=snapshot.facts.storage_free_bytes,
-            aside=lambda: self._present().reopen().helper,
             tell=lambda done, total: self._say(
                 "deploy", done, total, "bytes", force=done in (0, total)
             ),
         )
         self._deployed += [file.object for file in files]
         self._works.append(self._work_name + (f"-{len(self._works)}" if self._works else ""))
-        self._work = self.helper.assemble(self._works[-1], files, self._lease.owner)
+        self._work = self.helper.assemble(self._works[-1], files, self.owner)
         return deployed
 
     def _launch(
@@ -272,6 +283,9 @@ class JobRun:
         work = files.work
         # A launch overwrites the files of the one before, which were fetched and verified.
         words, small = runner.arguments(request, files.named(self.job.tokenizer))
+        text_file = self.job.runner.text_file
+        # Emptied, so that the answer of the launch before isn't read as this one's.
+        small = {**small, **({text_file: b""} if text_file else {})}
         push_files(self.helper, work, small, self._context.store)
         self.helper.supervise(
             work,
@@ -279,7 +293,7 @@ class JobRun:
             env=files.build.env,
             stale_s=self.limits.stale_s,
             max_output_bytes=MAX_OUTPUT_BYTES,
-            lease=self._lease.owner,
+            lease=self.owner,
             telemetry_s=INTERVAL_S if request.measures else 0.0,
         )
         ended = follow(self, work, limit_s, lambda line: self._progress.line(runner, stage, line))
@@ -296,6 +310,7 @@ class JobRun:
             telemetry, log_ref = fetch_telemetry(self, index, work, result, self._context.store)
             self._telemetry.append(telemetry)
             self.logs.append(log_ref)
+        result = with_text(self, work, text_file, request, result, self._context.store)
         return fetch_logits(self, work, result, self._context.store)
 
     def _cool_down(self, index: int) -> Start:
@@ -309,7 +324,7 @@ class JobRun:
             cancelled = self._cancelled
         found: BaseException = cancelled or error
         if cancelled is None and isinstance(error, RunnerError) and self._deployed:
-            found = deploy.damage_or(error, self.helper, self._deployed)
+            found = deploy.damage_or(error, self.helper, self._deployed, self.owner)
         if self._lease.held or self._works:
             limits = self.limits
             self._clean_anew(limits.clean_s if cancelled is None else limits.cancelled_clean_s)

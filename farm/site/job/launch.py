@@ -14,6 +14,7 @@ from farm.core.errors import (
 from farm.core.runtime import LaunchRequest, LaunchResult
 from farm.protocols import Runner
 from farm.site.device.helper import Polled
+from farm.site.parsers.start import Trouble, diagnose
 from farm.site.parsers.text import clean_text
 
 #: Bytes of standard error that an error carries.
@@ -49,7 +50,7 @@ def read_launch(
         request: What it was asked to do.
         status: Last word of the supervisor.
         stdout: Everything that was printed.
-        stderr: Its end suffices.
+        stderr: Everything it wrote there; its end suffices for a launch that went well.
         launch: Index of the launch.
         device: Name, for errors.
 
@@ -67,7 +68,9 @@ def read_launch(
             raise _about(error, status, tail, device) from error
         except BadOutput:
             pass
-        raise _crashed(status, tail, device)
+        # Everything it said: what is missing may be listed long before the end.
+        output = stderr.decode("utf-8", "replace") + "\n" + stdout.decode("utf-8", "replace")
+        raise _crashed(status, tail, device, diagnose(output, status.signal))
     try:
         return runner.parse(stdout, launch, request)
     except RunnerError as error:
@@ -96,7 +99,9 @@ def _about(error: RunnerError, status: Polled, tail: str, device: str) -> Runner
     return type(error)(f"{device}: {message}", **{**context, **error.context, "device": device})
 
 
-def _crashed(status: Polled, tail: str, device: str) -> RunnerCrashed:
+def _crashed(
+    status: Polled, tail: str, device: str, trouble: Trouble | None = None
+) -> RunnerCrashed:
     if status.signal is not None:
         name = _SIGNALS.get(status.signal, f"signal {status.signal}")
         hint = _HINTS.get(status.signal)
@@ -104,12 +109,17 @@ def _crashed(status: Polled, tail: str, device: str) -> RunnerCrashed:
     else:
         how = f"ended with exit code {status.exit_code}"
     last = tail.splitlines()[-1][:300] if tail else ""
+    more: dict[str, str] = {}
+    if trouble is not None:
+        last = f"{trouble.output}. Remedy: {trouble.remedy}"
+        more = {"trouble": trouble.kind, "remedy": trouble.remedy}
     return RunnerCrashed(
         f"{device}: the runner {how}" + (f": {last}" if last else ""),
         device=device,
         code=status.exit_code,
         signal=status.signal,
         stderr_tail=tail,
+        **more,
     )
 
 

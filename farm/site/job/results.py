@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 from farm.core.artifact import LogitsRef, ObjectRef
 from farm.core.errors import RAW_BYTES, BadOutput, DeviceError, TransferError, TransportError
-from farm.core.runtime import LaunchResult
+from farm.core.runtime import LaunchRequest, LaunchResult
 from farm.site.device.helper import DeviceHelper
 from farm.site.device.supervised import MAX_OUTPUT_BYTES, Ended, Link, persevere
+from farm.site.parsers.text import clean_text
 from farm.store.objects import ContentStore
 
 #: A file name of a device goes into a path of the device only when it is this plain.
@@ -18,6 +19,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,120}")
 #: Largest file of logits: 8,192 rows of a vocabulary of 256,000.
 MAX_LOGITS_BYTES = 8192 * 256_000 * 4
 
+#: Largest generated text.
+MAX_TEXT_BYTES = 1 << 20
 #: Largest trace of one window.
 MAX_PROFILE_BYTES = 256 << 20
 
@@ -98,6 +101,29 @@ def fetch_logits(link: Link, out: str, result: LaunchResult, store: ContentStore
     return dataclasses.replace(result, logits=tuple(pulled))
 
 
+def with_text(
+    link: Link,
+    work: str,
+    name: str | None,
+    request: LaunchRequest,
+    result: LaunchResult,
+    store: ContentStore,
+) -> LaunchResult:
+    """Read the generated text of a program that writes it to a file; without one nothing changes.
+
+    Raises:
+        DeviceLost: The device is gone.
+        TransferError: It can't be read, or is larger than any answer.
+    """
+    if name is None or request.generate is None or request.measures:
+        return result
+    raw = fetch_bytes(link, f"{work}/{name}", store, max_bytes=MAX_TEXT_BYTES)
+    text = clean_text(raw)
+    # Some write the prompt before the answer.
+    answer = text.removeprefix(request.generate.text.strip()).strip()
+    return dataclasses.replace(result, text=answer or None)
+
+
 def _fetch_profiles(link: Link, out: str, result: LaunchResult, store: ContentStore) -> None:
     for profile in result.profiles:
         ref = profile.object
@@ -116,7 +142,7 @@ def _measured(link: Link, out: str, ref: LogitsRef) -> LogitsRef:
     if not _PLAIN.fullmatch(name):
         raise BadOutput(f"{link.helper.device}: logits can't be a file {name[:80]!r}")
     try:
-        found = persevere(link, lambda helper: helper.hash_file(f"{out}/{name}"))
+        found = persevere(link, lambda helper: helper.hash_file(f"{out}/{name}", link.owner))
     except TransportError:
         raise
     except DeviceError as error:
@@ -135,7 +161,12 @@ def _pull_object(link: Link, out: str, ref: ObjectRef, store: ContentStore) -> N
         local = folder / "logits"
 
         def pull(helper: DeviceHelper) -> None:
-            helper.transport.pull(f"{out}/{ref.name}", local, max_bytes=ref.size_bytes)
+            helper.transport.pull(
+                f"{out}/{ref.name}",
+                local,
+                max_bytes=ref.size_bytes,
+                progress=lambda _done: link.beat_aside(),
+            )
 
         persevere(link, pull)
         arrived = store.adopt(local)

@@ -1,8 +1,13 @@
 #include "args.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
 #include <charconv>
 
 #include "../common/number.h"
+#include "../common/posix.h"
 
 namespace farm::helper {
 
@@ -77,6 +82,32 @@ int64_t parse_integer(const std::string& text, const std::string& what) {
     throw Usage(what + " needs a whole number, not " + text);
   }
   return out;
+}
+
+std::string read_stdin(size_t limit) {
+  std::string text;
+  char buffer[16384];
+  while (text.size() < limit) {
+    const ssize_t got = read(STDIN_FILENO, buffer, sizeof buffer);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw system_failure("read_failed", "cannot read standard input");
+    if (got == 0) return text;
+    text.append(buffer, static_cast<size_t>(got));
+  }
+  throw Failure("bad_manifest", "standard input has more than " + std::to_string(limit) + " bytes");
+}
+
+std::vector<std::string> read_environment() {
+  std::vector<std::string> entries;
+  const std::string text = read_stdin(1 << 20);
+  for (size_t from = 0; from < text.size();) {
+    const size_t end = std::min(text.find('\0', from), text.size());
+    entries.push_back(text.substr(from, end - from));
+    from = end + 1;
+    const size_t equals = entries.back().find('=');
+    if (equals == 0 || equals == std::string::npos) throw Usage("--env needs NAME=VALUE in stdin");
+  }
+  return entries;
 }
 
 }  // namespace farm::helper

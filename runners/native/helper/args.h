@@ -45,4 +45,10 @@ class Args {
 
 int64_t parse_integer(const std::string& text, const std::string& what);
 
+std::string read_stdin(size_t limit);
+
+// `NAME=VALUE` entries of stdin, each ended by a zero byte. Arguments are seen by everybody who
+// lists the processes of the device, and values may be secrets.
+std::vector<std::string> read_environment();
+
 }  // namespace farm::helper

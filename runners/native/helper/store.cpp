@@ -74,19 +74,6 @@ struct Link {
   std::string name;
 };
 
-std::string read_stdin() {
-  std::string text;
-  char buffer[16384];
-  while (text.size() < (1 << 20)) {
-    const ssize_t got = read(STDIN_FILENO, buffer, sizeof buffer);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw system_failure("read_failed", "cannot read the manifest");
-    if (got == 0) return text;
-    text.append(buffer, static_cast<size_t>(got));
-  }
-  throw Failure("bad_manifest", "the manifest is larger than 1 MiB");
-}
-
 mode_t mode_argument(const std::string& text) {
   mode_t mode = 0;
   for (const char c : text) {
@@ -199,6 +186,11 @@ std::vector<Evictable> evictable(const Store& store, std::set<std::string> keep)
   return out;
 }
 
+Renewal renewed(const Args& args, const std::string& root) {
+  const double ttl_s = args.has("ttl-s") ? args.seconds("ttl-s") : 0;
+  return Renewal(root, args.text("run", ""), args.text("epoch", ""), ttl_s);
+}
+
 }  // namespace
 
 bool Store::stamped(const std::string& sha, const struct stat& info) const {
@@ -266,7 +258,8 @@ std::string hash_file(const std::string& path) {
 }
 
 void hash(const Words& words) {
-  const Args args(words, Syntax{{}, {}, 1, 10000});
+  const Args args(words, Syntax{{"root", "run", "epoch", "ttl-s"}, {}, 1, 10000});
+  const Renewal renewal = renewed(args, args.text("root", ""));
   for (const std::string& path : args.positional()) {
     struct stat info{};
     if (stat(path.c_str(), &info) != 0) throw system_failure("cannot_open", "cannot open " + path);
@@ -281,8 +274,9 @@ void hash(const Words& words) {
 }
 
 void have(const Words& words) {
-  const Args args(words, Syntax{{}, {"rehash", "no-hash"}, 1, 10000});
+  const Args args(words, Syntax{{"run", "epoch", "ttl-s"}, {"rehash", "no-hash"}, 1, 10000});
   const Store store(args.positional()[0]);
+  const Renewal renewal = renewed(args, store.root);
   for (size_t i = 1; i < args.positional().size(); ++i) {
     print(describe(store, sha_argument(args.positional()[i]), args.has("rehash"),
                    !args.has("no-hash")));
@@ -290,12 +284,13 @@ void have(const Words& words) {
 }
 
 void commit(const Words& words) {
-  const Args args(words, Syntax{{"mode", "run", "epoch"}, {}, 3, 3});
+  const Args args(words, Syntax{{"mode", "run", "epoch", "ttl-s"}, {}, 3, 3});
   const Store store(args.positional()[0]);
   const std::string sha = sha_argument(args.positional()[1]);
   const int64_t size = parse_integer(args.positional()[2], "SIZE");
   const mode_t mode = mode_argument(args.text("mode", "600")) & 0700;
   check_fence(store.root, args.text("run", ""), args.text("epoch", ""));
+  const Renewal renewal = renewed(args, store.root);
   const std::string part = store.part(sha);
   struct stat info{};
   if (!is_file(part, info)) throw Failure("missing_part", "nothing was pushed for " + sha);
@@ -329,7 +324,7 @@ void assemble(const Words& words) {
   const Store store(args.positional()[0]);
   const std::string name = name_argument(args.positional()[1]);
   check_fence(store.root, args.text("run", ""), args.text("epoch", ""));
-  const std::vector<Link> links = parse_manifest(read_stdin());
+  const std::vector<Link> links = parse_manifest(read_stdin(1 << 20));
   make_folders(store.work());
   const FileLock lock(store.lock());
   const std::string folder = store.work() + "/" + name;

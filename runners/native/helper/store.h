@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "../common/posix.h"
+
 namespace farm::helper {
 
 struct Store {
@@ -38,5 +40,20 @@ std::string name_argument(const std::string& text);
 
 // Refuses to go on when --run and --epoch are given and the lease is not theirs.
 void check_fence(const std::string& root, const std::string& run, const std::string& epoch);
+
+// Renews a run's lease as long as it lives, in a process of its own: hashing 3 GB of an SD card, or
+// writing them out, takes longer than a lease. Nothing happens without a root, a run and a time, or
+// once somebody else has the lease.
+class Renewal {
+ public:
+  Renewal(const std::string& root, const std::string& run, const std::string& epoch, double ttl_s);
+  ~Renewal();
+  Renewal(const Renewal&) = delete;
+  Renewal& operator=(const Renewal&) = delete;
+
+ private:
+  Fd end_;
+  pid_t pid_ = -1;
+};
 
 }  // namespace farm::helper

@@ -355,23 +355,19 @@ Plan make_plan(const Args& args) {
   char real[PATH_MAX];
   const std::string work = args.text("work");
   if (!realpath(work.c_str(), real)) throw system_failure("no_work", "no work folder " + work);
-  Plan plan{real, args.seconds("stale-s"), args.integer("max-output-bytes"), args.all("env"),
-            args.command(), {}};
+  Plan plan{real, args.seconds("stale-s"), args.integer("max-output-bytes"), {}, args.command(), {}};
+  if (args.has("env")) plan.environment = read_environment();
   if (args.has("telemetry-s")) plan.telemetry.interval_s = args.seconds("telemetry-s");
   plan.telemetry.root = args.text("telemetry-root", "");
-  for (const std::string& entry : plan.environment) {
-    const size_t equals = entry.find('=');
-    if (equals == 0 || equals == std::string::npos) throw Usage("--env needs NAME=VALUE");
-  }
   return plan;
 }
 
 }  // namespace
 
 void supervise(const Words& words) {
-  const Args args(words, Syntax{{"work", "stale-s", "max-output-bytes", "env", "root", "run", "epoch",
-                                "telemetry-s", "telemetry-root"},
-                                {}, 0, 0, true});
+  const Args args(words, Syntax{{"work", "stale-s", "max-output-bytes", "root", "run", "epoch", "telemetry-s",
+                                "telemetry-root"},
+                               {"env"}, 0, 0, true});
   const Plan plan = make_plan(args);
   if (args.has("run")) check_fence(args.text("root"), args.text("run"), args.text("epoch"));
   Status before;

@@ -32,9 +32,11 @@ def work(tmp_path: Path, helper: Helper) -> Iterator[Path]:
 
 @pytest.fixture
 def start(helper: Helper, work: Path) -> Start:
-    def call(script: str, *options: object, stale: float = 60, limit: int = 1 << 20) -> Answer:
+    def call(
+        script: str, *options: object, stale: float = 60, limit: int = 1 << 20, stdin: str = ""
+    ) -> Answer:
         words: list[object] = ["--work", work, "--stale-s", stale, "--max-output-bytes", limit]
-        return helper("supervise", *words, *options, "--", "/bin/sh", "-c", script)
+        return helper("supervise", *words, *options, "--", "/bin/sh", "-c", script, stdin=stdin)
 
     return call
 
@@ -84,7 +86,7 @@ def _pid(path: Path) -> int:
 
 
 def test_a_job_runs_to_its_end(helper: Helper, work: Path, start: Start) -> None:
-    started = start("echo $WORD; echo problem >&2; pwd; exit 7", "--env", "WORD=a=b c")
+    started = start("echo $WORD; echo problem >&2; pwd; exit 7", "--env", stdin="WORD=a=b c\0")
     assert started.value["pid"] > 0
     header = _until_done(helper, work)
     assert (header["state"], header["exit_code"], header["signal"]) == ("exited", 7, None)
@@ -273,3 +275,13 @@ def test_clean_stale_removes_helpers_of_other_versions(helper_path: Path, tmp_pa
     left = {path.name for path in tmp_path.iterdir()}
     assert left >= {"farm-helper-new", "farm-helper-new.1a2b3c4d", "farm-notes"}
     assert not (tmp_path / "farm-helper-old").exists()
+
+
+def test_values_of_the_environment_stand_in_no_command_line(
+    helper: Helper, work: Path, start: Start
+) -> None:
+    answer = start('sleep 5 & echo "$TOKEN"; wait', "--env", stdin="TOKEN=hf_secret\0OTHER=\0")
+    for pid in (answer.value["pid"], answer.value["supervisor_pid"]):
+        assert b"hf_secret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert _poll(helper, work, wait=5)[1] == b"hf_secret\n"
+    assert start("true", "--env", stdin="=x\0").error == "usage"

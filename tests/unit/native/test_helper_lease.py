@@ -8,7 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .conftest import Answer, Helper
+
+SHA = "a" * 64
 
 
 def _lease(
@@ -17,12 +21,12 @@ def _lease(
     words: list[object] = ["lease", root, action, "--owner", owner, "--run", more.pop("run", "r1")]
     words += ["--epoch", epoch, "--ttl-s", more.pop("ttl", 60)]
     for name, value in more.items():
-        words += [f"--{name.rstrip('_')}", value]
+        words += [f"--{name.rstrip('_')}", *([] if value is None else [value])]
     return helper(*words)
 
 
 def test_a_free_device_is_taken_shown_and_released(helper: Helper, tmp_path: Path) -> None:
-    assert helper("lease", tmp_path, "show").value == {"state": "free"}
+    assert helper("lease", tmp_path, "show").value == {"state": "free", "waiting": []}
     assert _lease(helper, tmp_path, "take").value["state"] == "held"
     shown = helper("lease", tmp_path, "show").value
     assert (shown["owner"], shown["run"], shown["epoch"]) == ("ada@lab", "r1", 1)
@@ -58,6 +62,81 @@ def test_a_reboot_ends_a_lease(helper: Helper, tmp_path: Path) -> None:
     assert helper("lease", tmp_path, "show").value["state"] == "expired"
 
 
+def _rebooted(root: Path, **changes: object) -> None:
+    """What the file of a lease is to a device that was started anew."""
+    record = json.loads((root / "lease").read_text())
+    (root / "lease").write_text(json.dumps({**record, "boot_id": "another", **changes}))
+
+
+def test_a_persons_hold_survives_a_reboot_until_its_own_end(helper: Helper, tmp_path: Path) -> None:
+    def take(ttl: float) -> None:
+        _lease(helper, tmp_path, "take", run="hold", ttl=ttl, reason="new fan", lasting=None)
+
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    take(uptime + 7200)
+    _rebooted(tmp_path)
+    shown = helper("lease", tmp_path, "show").value
+    assert (shown["state"], shown["reason"]) == ("held", "new fan")
+    assert 7000 < shown["left_s"] <= 7200 + 60
+    assert _lease(helper, tmp_path, "take", owner="bob@lab").error == "held"
+    _rebooted(tmp_path, expires_unix=int(time.time()) - 1)  # its end passed while it was off
+    assert helper("lease", tmp_path, "show").value["state"] == "expired"
+    take(3600)
+    # A clock without a battery that starts in 1970 at every boot: it can't last for ever.
+    _rebooted(tmp_path, expires_unix=int(time.time()) + 9**9, ttl_s=uptime - 1)
+    assert helper("lease", tmp_path, "show").value["state"] == "expired"
+
+
+def test_who_asked_in_vain_is_shown_until_it_gets_the_device(
+    helper: Helper, tmp_path: Path
+) -> None:
+    _lease(helper, tmp_path, "take")
+    for run in ("r7", "r8", "r7"):
+        assert _lease(helper, tmp_path, "take", owner="bob@lab", run=run).error == "held"
+    waiting = helper("lease", tmp_path, "show").value["waiting"]
+    assert sorted((w["owner"], w["run"]) for w in waiting) == [("bob@lab", "r7"), ("bob@lab", "r8")]
+    assert all(0 <= w["waits_s"] < 20 for w in waiting)
+    _lease(helper, tmp_path, "release")
+    _lease(helper, tmp_path, "take", owner="bob@lab", run="r8")
+    assert [w["run"] for w in helper("lease", tmp_path, "show").value["waiting"]] == ["r7"]
+
+
+def _slow(helper_path: Path, *words: object) -> subprocess.Popen[bytes]:
+    """A call of the helper that the disk keeps waiting: the file is a gigabyte of holes."""
+    return subprocess.Popen([str(helper_path), *map(str, words)], stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("verb", ["have", "hash", "commit"])
+def test_a_lease_outlasts_a_verb_that_hashes_longer(
+    helper: Helper, helper_path: Path, tmp_path: Path, verb: str
+) -> None:
+    fence = ("--run", "r1", "--epoch", "1", "--ttl-s", "0.2")
+    _lease(helper, tmp_path, "take", ttl=0.2)
+    path = tmp_path / "objects" / (SHA + (".part" if verb == "commit" else ""))
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    words: dict[str, tuple[object, ...]] = {
+        "have": ("have", tmp_path, SHA, "--rehash"),
+        "hash": ("hash", path, "--root", tmp_path),
+        "commit": ("commit", tmp_path, SHA, 1 << 30),
+    }
+    with _slow(helper_path, *words[verb], *fence) as hashing:
+        time.sleep(0.6)
+        assert hashing.poll() is None, "too fast to show anything"
+        taken = _lease(helper, tmp_path, "take", owner="bob@lab")
+        assert taken.error == "held"
+        _lease(helper, tmp_path, "release", owner="bob@lab", from_="ada@lab", force=None)
+        time.sleep(0.3)
+        assert helper("lease", tmp_path, "show").value["state"] == "free", "it came back"
+        hashing.kill()
+    _lease(helper, tmp_path, "take", ttl=0.2)
+    with _slow(helper_path, *words[verb], *fence) as hashing:
+        time.sleep(0.3)
+        hashing.kill()  # with its verb the renewal ends
+    time.sleep(0.4)
+    assert helper("lease", tmp_path, "show").value["state"] == "expired"
+
+
 def test_renew_extends_only_the_holder(helper: Helper, tmp_path: Path) -> None:
     _lease(helper, tmp_path, "take", ttl=5)
     assert _lease(helper, tmp_path, "renew", ttl=90).value["left_s"] > 80
@@ -75,11 +154,22 @@ def test_an_overtaken_epoch_never_comes_back(helper: Helper, tmp_path: Path) -> 
     assert _lease(helper, tmp_path, "take", epoch=1).error == "stale_epoch"
 
 
-def test_release_from_a_named_owner(helper: Helper, tmp_path: Path) -> None:
+def test_the_owner_ends_a_lease_by_name_others_only_by_force_and_it_is_recorded(
+    helper: Helper, tmp_path: Path
+) -> None:
     _lease(helper, tmp_path, "take")
-    assert _lease(helper, tmp_path, "release", owner="bob@lab").error == "held"
-    assert _lease(helper, tmp_path, "release", owner="bob@lab", from_="eve@lab").error == "held"
-    answer = _lease(helper, tmp_path, "release", owner="bob@lab", from_="ada@lab")
+    bob: dict[str, Any] = {"owner": "bob@lab", "run": "hold"}
+    assert _lease(helper, tmp_path, "release", **bob).error == "held"
+    assert _lease(helper, tmp_path, "release", **bob, from_="eve@lab", force=None).error == "held"
+    assert _lease(helper, tmp_path, "release", **bob, from_="ada@lab").error == "held"
+    answer = _lease(helper, tmp_path, "release", **bob, from_="ada@lab", force=None)
+    assert (answer.value["state"], answer.value["ended_by"]) == ("free", "bob@lab")
+    assert abs(answer.value["ended_unix"] - time.time()) < 60
+    lost = _lease(helper, tmp_path, "renew")
+    assert lost.error == "not_held"
+    assert "ended by bob@lab" in lost.value["error"]["message"]
+    _lease(helper, tmp_path, "take")
+    answer = _lease(helper, tmp_path, "release", run="hold", from_="ada@lab")
     assert answer.value["state"] == "free"
 
 

@@ -31,7 +31,7 @@ def gallery() -> list[Device]:
             "held by ann@desk: new battery, 1 h 40 min left",
             "ann@desk",
             holder=HOLDER,
-            remedy="wait, or: farm devices release pi5 --from ann@desk",
+            remedy="wait, or: farm devices release pi5 --from ann@desk --force",
         ),
         Device(entry("x[red]"), None, "offline", "replug \x1b[5mthe cable"),
         Device(
@@ -64,7 +64,7 @@ def test_state_reason_holder_temperature_and_next_step() -> None:
         "31 °C",
         "● held",
         "held by ann@desk: new battery, 1 h 40 min left",
-        "→ wait, or: farm devices release pi5 --from ann@desk",
+        "→ wait, or: farm devices release pi5 --from ann@desk --force",
         "x[red] ✗ offline",
         "replug the cable",
         "adb device p8-serial is unauthorized",

@@ -42,6 +42,9 @@ def test_a_model_s_or_somebody_else_s_fault_is_no_device_s() -> None:
     assert is_infrastructure(ConnectError("refused", device="pi5"))
     # A lost site says nothing about any of its devices.
     assert not is_infrastructure(DeviceLost("the agent was lost"))
+    assert not is_infrastructure(
+        DeviceLost("its server ended", device="pi5", host_fault="adb server")
+    )
     for error in (RunnerCrashed, BadOutput, LeaseError):
         assert not is_infrastructure(error("x", device="pi5"))
 

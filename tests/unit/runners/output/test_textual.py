@@ -77,6 +77,19 @@ class TestObserver:
         figures = parse_observer(early + observed(), PROMPT)
         assert figures.prompt_tokens == 64
 
+    def test_where_only_logs_are_printed_there_is_no_answer(self) -> None:
+        """As the QNN runner does, which writes its answer to a file."""
+        raw = (
+            b"I 00:00:00.001690 executorch:runner.cpp:150] creating module\n"
+            b"WARNING: All log messages before absl::InitializeLog() is called are written to X\n"
+            b"E0000 00:00:1778256716.458879   26183 re2.cc:237] Error parsing '(x'\n"
+            b"This may be ok if a fallback regex is used.\n"
+            b"[INFO] [Qnn ExecuTorch]: create QNN Logger with log_level 1\n"
+            b"I 00:01:15.513054 executorch:stats.h:161] \tPrompt Tokens: 23    Generated: 9\n"
+            b"[INFO] [Qnn ExecuTorch]: Destroy Qnn backend\n\nPyTorchObserver {}\n"
+        )
+        assert answer(raw, PROMPT) is None
+
     def test_statistics_and_log_lines_are_no_answer(self) -> None:
         raw = (
             f"{PROMPT}A batI 00:00:01.000000 executorch:runner.cpp:9] noise\n of"
@@ -291,3 +304,5 @@ def test_farms_own_runner_takes_an_environment_and_nothing_else() -> None:
     make("executorch", env=(("FARM_ISA", "portable"),))
     with pytest.raises(ConfigError, match="takes no `argv`"):
         make("executorch", argv=("./other",))
+    with pytest.raises(ConfigError, match="takes no `text_file`"):
+        make("executorch", text_file="answer.txt")

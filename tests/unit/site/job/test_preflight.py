@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from farm.core.runner import RunnerBuild
-from farm.site.job.preflight import diagnose, unfit
+from farm.site.job.preflight import unfit
+from farm.site.parsers.start import diagnose
 
 TEXTS = [
     (
@@ -60,6 +61,20 @@ TEXTS = [
     ("board: cannot start ./farm-runner: No such file or directory", "loader_missing", True),
     ("/system/bin/sh: ./farm-runner: inaccessible or not found", "loader_missing", True),
     ("FATAL: kernel too old", "kernel_too_old", False),
+    ('"./vendor-llm" has unexpected e_machine: 62 (EM_X86_64)', "wrong_format", True),
+    ('dlopen failed: "liba.so" is 32-bit instead of 64-bit', "wrong_format", True),
+    (
+        'error: "./vendor-llm": executable\'s TLS segment is underaligned: alignment is 8, needs'
+        " to be at least 64 for ARM64 Bionic",
+        "tls_alignment",
+        True,
+    ),
+    (
+        "farm-helper on board failed at 'version' with exit code 126: sh: 1: exec:"
+        " /mnt/farm/farm-helper-00: Permission denied",
+        "no_execute",
+        False,
+    ),
 ]
 
 
@@ -124,3 +139,27 @@ def test_what_a_shell_says_of_the_program_counts(text: str, kind: str) -> None:
     trouble = diagnose(f"{text}\n")
     assert trouble is not None
     assert trouble.kind == kind
+
+
+def test_a_bare_refusal_on_a_file_system_that_allows_programs_is_of_the_file() -> None:
+    text = "phone: cannot start ./vendor-llm: Permission denied"
+    for no_exec, kind in ((True, "no_execute"), (None, "no_execute"), (False, "wrong_format")):
+        trouble = diagnose(text, no_exec=no_exec)
+        assert trouble is not None
+        assert trouble.kind == kind
+
+
+def test_operators_and_backends_that_a_runner_lacks_are_named() -> None:
+    trouble = diagnose(
+        "E executorch:method.cpp:819] Missing operator: [7]  quantized::embedding_byte.out\n"
+        "E executorch:method.cpp:819] Missing operator: [11] llama::custom_sdpa.out\n"
+        "Missing operator: [11] llama::custom_sdpa.out\nE 91 instructions\n"
+    )
+    assert trouble is not None
+    assert trouble.kind == "operator_missing"
+    assert "llama::custom_sdpa.out, quantized::embedding_byte.out into the runner" in trouble.remedy
+    trouble = diagnose(
+        "E 00:00:00.36 executorch:method.cpp:74] Backend VulkanBackend is not registered."
+    )
+    assert trouble is not None
+    assert (trouble.kind, "VulkanBackend" in trouble.remedy) == ("backend_missing", True)

@@ -25,11 +25,11 @@ from tests.unit.site.recordings import calibration, recorded, sample, sensors
 
 #: Kinds of public captures, and what reads each. Without a reader: farm runs no such program.
 READERS = {
-    "adb-devices": "farm.transports.adb_devices", "adb-errors": "farm.site.job.preflight",
+    "adb-devices": "farm.transports.adb_devices", "adb-errors": "farm.site.parsers.start",
     "battery": "parse_battery", "cpufreq": "parse_telemetry and parse_facts",
     "cpuinfo": "parse_cpuinfo", "df": None, "executorch": "runners.executorch and runners.output",
     "getprop": "parse_getprop", "jetson": "parse_tegra_release and power_mode_names",
-    "linker": "farm.site.job.preflight", "litert-lm": "runners.command",
+    "forms": None, "linker": "farm.site.parsers.start", "litert-lm": "runners.command",
     "llama-bench": "runners.llama_cpp", "llama-cli": "runners.command", "lmk": None, "lscpu": None,
     "meminfo": "parse_meminfo", "mlc": "runners.command", "os-release": "parse_os_release",
     "tegrastats": None, "thermalservice": "parse_thermalservice", "vcgencmd": "firmware_bits",
