@@ -93,7 +93,9 @@ def _check_stock(config: ModelConfig, recipe: Recipe) -> None:
         value = getattr(config, name)
         seen = name == "windowed" and config.window >= recipe.max_context
         if value != _DEFAULTS[name] and not seen:
-            raise _refused(recipe, f"engine stock isn't told of {name} {value!r}{use}")
+            raise _refused(
+                recipe, f"engine stock has no key for this model's {name} ({value!r}){use}"
+            )
     if config.rope_factors:
         raise _refused(
             recipe,

@@ -160,7 +160,9 @@ def _windows(
     window = window if asked else 0
     if window < 0:
         raise ExportError(f"{path}: sliding_window is {window}, it has to be positive")
-    usual = _usual_windows(data, family, layers, unrotated, path) if window else set()
+    usual: set[int] = set()
+    if window or family.windows == "pattern":
+        usual = _usual_windows(data, family, layers, unrotated, path)
     listed = data.get("layer_types", [_KINDS[n in usual] for n in range(layers)])
     if not isinstance(listed, list) or len(listed) != layers or not set(listed) <= set(_KINDS):
         raise refused(path, "layer_types", listed, effect)

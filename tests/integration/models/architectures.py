@@ -55,6 +55,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         _GEMMA
         | {
             "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "final_logit_softcapping": 5.0,
             "rope_parameters": {"full_attention": _LINEAR, "sliding_attention": _LOCAL},
         },
     ),
@@ -93,3 +94,25 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-yarn": ("Llama", {"rope_parameters": _YARN | {"mscale": 1.5, "mscale_all_dim": 0.5}}),
     "llama-dynamic": ("Llama", {"rope_parameters": _DYNAMIC}),
 }
+
+
+def as_version_4(data: dict[str, Any]) -> None:
+    """Rewrite config.json as transformers 4 wrote it, nulls included."""
+    rope = data.pop("rope_parameters")
+    if "full_attention" in rope:
+        data["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        data["sliding_window_pattern"] = 2
+        data |= {"layer_types": None, "_sliding_window_pattern": None}
+        rope = rope["full_attention"]
+    data["rope_theta"] = rope.pop("rope_theta")
+    if rope.get("rope_type") == "longrope":
+        rope.pop("original_max_position_embeddings")
+    rope.pop("partial_rotary_factor", None)
+    data["rope_scaling"] = None if rope == {"rope_type": "default"} else rope
+    data["torch_dtype"] = data.pop("dtype", "float32")
+    data["transformers_version"] = "4.45.2"
+    data |= {"pad_token_id": data.get("pad_token_id"), "quantization_config": None}
+    if data["model_type"] in ("mistral", "phi3") and data.get("head_dim") == 16:
+        data["head_dim"] = None
+    if data["model_type"] == "smollm3" and not data["use_sliding_window"]:
+        data |= {"layer_types": None, "no_rope_layers": None}
