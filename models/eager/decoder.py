@@ -66,8 +66,7 @@ def soft_cap(x: torch.Tensor, cap: float) -> torch.Tensor:
 def hiding(rows: torch.Tensor, columns: torch.Tensor, window: int) -> torch.Tensor:
     """What is added to scores, float32 [rows, columns]: 0 where a token sees the other.
 
-    Elsewhere it is so low that its weight is 0, and finite: fused attention goes through keys in
-    blocks, and one of infinities alone would have no maximum.
+    Elsewhere it is so low that its weight is 0, yet finite: what is seen is 0 times it.
 
     Args:
         rows: Positions of the tokens that see, float32.

@@ -13,10 +13,6 @@ from typing import Any
 
 import torch
 from executorch.exir import ExecutorchBackendConfig, to_edge
-from executorch.exir.passes import MemoryPlanningPass
-from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
-from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers llama::*
-from executorch.kernels import quantized  # noqa: F401  registers the embedding kernels
 from torch import nn
 
 from farm.core.artifact import Delegation, Recipe
@@ -37,6 +33,7 @@ from models.lowering.delegates import (
     part_constants,
     sibling,
 )
+from models.lowering.private import ConstraintBasedSymShapeEvalPass, MemoryPlanningPass
 from models.lowering.signatures import part_example, sequence_dim, signature_program
 
 #: Called at the start of each stage: its name, and a detail for people.
