@@ -104,12 +104,11 @@ class PlainAttention(nn.Module):
 
     def __init__(self, config: ModelConfig, length: int) -> None:
         super().__init__()
-        self.groups = config.heads // config.kv_heads
+        self.config = config
         self.scale = config.head_dim**-0.5
-        self.cap = config.score_cap
-        shape = (1, length, config.kv_heads, config.head_dim)
         self.k_cache: torch.Tensor
         self.v_cache: torch.Tensor
+        shape = (1, length, config.kv_heads, config.head_dim)
         self.register_buffer("k_cache", torch.zeros(shape))
         self.register_buffer("v_cache", torch.zeros(shape))
 
@@ -122,11 +121,19 @@ class PlainAttention(nn.Module):
         mask: torch.Tensor,
     ) -> torch.Tensor:
         """As in CustomAttention; the mask has to be given."""
-        count = q.shape[1]
+        config, count = self.config, q.shape[1]
+        groups = config.heads // config.kv_heads
         self.k_cache.narrow(1, position, count).copy_(k)
         self.v_cache.narrow(1, position, count).copy_(v)
-        keys = self.k_cache.transpose(1, 2).repeat_interleave(self.groups, dim=1)
-        values = self.v_cache.transpose(1, 2).repeat_interleave(self.groups, dim=1)
-        scores = soft_cap(q.transpose(1, 2) @ keys.transpose(2, 3) * self.scale, self.cap)
-        weights = functional.softmax(scores + mask, dim=-1)
-        return (weights @ values).transpose(1, 2).contiguous()
+        # The heads that share keys are rows of one matrix.
+        heads = q.view(1, count, config.kv_heads, groups, config.head_dim).permute(0, 2, 3, 1, 4)
+        rows = heads.reshape(1, config.kv_heads, groups * count, config.head_dim)
+        scores = soft_cap(rows @ self.k_cache.permute(0, 2, 3, 1) * self.scale, config.score_cap)
+        length = self.v_cache.shape[1]
+        shown = scores.view(1, config.kv_heads, groups, count, length) + mask
+        weights = functional.softmax(shown, dim=-1).view(1, config.kv_heads, -1, length)
+        attended = (weights @ self.v_cache.transpose(1, 2)).view(
+            1, config.kv_heads, groups, count, config.head_dim
+        )
+        tokens = attended.permute(0, 3, 1, 2, 4).contiguous()
+        return tokens.view(1, count, config.heads, config.head_dim)
