@@ -73,13 +73,17 @@ class Checkpoint(Protocol):
 def layer_tensors(config: ModelConfig, layer: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of one layer's tensors."""
     query, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    shapes: dict[str, tuple[int, ...]] = {
-        "attention_norm.weight": (config.dim,),
+    shapes: dict[str, tuple[int, ...]] = {}
+    if config.pre_norm:
+        shapes |= {"attention_norm.weight": (config.dim,), "ffn_norm.weight": (config.dim,)}
+    if config.post_norm:
+        shapes |= {"attention_post_norm.weight": (config.dim,)}
+        shapes |= {"ffn_post_norm.weight": (config.dim,)}
+    shapes |= {
         "attention.wq.weight": (query, config.dim),
         "attention.wk.weight": (kv, config.dim),
         "attention.wv.weight": (kv, config.dim),
         "attention.wo.weight": (config.dim, query),
-        "ffn_norm.weight": (config.dim,),
         "feed_forward.w1.weight": (config.hidden, config.dim),
         "feed_forward.w2.weight": (config.dim, config.hidden),
         "feed_forward.w3.weight": (config.hidden, config.dim),
@@ -88,8 +92,9 @@ def layer_tensors(config: ModelConfig, layer: int) -> dict[str, tuple[int, ...]]
         shapes |= {"attention.wq.bias": (query,), "attention.wk.bias": (kv,)}
         shapes |= {"attention.wv.bias": (kv,)}
     if config.qk_norm:
-        shapes |= {"attention.q_norm.weight": (config.head_dim,)}
-        shapes |= {"attention.k_norm.weight": (config.head_dim,)}
+        whole = config.qk_norm_whole
+        shapes |= {"attention.q_norm.weight": (query if whole else config.head_dim,)}
+        shapes |= {"attention.k_norm.weight": (kv if whole else config.head_dim,)}
     return {f"layers.{layer}.{name}": shape for name, shape in shapes.items()}
 
 

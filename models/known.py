@@ -114,6 +114,16 @@ _ENTRIES = (
     _hub("qwen3-0.6b", "Qwen/Qwen3-0.6B", 596),
     _hub("qwen3-1.7b", "Qwen/Qwen3-1.7B", 1721),
     _hub("qwen3-4b", "Qwen/Qwen3-4B", 4022),
+    _hub("mistral-7b-instruct", "mistralai/Mistral-7B-Instruct-v0.3", 7248, _GATED),
+    _hub("ministral-8b-instruct", "mistralai/Ministral-8B-Instruct-2410", 8020, _GATED),
+    _hub("phi-3-mini-4k", "microsoft/Phi-3-mini-4k-instruct", 3821),
+    _hub("phi-4-mini", "microsoft/Phi-4-mini-instruct", 3836),
+    _hub("gemma-2-2b-it", "google/gemma-2-2b-it", 2614, _GATED),
+    _hub("gemma-3-270m-it", "google/gemma-3-270m-it", 268, _GATED),
+    _hub("gemma-3-1b-it", "google/gemma-3-1b-it", 1000, _GATED),
+    _hub("smollm3-3b", "HuggingFaceTB/SmolLM3-3B", 3075),
+    _hub("granite-3.3-2b", "ibm-granite/granite-3.3-2b-instruct", 2534),
+    _hub("olmo2-1b", "allenai/OLMo-2-0425-1B-Instruct", 1485),
 )
 
 MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}

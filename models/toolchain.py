@@ -83,7 +83,7 @@ def install_order(toolchain: Toolchain, root: Path) -> InstallOrder:
     requirements = executorch_requirements(toolchain)
     if not requirements[0].endswith(".whl") and not _PINNED.fullmatch(toolchain.executorch.strip()):
         requirements = (f"executorch=={_resolved(toolchain, requirements)}",)
-    folder = root / environment_key(requirements)
+    folder = root / environment_key(requirements, exporter_pins(toolchain))
     return InstallOrder(toolchain, requirements, str(folder))
 
 
@@ -117,10 +117,28 @@ def executorch_requirements(toolchain: Toolchain) -> tuple[str, ...]:
     return (f"executorch{wanted}",)
 
 
-def environment_key(requirements: tuple[str, ...]) -> str:
+def exporter_pins(toolchain: Toolchain) -> tuple[str, ...]:
+    """Requirements for torch and torchao, which decide an artifact as ExecuTorch does.
+
+    Farm's own where the toolchain names none, so that pip doesn't choose a torch of several
+    gigabytes. To a torch of the toolchain's own pip looks for a torchao that goes with it.
+    """
+    own = own_versions()
+    torchao = toolchain.torchao or ("" if toolchain.torch else _release(own.torchao))
+    return (
+        f"torch=={toolchain.torch or _release(own.torch)}",
+        f"torchao=={torchao}" if torchao else "torchao",
+    )
+
+
+def _release(version: str) -> str:
+    """A version as the index has it, without where it was built."""
+    return version.partition("+")[0]
+
+
+def environment_key(requirements: tuple[str, ...], pins: tuple[str, ...]) -> str:
     """Folder name of an environment: wheels count by content, Python by its minor version."""
-    parts = [f"{sys.version_info.major}.{sys.version_info.minor}", *_WORKER_NEEDS]
-    parts.append(own_versions().torch)
+    parts = [f"{sys.version_info.major}.{sys.version_info.minor}", *_WORKER_NEEDS, *pins]
     for requirement in requirements:
         path = Path(requirement)
         parts.append(sha256_of(path) if path.is_file() else requirement)
@@ -141,11 +159,9 @@ def build_environment(order: InstallOrder, on_line: OnLine) -> ToolchainVersions
         shutil.rmtree(folder)
     on_line("creating a virtual environment")
     _run(toolchain, [sys.executable, "-m", "venv", "--without-pip", str(folder)])
-    # The same torch as farm's own, so that pip doesn't choose one of several gigabytes.
-    torch = f"torch=={own_versions().torch.split('+')[0]}"
     command = _pip("--python", str(_python(folder)), "install", "--progress-bar", "off")
     # Compiling every module of torch takes a minute; those that are used compile themselves.
-    command += ["--no-compile", torch, "torchao", *order.requirements, *_WORKER_NEEDS]
+    command += ["--no-compile", *exporter_pins(toolchain), *order.requirements, *_WORKER_NEEDS]
     _run(toolchain, command, on_line)
     answer = _run(toolchain, [str(_python(folder)), "-c", _ASK_VERSIONS])
     found = codec.from_json(ToolchainVersions, answer[-1])

@@ -129,7 +129,9 @@ def _device_entry(device: DeviceConfig, base: Path, origin: str) -> DeviceEntry:
 def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
     base = path.parent
     toolchains = tuple(
-        Toolchain(name, _requirement(value.executorch, base))
+        Toolchain(
+            name, _requirement(value.executorch, base), value.torch or "", value.torchao or ""
+        )
         for name, value in config.toolchains.items()
     ) or (Toolchain("default"),)
     names = config.matrix.toolchain or tuple(toolchain.name for toolchain in toolchains)

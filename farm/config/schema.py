@@ -39,6 +39,9 @@ Threads = Annotated[int, BeforeValidator(threads)]
 Positive = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)]
 
+#: One release of a package, no range of them.
+Version = Annotated[str, Field(pattern=r"^[0-9][0-9A-Za-z.+!]*$", max_length=100)]
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +51,10 @@ class ToolchainConfig(_Model):
     """One toolchain."""
 
     executorch: str = Field(description="Version specifier (`==1.5.1`) or path of a wheel.")
+    torch: Version | None = Field(None, description="Version of torch; default: farm's own.")
+    torchao: Version | None = Field(
+        None, description="Version of torchao; default: farm's own, or pip's choice with `torch`."
+    )
 
 
 class RegexConfig(_Model):

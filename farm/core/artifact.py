@@ -78,6 +78,9 @@ class Toolchain:
     name: str
     #: A version specifier (`==1.5.1`), a wheel path, or empty for farm's own environment.
     executorch: str = ""
+    #: Versions of what it exports with; empty is farm's own torch, and with it farm's own torchao.
+    torch: str = ""
+    torchao: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ OnLayer = Callable[[int, int], None]
 def embed(checkpoint: Checkpoint, recipe: Recipe | None, tokens: Sequence[int]) -> torch.Tensor:
     """Return the residual stream [1, S, dim] before the first layer."""
     table = checkpoint.tensor("tok_embeddings.weight")
-    return embed_eagerly(table, torch.tensor([list(tokens)]), recipe)
+    x = embed_eagerly(table, torch.tensor([list(tokens)]), recipe)
+    return x * checkpoint.config.embedding_scale
 
 
 def run_layers(
@@ -39,11 +40,15 @@ def run_layers(
     config = checkpoint.config
     form = None if recipe is None else linear_format(recipe)
     builder = PartBuilder(config, checkpoint.tensor, form, eager=True)
-    cos, sin = (table.view(1, -1, 1, config.head_dim) for table in rope_tables(config, x.shape[1]))
+    tables = {
+        kind: [t.view(1, -1, 1, config.head_dim) for t in rope_tables(config, x.shape[1], kind)]
+        for kind in {config.rope_kind(layer) for layer in layers}
+    }
     for layer in layers:
         on_layer(layer + 1, config.layers)
-        q, k, v = builder.pre(layer)(x, cos, sin)
+        q, k, v = builder.pre(layer)(x, *tables[config.rope_kind(layer)])
         if recipe is not None and recipe.quantised_kv_cache:
             q, k, v = (round_heads(value) for value in (q, k, v))
-        x = builder.post(layer)(attend(q, k, v), x)
+        attended = attend(q, k, v, config.window_of(layer), config.score_cap)
+        x = builder.post(layer)(attended, x)
     return x

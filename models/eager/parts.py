@@ -49,7 +49,8 @@ class PartBuilder:
         if kind == "between":
             return Between(self.post(index - 1), self.pre(index))
         norm = RmsNorm(self.read("norm.weight"), self.config.norm_eps)
-        return Last(self.post(index - 1), norm, self._linears("")(("output",), False))
+        output = self._linears("")(("output",), False)
+        return Last(self.config, self.post(index - 1), norm, output)
 
     def pre(self, layer: int) -> PreAttention:
         """First half of a layer."""

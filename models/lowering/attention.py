@@ -7,6 +7,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from models.config import ModelConfig
+from models.eager.decoder import soft_cap
 from models.eager.quantise import quantise_heads
 
 
@@ -20,7 +21,12 @@ class CustomAttention(nn.Module):
         self.register_buffer("v_cache", torch.zeros(shape))
 
     def forward(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, position: int
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        position: int,
+        mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Store key and value at `position`, and attend to all up to there.
 
@@ -29,6 +35,7 @@ class CustomAttention(nn.Module):
             k: [1, S, kv_heads, head_dim].
             v: As k.
             position: Position of the first of the S tokens.
+            mask: What is added to scores, [S, length of the cache]; None hides only later tokens.
 
         Returns:
             [1, S, heads, head_dim].
@@ -36,7 +43,7 @@ class CustomAttention(nn.Module):
         torch.ops.llama.update_cache(k, self.k_cache, position)
         torch.ops.llama.update_cache(v, self.v_cache, position)
         attended: torch.Tensor = torch.ops.llama.custom_sdpa(
-            q, self.k_cache, self.v_cache, position, None, 0.0, True
+            q, self.k_cache, self.v_cache, position, mask, 0.0, mask is None
         )
         return attended
 
@@ -62,7 +69,12 @@ class QuantisedAttention(nn.Module):
         return cached
 
     def forward(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, position: int
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        position: int,
+        mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As in CustomAttention."""
         keys, k_scales, k_zeros = self._store("k", k, position)
@@ -73,9 +85,9 @@ class QuantisedAttention(nn.Module):
             keys,
             values,
             position,
-            None,
+            mask,
             0.0,
-            True,
+            mask is None,
             None,
             q_zeros,
             q_scales,
@@ -92,26 +104,36 @@ class PlainAttention(nn.Module):
 
     def __init__(self, config: ModelConfig, length: int) -> None:
         super().__init__()
-        self.groups = config.heads // config.kv_heads
+        self.config = config
         self.scale = config.head_dim**-0.5
-        shape = (1, length, config.kv_heads, config.head_dim)
         self.k_cache: torch.Tensor
         self.v_cache: torch.Tensor
-        self.mask: torch.Tensor
+        shape = (1, length, config.kv_heads, config.head_dim)
         self.register_buffer("k_cache", torch.zeros(shape))
         self.register_buffer("v_cache", torch.zeros(shape))
-        hidden = torch.full((length, length), float("-inf")).triu(1)
-        self.register_buffer("mask", hidden, persistent=False)
 
     def forward(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, position: int
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        position: int,
+        mask: torch.Tensor,
     ) -> torch.Tensor:
-        """As in CustomAttention."""
-        count = q.shape[1]
+        """As in CustomAttention; the mask has to be given."""
+        config, count = self.config, q.shape[1]
+        groups = config.heads // config.kv_heads
         self.k_cache.narrow(1, position, count).copy_(k)
         self.v_cache.narrow(1, position, count).copy_(v)
-        mask = self.mask.narrow(0, position, count)
-        keys = self.k_cache.transpose(1, 2).repeat_interleave(self.groups, dim=1)
-        values = self.v_cache.transpose(1, 2).repeat_interleave(self.groups, dim=1)
-        weights = q.transpose(1, 2) @ keys.transpose(2, 3) * self.scale + mask
-        return (functional.softmax(weights, dim=-1) @ values).transpose(1, 2).contiguous()
+        # The heads that share keys are rows of one matrix.
+        heads = q.view(1, count, config.kv_heads, groups, config.head_dim).permute(0, 2, 3, 1, 4)
+        rows = heads.reshape(1, config.kv_heads, groups * count, config.head_dim)
+        scores = soft_cap(rows @ self.k_cache.permute(0, 2, 3, 1) * self.scale, config.score_cap)
+        length = self.v_cache.shape[1]
+        shown = scores.view(1, config.kv_heads, groups, count, length) + mask
+        weights = functional.softmax(shown, dim=-1).view(1, config.kv_heads, -1, length)
+        attended = (weights @ self.v_cache.transpose(1, 2)).view(
+            1, config.kv_heads, groups, count, config.head_dim
+        )
+        tokens = attended.permute(0, 3, 1, 2, 4).contiguous()
+        return tokens.view(1, count, config.heads, config.head_dim)

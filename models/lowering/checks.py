@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from farm.core.artifact import Recipe
 from farm.core.errors import ExportError
-from models.config import ModelConfig
+from models.config import ModelConfig, YarnScaling
+
+#: What of a model `stock_params` can't say, by its name in ModelConfig.
+_NOT_IN_STOCK = (
+    "qk_norm_whole",
+    "rope_scale",
+    "rotary_dim",
+    "local_rope_theta",
+    "unrotated",
+    "windowed",
+    "activation",
+    "pre_norm",
+    "post_norm",
+    "embedding_scale",
+    "residual_scale",
+    "logit_scale",
+    "attention_scale",
+    "score_cap",
+    "logit_cap",
+)
+_DEFAULTS = {field.name: field.default for field in fields(ModelConfig)}
 
 
 def check_recipe(config: ModelConfig, recipe: Recipe) -> None:
@@ -17,6 +39,12 @@ def check_recipe(config: ModelConfig, recipe: Recipe) -> None:
         return
     if recipe.engine == "farm":
         _check_engine(recipe)
+        if recipe.quantised_kv_cache and config.score_cap:
+            raise _refused(
+                recipe,
+                "a quantised KV cache is read by ExecuTorch's fused attention, which has no soft"
+                f" cap of scores, as this {config.architecture} has",
+            )
         if recipe.embedding_group and config.dim % recipe.embedding_group:
             raise _refused(
                 recipe,
@@ -61,6 +89,13 @@ def _check_stock(config: ModelConfig, recipe: Recipe) -> None:
     if recipe.external_weights:
         raise _refused(recipe, "external_weights needs `engine: farm`")
     use = "; use `engine: farm`"
+    for name in _NOT_IN_STOCK:
+        value = getattr(config, name)
+        seen = name == "windowed" and config.window >= recipe.max_context
+        if value != _DEFAULTS[name] and not seen:
+            raise _refused(
+                recipe, f"engine stock has no key for this model's {name} ({value!r}){use}"
+            )
     if config.rope_factors:
         raise _refused(
             recipe,
@@ -70,6 +105,8 @@ def _check_stock(config: ModelConfig, recipe: Recipe) -> None:
     scaling = config.rope_scaling
     if scaling is None:
         return
+    if isinstance(scaling, YarnScaling):
+        raise _refused(recipe, f"engine stock has no RoPE of type yarn{use}")
     if config.rope_pairing == "half":
         raise _refused(
             recipe, f"engine stock has no scaled RoPE for checkpoints of the hub's format{use}"
@@ -105,6 +142,11 @@ def stores_tied_twice(config: ModelConfig, recipe: Recipe) -> bool:
     return config.tied and not (equal and shared and recipe.engine == "farm")
 
 
+def fused_attention(config: ModelConfig, recipe: Recipe) -> bool:
+    """Whether attention is ExecuTorch's fused operator, which has no soft cap of scores."""
+    return recipe.custom_sdpa and not config.score_cap
+
+
 def export_warnings(config: ModelConfig, recipe: Recipe) -> tuple[str, ...]:
     """What a user should know about an artifact that nevertheless is made."""
     found = []
@@ -114,6 +156,11 @@ def export_warnings(config: ModelConfig, recipe: Recipe) -> tuple[str, ...]:
         found.append(
             f"tied weights are stored twice: embedding in {table} and output in {output}, each of"
             f" {config.vocab} x {config.dim}"
+        )
+    if recipe.engine == "farm" and recipe.custom_sdpa and not fused_attention(config, recipe):
+        found.append(
+            "attention is made of plain operators, which are slower: ExecuTorch's fused attention"
+            " has no soft cap of scores"
         )
     if recipe.max_context < config.max_context:
         found.append(

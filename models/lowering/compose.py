@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.config import ModelConfig
+from models.config import ModelConfig, RopeKind
+from models.eager.decoder import hiding
 from models.eager.rope import rope_tables
+from models.lowering.attention import PlainAttention
 
 
 def _bound(position: Any, count: Any, length: int) -> None:
@@ -36,23 +38,60 @@ class Composed(nn.Module):
         between: list[nn.Module],
         last: nn.Module | None,
         attentions: list[nn.Module],
+        layers: range,
         length: int,
     ) -> None:
+        """Compose.
+
+        Args:
+            config: Shape of the model.
+            embedding: From tokens to the residual stream.
+            first: What comes before the first attention.
+            between: What comes between two of them.
+            last: What comes after the last; may be missing.
+            attentions: One for each of `layers`.
+            layers: Numbers of the layers; the rotations and the window of each follow from it.
+            length: Tokens in the caches.
+        """
         super().__init__()
         self.length = length
+        self.scale = config.embedding_scale
+        #: Rotations of each part that starts a layer: the first, and those between.
+        self.kinds = [config.rope_kind(layers.start + n) for n in range(len(between) + 1)]
+        #: Windows; 0 where one hides nothing within this length.
+        windows = [config.window_of(layer) for layer in layers]
+        self.windows = [window if window < length else 0 for window in windows]
         self.embedding = embedding
         self.first = first
         self.between = nn.ModuleList(between)
         self.last = last
         self.attentions = nn.ModuleList(attentions)
-        cos, sin = rope_tables(config, length)
-        self.cos: torch.Tensor
-        self.sin: torch.Tensor
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
+        for kind in dict.fromkeys(self.kinds):
+            for name, table in zip(("cos", "sin"), rope_tables(config, length, kind), strict=True):
+                self.register_buffer(f"{name}_{kind}", table, persistent=False)
+        self.places: torch.Tensor
+        self.register_buffer("places", torch.arange(length).float(), persistent=False)
 
-    def _rows(self, table: torch.Tensor, position: int, count: int) -> torch.Tensor:
-        return table.narrow(0, position, count).view(1, -1, 1, table.shape[1])
+    def _rows(self, kind: RopeKind, position: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        cos, sin = (
+            table.narrow(0, position, count).view(1, -1, 1, table.shape[1])
+            for table in (getattr(self, f"{name}_{kind}") for name in ("cos", "sin"))
+        )
+        return cos, sin
+
+    def _masks(self, position: int, count: int) -> list[torch.Tensor | None]:
+        """What each attention adds to its scores; None where the fused operator knows by itself."""
+        rows = self.places.narrow(0, position, count)
+        wanted = [
+            window if window or isinstance(attention, PlainAttention) else None
+            for window, attention in zip(self.windows, self.attentions, strict=True)
+        ]
+        made = {
+            window: hiding(rows, self.places, window)
+            for window in dict.fromkeys(wanted)
+            if window is not None
+        }
+        return [None if window is None else made[window] for window in wanted]
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
         """Run S tokens that start at position input_pos[0].
@@ -63,16 +102,18 @@ class Composed(nn.Module):
         count = tokens.shape[1]
         position: Any = input_pos[0].item()
         _bound(position, count, self.length)
-        cos = self._rows(self.cos, position, count)
-        sin = self._rows(self.sin, position, count)
+        turns = {kind: self._rows(kind, position, count) for kind in dict.fromkeys(self.kinds)}
+        masks = self._masks(position, count)
         x = self.embedding(tokens)
-        q, k, v = self.first(x, cos, sin)
-        for attention, part in zip(self.attentions, self.between, strict=False):
-            x, q, k, v = part(attention(q, k, v, position), x, cos, sin)
+        x = x if self.scale == 1.0 else x * self.scale
+        q, k, v = self.first(x, *turns[self.kinds[0]])
+        for index, part in enumerate(self.between):
+            attended = self.attentions[index](q, k, v, position, masks[index])
+            x, q, k, v = part(attended, x, *turns[self.kinds[index + 1]])
         if self.last is None:
             rows: torch.Tensor = x[:, -1, :]
             return rows
-        attended = self.attentions[-1](q, k, v, position)
+        attended = self.attentions[-1](q, k, v, position, masks[-1])
         # Only the last token goes on: its feed-forward block and logits depend on no other.
         logits: torch.Tensor = self.last(attended[:, -1:], x[:, -1:])[0]
         return logits[:, -1, :]

@@ -14,22 +14,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from executorch.backends.xnnpack.operators.node_visitor import NodeVisitor
-from executorch.backends.xnnpack.utils.quant_utils import (
-    is_dequant,
-    is_dynamic_qdq,
-    tag_as_implicit_q_dq,
-)
 from executorch.exir import EdgeCompileConfig, to_edge
-from executorch.exir._serialize._named_data_store import NamedDataStore
-from executorch.exir.backend.backend_api import to_backend
-from executorch.exir.backend.compile_spec_schema import CompileSpec
-from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import nn
 
 from farm.core.errors import ExportError
 from models.eager.quantise import QuantisedLinears
 from models.lowering import slices as slices  # imported for what it registers
+from models.lowering.private import (
+    CompileSpec,
+    LoweredBackendModule,
+    NamedDataStore,
+    is_dequant,
+    is_dynamic_qdq,
+    pack_4_bit,
+    tag_as_implicit_q_dq,
+    to_backend,
+)
 
 BACKEND = "XnnpackBackend"
 
@@ -87,7 +87,7 @@ def part_constants(module: nn.Module) -> dict[str, Constant]:
             if quantised and local.startswith("z"):
                 continue
             if quantised and local.startswith("q"):
-                values = NodeVisitor.convert_to_qc4w(value) if child.bits == 4 else value
+                values = pack_4_bit(value) if child.bits == 4 else value
                 found[name] = _constant(values)
             elif quantised and local.startswith("s"):
                 scales = value if child.per_row else value.to(torch.bfloat16)

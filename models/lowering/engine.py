@@ -13,10 +13,6 @@ from typing import Any
 
 import torch
 from executorch.exir import ExecutorchBackendConfig, to_edge
-from executorch.exir.passes import MemoryPlanningPass
-from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
-from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers llama::*
-from executorch.kernels import quantized  # noqa: F401  registers the embedding kernels
 from torch import nn
 
 from farm.core.artifact import Delegation, Recipe
@@ -27,7 +23,7 @@ from models.eager.layer_replay import Recording
 from models.eager.parts import PartBuilder, PartKind, part_kind, synthetic_reader, tied_reader
 from models.eager.quantise import linear_format
 from models.lowering.attention import CustomAttention, PlainAttention, QuantisedAttention
-from models.lowering.checks import check_recipe, export_warnings
+from models.lowering.checks import check_recipe, export_warnings, fused_attention
 from models.lowering.compose import Composed
 from models.lowering.delegates import (
     LoweredPart,
@@ -37,6 +33,7 @@ from models.lowering.delegates import (
     part_constants,
     sibling,
 )
+from models.lowering.private import ConstraintBasedSymShapeEvalPass, MemoryPlanningPass
 from models.lowering.signatures import part_example, sequence_dim, signature_program
 
 #: Called at the start of each stage: its name, and a detail for people.
@@ -51,7 +48,7 @@ _WEIGHTS = "model"
 REPLAY_NAME = "replay.pte"
 #: Constants that follow from the recipe, not from the checkpoint: they stay in the program, or
 #: equal weights would give different files.
-_OF_THE_RECIPE = ("b_cos", "b_sin", "b_attentions_")
+_OF_THE_RECIPE = ("b_cos_", "b_sin_", "b_places", "b_attentions_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +118,7 @@ class _Export:
         self.on_stage("read", f"{config.parameters / 1e6:.0f}M parameters")
         embedding = build_embedding(self.checkpoint.tensor("tok_embeddings.weight"), recipe)
         parts = list(self._delegates() if recipe.backend == "xnnpack" else self._plain_parts())
-        attention = _attention(recipe)
+        attention = _attention(config, recipe)
         model = Composed(
             config,
             embedding=embedding,
@@ -129,6 +126,7 @@ class _Export:
             between=parts[1:-1],
             last=parts[-1],
             attentions=[attention(config, recipe.max_context) for _ in range(config.layers)],
+            layers=range(config.layers),
             length=recipe.max_context,
         )
         self.on_stage("compose", f"{len(parts)} parts")
@@ -156,14 +154,15 @@ class _Export:
         builder = replace(self.builder, unquantised=[])
         first, between = builder.pre(layer), builder.build(layer + 1)
         lowered = recipe.backend == "xnnpack"
-        config = replace(self.config, layers=1, vocab=self.config.dim)
+        config = replace(self.config, layers=1, vocab=self.config.dim, embedding_scale=1.0)
         model = Composed(
             config,
             embedding=float_embedding(recording.inputs),
             first=self._delegate("first", first) if lowered else first,
             between=[self._delegate("between", between) if lowered else between],
             last=None,
-            attentions=[_attention(recipe)(config, recipe.max_context)],
+            attentions=[_attention(config, recipe)(config, recipe.max_context)],
+            layers=range(layer, layer + 1),
             length=recipe.max_context,
         )
         _write(self._to_edge(model, config).to_executorch(_backend_config(None)), program)
@@ -220,7 +219,7 @@ class _Export:
             "get_max_seq_len": recipe.max_seq,
             "get_max_context_len": recipe.max_context,
             "use_kv_cache": True,
-            "use_sdpa_with_kv_cache": recipe.custom_sdpa,
+            "use_sdpa_with_kv_cache": fused_attention(config, recipe),
             "enable_dynamic_shape": recipe.dynamic_shape,
             "get_eos_ids": list(tokenizer.stop_ids),
         }
@@ -234,10 +233,10 @@ def _write(manager: Any, program: Path) -> None:
         manager.write_to_file(file)
 
 
-def _attention(recipe: Recipe) -> Callable[[ModelConfig, int], nn.Module]:
-    if recipe.quantised_kv_cache:
-        return QuantisedAttention
-    return CustomAttention if recipe.custom_sdpa else PlainAttention
+def _attention(config: ModelConfig, recipe: Recipe) -> Callable[[ModelConfig, int], nn.Module]:
+    if not fused_attention(config, recipe):
+        return PlainAttention
+    return QuantisedAttention if recipe.quantised_kv_cache else CustomAttention
 
 
 def _backend_config(weights: str | None) -> ExecutorchBackendConfig:

@@ -10,12 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from executorch.backends.transforms import get_shape
-from executorch.backends.xnnpack.operators.node_visitor import NodeVisitor, register_node_visitor
-from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNStaticSlice, XNode
-from executorch.backends.xnnpack.utils.utils import get_input_node
 
 from farm.core.errors import ExportError
+from models.lowering.private import (
+    NodeVisitor,
+    XNNStaticSlice,
+    XNode,
+    get_input_node,
+    get_shape,
+    register_node_visitor,
+)
 
 
 class _InferredSlice(NodeVisitor):  # type: ignore[misc]  # executorch has no types

@@ -19,7 +19,7 @@ import torch
 from farm.core.artifact import Delegation, Recipe
 from farm.core.errors import ConfigError, ExportError
 from models.checkpoint import Checkpoint, layer_tensors, outer_tensors
-from models.config import ModelConfig
+from models.config import ModelConfig, RopeScaling
 from models.eager.parts import tied_reader
 from models.eager.quantise import LinearFormat
 from models.lowering.checks import export_warnings
@@ -103,8 +103,8 @@ def stock_params(config: ModelConfig) -> dict[str, Any]:
         "use_qk_norm": config.qk_norm,
         "qk_norm_before_rope": config.qk_norm,
     }
-    if config.rope_scaling is not None:
-        scaling = config.rope_scaling
+    scaling = config.rope_scaling
+    if isinstance(scaling, RopeScaling):
         params |= {"use_scaled_rope": True, "rope_scale_factor": scaling.factor}
         params["high_freq_factor"] = scaling.high_freq_factor
     return params
@@ -116,7 +116,7 @@ def stock_keys(checkpoint: Checkpoint, recipe: Recipe, folder: Path) -> dict[str
     metadata: dict[str, Any] = {"get_eos_ids": list(tokenizer.stop_ids)}
     if tokenizer.bos_id is not None:
         metadata["get_bos_id"] = tokenizer.bos_id
-    small = scaling is not None and scaling.factor >= 32
+    small = isinstance(scaling, RopeScaling) and scaling.factor >= 32
     keys: dict[str, Any] = {
         "base.model_class": "llama3_2" if small else "llama3_1" if scaling else "llama2",
         "base.checkpoint": str(folder / "model.pth"),

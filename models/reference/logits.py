@@ -18,7 +18,7 @@ import torch.nn.functional as functional
 from farm.core.artifact import Recipe
 from farm.core.errors import ExportError
 from models.checkpoint import Checkpoint
-from models.eager.decoder import RmsNorm
+from models.eager.decoder import RmsNorm, finish_logits
 from models.eager.layers import OnLayer, embed, run_layers
 from models.eager.parts import tied_reader
 from models.eager.quantise import (
@@ -94,5 +94,6 @@ def _write_logits(
         rows = weights[start : start + _OUTPUT_ROWS]
         # Rows are rounded one by one, so a slice is rounded as the whole would be.
         dense = rows.float() if form is None else dequantise(quantise_weight(rows, form))
-        logits[:, start : start + _OUTPUT_ROWS] = functional.linear(x, dense).numpy()
+        finished = finish_logits(config, functional.linear(x, dense))
+        logits[:, start : start + _OUTPUT_ROWS] = finished.numpy()
     logits.flush()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from models.checkpoint import SourceFile, TokenizerData
 from models.config import ModelConfig
 from models.sources.files import check_finite, is_hub_name, source_file
 from models.sources.hf_config import read_config, refuse_adapter
+from models.sources.hf_families import Family
 from models.sources.safetensors_files import DTYPES, Stored, read_header, same_bytes, weight_files
 from models.sources.shapes import (
     check_tensors,
@@ -32,34 +34,35 @@ from models.sources.tokenizer_files import (
 if TYPE_CHECKING:
     import torch
 
-_LAYER = {
-    "input_layernorm": "attention_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attention.wq",
-    "self_attn.k_proj": "attention.wk",
-    "self_attn.v_proj": "attention.wv",
-    "self_attn.o_proj": "attention.wo",
-    "self_attn.q_norm": "attention.q_norm",
-    "self_attn.k_norm": "attention.k_norm",
-    "mlp.gate_proj": "feed_forward.w1",
-    "mlp.down_proj": "feed_forward.w2",
-    "mlp.up_proj": "feed_forward.w3",
-}
 _OUTER = {"embed_tokens": "tok_embeddings", "norm": "norm"}
 
 #: Tables of rotations that old versions stored: transformers leaves them out by this pattern too.
 _HARMLESS = re.compile(r"(^|\.)rotary_emb\.inv_freq$")
 
 
-def canonical_name(name: str) -> str | None:
-    """Canonical name of a hub tensor; None for one that no supported model uses."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a canonical tensor is: rows of a stored one, all of them where there is one part."""
+
+    info: Stored
+    rows: tuple[int, int] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        if self.rows is None:
+            return self.info.shape
+        return (self.rows[1] - self.rows[0], *self.info.shape[1:])
+
+
+def canonical_names(name: str, family: Family) -> tuple[str, ...]:
+    """Canonical names of what a hub tensor holds, in rows one after another; none if unknown."""
     if name == "lm_head.weight":
-        return "output.weight"
+        return ("output.weight",)
     stem, _, kind = name.removeprefix("model.").rpartition(".")
     if stem.startswith("layers."):
         layer, _, rest = stem.removeprefix("layers.").partition(".")
-        return f"layers.{layer}.{_LAYER[rest]}.{kind}" if rest in _LAYER else None
-    return f"{_OUTER[stem]}.{kind}" if stem in _OUTER else None
+        return tuple(f"layers.{layer}.{one}.{kind}" for one in family.tensors.get(rest, ()))
+    return (f"{_OUTER[stem]}.{kind}",) if stem in _OUTER else ()
 
 
 class HfCheckpoint:
@@ -70,19 +73,21 @@ class HfCheckpoint:
         refuse_adapter(folder)
         read = read_config(folder / "config.json")
         weights, notes = weight_files(folder)
-        self._where = _by_canonical_name(weights)
+        self._family = read.family
+        self._where = _by_canonical_name(weights, read.family, read.config)
         self.config, more = _resolve_tied(read.config, self._where, folder)
         wanted = wanted_tensors(self.config)
-        unknown = [info for name, info in self._where.items() if name not in wanted]
+        stored = [place.info for place in self._where.values()]
+        unknown = [place.info for name, place in self._where.items() if name not in wanted]
         if unknown:
             refuse_unknown([info.name for info in unknown], unknown[0].path)
-        for info in self._where.values():
+        for info in stored:
             if info.dtype not in DTYPES:
                 raise ExportError(
                     f"{info.path}: tensor {info.name} is {info.dtype}; only"
                     f" {', '.join(sorted(DTYPES))} are read. Dequantise the weights and save them"
                 )
-        check_tensors(self.config, {name: i.shape for name, i in self._where.items()}, folder)
+        check_tensors(self.config, {name: p.shape for name, p in self._where.items()}, folder)
         path = tokenizer or find_tokenizer(folder)
         self.tokenizer: TokenizerData = read_tokenizer_file(path, read.eos_ids)
         check_vocabulary(self.tokenizer, self.config, path)
@@ -97,49 +102,76 @@ class HfCheckpoint:
         return tuple(source_file(path, self._cache) for path in self._used)
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Map one tensor, in the dtype it is stored in.
+        """Map one tensor, in the dtype it is stored in; norms that are stored from zero as fp32.
 
         Raises:
             ExportError: The model has none of that name, or the file is damaged.
         """
         from safetensors import SafetensorError, safe_open
 
-        info = self._where.get(name)
-        if info is None:
+        place = self._where.get(name)
+        if place is None:
             raise ExportError(f"{self.folder}: no tensor {name}")
+        info = place.info
         try:
             with safe_open(info.path, framework="pt") as opened:
-                found: torch.Tensor = opened.get_tensor(info.name)
+                found: torch.Tensor = (
+                    opened.get_tensor(info.name)
+                    if place.rows is None
+                    else opened.get_slice(info.name)[slice(*place.rows)]
+                )
         except (SafetensorError, OSError) as error:
             raise ExportError(f"{info.path}: damaged ({error}); fetch it again") from error
-        return check_finite(found, info.name, info.path)
+        found = check_finite(found, info.name, info.path)
+        from_zero = self._family.norms_from_zero and name.endswith("norm.weight")
+        return found.float() + 1.0 if from_zero else found
 
 
-def _by_canonical_name(weights: list[Path]) -> dict[str, Stored]:
+def _by_canonical_name(
+    weights: list[Path], family: Family, config: ModelConfig
+) -> dict[str, _Place]:
     """Tensors of all files by canonical name.
 
     Raises:
         ExportError: One isn't part of any supported model, or is there twice.
     """
-    found: dict[str, Stored] = {}
+    found: dict[str, _Place] = {}
+    wanted = wanted_tensors(config)
     for path in weights:
         header = read_header(path)
-        unknown = [name for name in header if canonical_name(name) is None]
+        unknown = [name for name in header if not canonical_names(name, family)]
         refuse_unknown([name for name in unknown if not _HARMLESS.search(name)], path)
         for name, info in header.items():
-            canonical = canonical_name(name)
-            if canonical is None:
-                continue
-            if canonical in found:
-                raise ExportError(
-                    f"{path}: tensor {name} is there twice, in {found[canonical].path.name} too"
-                )
-            found[canonical] = info
+            parts = canonical_names(name, family)
+            for part, place in zip(parts, _places(info, parts, wanted), strict=True):
+                if part in found:
+                    other = found[part].info.path.name
+                    raise ExportError(f"{path}: tensor {name} is there twice, in {other} too")
+                found[part] = place
     return found
 
 
+def _places(
+    info: Stored, parts: tuple[str, ...], wanted: dict[str, tuple[int, ...]]
+) -> list[_Place]:
+    """Split a stored matrix into its parts, as many rows each as the config says."""
+    if len(parts) < 2:
+        return [_Place(info) for _ in parts]
+    unknown = [part for part in parts if part not in wanted]
+    if unknown:
+        refuse_unknown([info.name], info.path)
+    ends = list(itertools.accumulate((wanted[part][0] for part in parts), initial=0))
+    if len(info.shape) != 2 or info.shape[0] != ends[-1]:
+        raise ExportError(
+            f"{info.path}: tensor {info.name} has shape {list(info.shape)}, its config says"
+            f" {ends[-1]} rows: {', '.join(str(wanted[part][0]) for part in parts)} of"
+            f" {len(parts)} projections"
+        )
+    return [_Place(info, rows) for rows in itertools.pairwise(ends)]
+
+
 def _resolve_tied(
-    config: ModelConfig, where: dict[str, Stored], folder: Path
+    config: ModelConfig, where: dict[str, _Place], folder: Path
 ) -> tuple[ModelConfig, tuple[str, ...]]:
     """Do what transformers does where `tie_word_embeddings` and the stored tensors disagree."""
     table, output = where.get("tok_embeddings.weight"), where.get("output.weight")
@@ -156,7 +188,7 @@ def _resolve_tied(
     if table is None:
         where["tok_embeddings.weight"] = where.pop("output.weight")
         return config, ()
-    if same_bytes(table, output):
+    if same_bytes(table.info, output.info):
         del where["output.weight"]
         return config, ()
     note = (

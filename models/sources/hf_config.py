@@ -6,18 +6,20 @@ Where two keys disagree this does what transformers 5 does, and says so in a not
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from farm.core.errors import ExportError
-from models.config import ModelConfig, RopeScaling, check_config
+from models.config import ModelConfig, check_config
 from models.sources import hf_keys as keys
-from models.sources.files import refuse_lfs_pointer
+from models.sources.config_values import Numbers, flag, read_json, refused
+from models.sources.hf_families import FAMILIES, Family
+from models.sources.hf_rope import read_rope
 
-_OTHER_FORMAT = (
-    "farm's graph doesn't have it. Remove the key if the model computes the same without it"
-)
+#: `layer_types` of a layer that sees all, and of one that has a window.
+_KINDS = ("full_attention", "sliding_attention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,41 +30,9 @@ class ReadConfig:
     #: Ids that end a reply, as config.json has them; None when it has none.
     eos_ids: tuple[int, ...] | None
     #: Places that disagreed, and which one was taken.
-    notes: tuple[str, ...] = ()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ExportError: It isn't there, isn't JSON, or isn't an object; names the file.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        if path.is_symlink():
-            raise ExportError(
-                f"{path}: a link to {path.readlink()}, which isn't there; fetch the file again"
-            ) from error
-        raise ExportError(f"{path.parent}: no {path.name}; {_not_a_model(path)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExportError(f"{path}: not readable: {error}") from error
-    refuse_lfs_pointer(text, path)
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"{path}: not readable JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ExportError(f"{path}: a JSON {type(data).__name__}, an object is expected")
-    return data
-
-
-def _not_a_model(path: Path) -> str:
-    if (path.parent / "snapshots").is_dir():
-        found = sorted((path.parent / "snapshots").iterdir())
-        if found:
-            return f"this is the root of the hub's cache: give {found[-1]}"
-    return "not a model folder"
+    notes: tuple[str, ...]
+    #: How its weights are named.
+    family: Family
 
 
 def refuse_adapter(folder: Path) -> None:
@@ -92,46 +62,137 @@ def read_config(path: Path) -> ReadConfig:
     """
     raw = read_json(path)
     data = {key: value for key, value in raw.items() if value is not None}
-    kind = data.get("model_type")
-    if kind not in keys.DEFAULTS:
+    family = FAMILIES.get(str(data.get("model_type")))
+    if family is None:
         raise ExportError(
-            f"{path}: model_type {kind!r} isn't supported; {', '.join(keys.DEFAULTS)} are"
+            f"{path}: model_type {data.get('model_type')!r} isn't supported; {', '.join(FAMILIES)}"
+            " are"
         )
     _refuse_quantised(data, path)
-    _refuse_architecture(data, kind, path)
-    _refuse_unknown(data, path)
+    _refuse_architecture(data, family, path)
+    _refuse_unknown(data, family, path)
     numbers = Numbers(data, path)
-    layers, context = numbers.count("num_hidden_layers"), _context(numbers, kind)
-    if "sliding_window" not in raw and kind != "llama":
-        data["sliding_window"] = keys.SLIDING_WINDOW
-    _refuse_windows(data, path, kind, layers, context)
-    if kind != "qwen2" and data.get("attention_bias", False) is not False:
-        raise _refused(
-            path, "attention_bias", data["attention_bias"], "biases of the attention's projections"
-        )
+    layers = numbers.count("num_hidden_layers")
     heads, dim = numbers.count("num_attention_heads"), numbers.count("hidden_size")
-    kv_heads = heads if "num_key_value_heads" in raw else keys.KV_HEADS.get(kind, heads)
-    rope = _Rope(data, path, context)
+    kv_heads = heads if "num_key_value_heads" in raw else family.kv_heads or heads
+    width = numbers.count("head_dim", family.head_dim or dim // max(heads, 1))
+    rope = read_rope(data, family, width, path)
+    unrotated = _unrotated(data, family, layers, path)
+    window, windowed = _windows(data, raw, family, layers, unrotated, path)
     config = ModelConfig(
-        architecture=kind,
+        architecture=family.name,
         dim=dim,
         layers=layers,
         heads=heads,
         kv_heads=numbers.count("num_key_value_heads", kv_heads),
-        head_dim=numbers.count("head_dim", keys.HEAD_DIM.get(kind, dim // max(heads, 1))),
+        head_dim=width,
         hidden=numbers.count("intermediate_size"),
         vocab=numbers.count("vocab_size"),
-        norm_eps=numbers.real("rms_norm_eps", keys.DEFAULTS[kind]["rms_norm_eps"]),
-        rope_theta=rope.theta,
+        norm_eps=numbers.real("rms_norm_eps", family.norm_eps),
         rope_pairing="half",
-        max_context=context,
-        rope_scaling=rope.llama3(),
-        tied=flag(data, "tie_word_embeddings", path),
-        qkv_bias=kind == "qwen2",
-        qk_norm=kind == "qwen3",
+        tied=flag(data, "tie_word_embeddings", path, family.tied),
+        unrotated=unrotated,
+        window=window,
+        windowed=windowed,
+        **rope.fields,
+        **family.fixed,
+        **({"embedding_scale": dim**0.5} if family.root_embedding else {}),
+        **_scales(raw, family, path),
     )
-    config = rope.with_linear(check_config(config, str(path)))
-    return ReadConfig(config, eos_ids(data, path), rope.notes)
+    return ReadConfig(check_config(config, str(path)), eos_ids(data, path), rope.notes, family)
+
+
+def _scales(raw: dict[str, Any], family: Family, path: Path) -> dict[str, Any]:
+    """Fields of ModelConfig that are numbers of their own keys."""
+    found: dict[str, Any] = {}
+    for key, scale in family.scales.items():
+        off = scale.nullable and key in raw and raw[key] is None
+        if off or (raw.get(key) is None and scale.default is None):
+            continue
+        value = Numbers({} if raw.get(key) is None else raw, path).real(key, scale.default)
+        if not 0 < value < math.inf:
+            raise ExportError(f"{path}: {key} is {value:g}, it has to be positive")
+        found[scale.name] = scale.convert(value)
+    return found
+
+
+def _unrotated(data: dict[str, Any], family: Family, layers: int, path: Path) -> tuple[int, ...]:
+    """Layers without rotation."""
+    if not family.unrotated_every:
+        return ()
+    every = Numbers(data, path).count("no_rope_layer_interval", family.unrotated_every)
+    if every <= 0:
+        raise ExportError(f"{path}: no_rope_layer_interval is {every}, it has to be positive")
+    listed = data.get("no_rope_layers", [int((n + 1) % every != 0) for n in range(layers)])
+    right = isinstance(listed, list) and len(listed) >= layers
+    if not right or any(type(item) is not int or item not in (0, 1) for item in listed):
+        raise ExportError(
+            f"{path}: no_rope_layers is {json.dumps(listed)[:80]}; a list of 0 (without RoPE) and 1"
+            " for each layer is expected"
+        )
+    return tuple(n for n in range(layers) if not listed[n])
+
+
+def _windows(
+    data: dict[str, Any],
+    raw: dict[str, Any],
+    family: Family,
+    layers: int,
+    unrotated: tuple[int, ...],
+    path: Path,
+) -> tuple[int, tuple[int, ...]]:
+    """Tokens that windowed layers see, and which layers those are."""
+    effect = "how far a token sees back"
+    numbers = Numbers(data, path)
+    window = numbers.count("sliding_window") if data.get("sliding_window") is not None else 0
+    if "sliding_window" not in raw:
+        window = family.window or 0
+    optional = family.windows in ("later", "unrotated")
+    asked = flag(data, "use_sliding_window", path, not optional)
+    context = numbers.count("max_position_embeddings", family.context)
+    if family.windows in ("all", "listed", "pattern") and not asked and 0 < window < context:
+        # transformers doesn't read that flag here: a model without windows would be another one.
+        raise refused(path, "use_sliding_window", False, effect)
+    if family.windows == "none":
+        if asked and 0 < window < context:
+            raise refused(path, "sliding_window", window, effect)
+        window = 0
+    window = window if asked else 0
+    if window < 0:
+        raise ExportError(f"{path}: sliding_window is {window}, it has to be positive")
+    usual: set[int] = set()
+    if window or family.windows == "pattern":
+        usual = _usual_windows(data, family, layers, unrotated, path)
+    listed = data.get("layer_types", [_KINDS[n in usual] for n in range(layers)])
+    if not isinstance(listed, list) or len(listed) != layers or not set(listed) <= set(_KINDS):
+        raise refused(path, "layer_types", listed, effect)
+    windowed = tuple(n for n in range(layers) if listed[n] == _KINDS[1])
+    fixed = family.windows in ("none", "all") and set(windowed) != usual
+    if fixed or (windowed and not window):
+        raise refused(path, "layer_types", listed, effect)
+    return window, windowed
+
+
+def _usual_windows(
+    data: dict[str, Any], family: Family, layers: int, unrotated: tuple[int, ...], path: Path
+) -> set[int]:
+    """Layers that have a window where config.json doesn't list them."""
+    numbers = Numbers(data, path)
+    if family.windows == "later":
+        return {*range(numbers.count("max_window_layers", 28), layers)}
+    if family.windows == "unrotated":
+        return set(unrotated)
+    if family.windows == "pattern":
+        every = family.pattern
+        if "sliding_window_pattern" in family.keys:
+            every = numbers.count("sliding_window_pattern", every)
+            if "layer_types" not in data and data.get("_sliding_window_pattern", every) != every:
+                value = data["_sliding_window_pattern"]
+                raise refused(path, "_sliding_window_pattern", value, "which layers have a window")
+        if every <= 0:
+            raise ExportError(f"{path}: sliding_window_pattern is {every}, it has to be positive")
+        return {n for n in range(layers) if (n + 1) % every}
+    return set(range(layers))
 
 
 def eos_ids(data: dict[str, Any], path: Path) -> tuple[int, ...] | None:
@@ -149,54 +210,6 @@ def eos_ids(data: dict[str, Any], path: Path) -> tuple[int, ...] | None:
     return tuple(found)
 
 
-def _context(numbers: Numbers, kind: str) -> int:
-    default = keys.DEFAULTS[kind]["max_position_embeddings"]
-    return numbers.count("max_position_embeddings", default)
-
-
-class Numbers:
-    """Numbers of one file; each error names file and key."""
-
-    def __init__(self, data: dict[str, Any], path: Path, prefix: str = "") -> None:
-        self.data, self.path, self.prefix = data, path, prefix
-
-    def real(self, key: str, default: float | None = None) -> float:
-        """Return a number; without a default it has to be there."""
-        value = self.data.get(key, default)
-        if value is None:
-            raise ExportError(f"{self.path}: {self.prefix}{key} is missing")
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ExportError(f"{self.path}: {self.prefix}{key} is {value!r}, a number is expected")
-        return float(value)
-
-    def count(self, key: str, default: int | None = None) -> int:
-        """Return a whole number; without a default it has to be there."""
-        value = self.real(key, default)
-        if not value.is_integer():
-            raise ExportError(
-                f"{self.path}: {self.prefix}{key} is {value!r}, a whole number is expected"
-            )
-        return int(value)
-
-
-def flag(data: dict[str, Any], key: str, path: Path) -> bool:
-    """Return a value that is true or false, false where it is missing.
-
-    Raises:
-        ExportError: It is something else.
-    """
-    value = data.get(key, False)
-    if not isinstance(value, bool):
-        raise ExportError(f"{path}: {key} is {value!r}, true or false is expected")
-    return value
-
-
-def _refused(path: Path, key: str, value: Any, effect: str) -> ExportError:
-    text = json.dumps(value)
-    shown = text if len(text) <= 80 else text[:77] + "..."
-    return ExportError(f"{path}: {key} is {shown}: it changes {effect}; {_OTHER_FORMAT}")
-
-
 def _refuse_quantised(data: dict[str, Any], path: Path) -> None:
     for key in keys.QUANTISED:
         if key in data:
@@ -209,19 +222,20 @@ def _refuse_quantised(data: dict[str, Any], path: Path) -> None:
             )
 
 
-def _refuse_architecture(data: dict[str, Any], kind: str, path: Path) -> None:
+def _refuse_architecture(data: dict[str, Any], family: Family, path: Path) -> None:
     found = data.get("architectures", [])
-    allowed = keys.ARCHITECTURES[kind]
+    allowed = family.architectures
     if not isinstance(found, list) or not all(name in allowed for name in found):
         raise ExportError(
-            f"{path}: architectures is {found!r}, model_type {kind} is read as"
+            f"{path}: architectures is {found!r}, model_type {family.name} is read as"
             f" {' or '.join(sorted(allowed))}; another head or graph isn't supported"
         )
 
 
-def _refuse_unknown(data: dict[str, Any], path: Path) -> None:
+def _refuse_unknown(data: dict[str, Any], family: Family, path: Path) -> None:
+    used = keys.USED | keys.HARMLESS | family.keys | family.scales.keys()
     for key, value in data.items():
-        if key in keys.USED or key in keys.HARMLESS:
+        if key in used:
             continue
         if key not in keys.NEUTRAL:
             raise ExportError(
@@ -229,108 +243,6 @@ def _refuse_unknown(data: dict[str, Any], path: Path) -> None:
                 " would change is unknown. Remove it if the model computes the same without it"
             )
         allowed, effect = keys.NEUTRAL[key]
+        allowed = family.neutral.get(key, allowed)
         if not any(type(value) is type(item) and value == item for item in allowed):
-            raise _refused(path, key, value, effect)
-
-
-def _refuse_windows(data: dict[str, Any], path: Path, kind: str, layers: int, context: int) -> None:
-    """Refuse attention that doesn't see the whole text, where a window would ever matter."""
-    effect = "how far a token sees back"
-    kinds = data.get("layer_types", [])
-    if not isinstance(kinds, list) or any(item != "full_attention" for item in kinds):
-        raise _refused(path, "layer_types", kinds, effect)
-    window = data.get("sliding_window")
-    if window is None or (type(window) is int and window >= context):
-        return
-    asked = flag(data, "use_sliding_window", path)
-    if kind == "llama":
-        if "use_sliding_window" not in data or asked:
-            raise _refused(path, "sliding_window", window, effect)
-        return
-    first = data.get("max_window_layers", 28)
-    if asked and "layer_types" not in data and not (type(first) is int and first >= layers):
-        raise _refused(path, "use_sliding_window", True, effect)
-
-
-class _Rope:
-    """Base and kind of RoPE, from the key that transformers takes."""
-
-    def __init__(self, data: dict[str, Any], path: Path, context: int) -> None:
-        self.path, self.context = path, context
-        old, new = (self._rules(data, key) for key in ("rope_scaling", "rope_parameters"))
-        self.name = "rope_scaling" if old else "rope_parameters"
-        self.rules = old or new
-        self.notes: tuple[str, ...] = ()
-        if old and new and old != new:
-            self.notes += (
-                f"{path}: rope_scaling and rope_parameters disagree; rope_scaling is taken, as"
-                " transformers does",
-            )
-        self.kind = self._kind()
-        self.numbers = Numbers(self.rules, path, f"{self.name}.")
-        self.theta = self._theta(data)
-
-    def _rules(self, data: dict[str, Any], key: str) -> dict[str, Any]:
-        found = data.get(key, {})
-        if not isinstance(found, dict):
-            raise ExportError(f"{self.path}: {key} is {found!r}, an object is expected")
-        return {name: value for name, value in found.items() if value is not None}
-
-    def _kind(self) -> str:
-        kind = self.rules.get("rope_type", self.rules.get("type", "default"))
-        if not isinstance(kind, str) or kind not in keys.ROPE_USED:
-            raise ExportError(
-                f"{self.path}: {self.name}: RoPE scaling {kind!r} isn't supported;"
-                f" {', '.join(keys.ROPE_USED)} are"
-            )
-        if self.rules.get("partial_rotary_factor", 1) != 1:
-            factor = self.rules["partial_rotary_factor"]
-            effect = "how much of a head is rotated"
-            raise _refused(self.path, f"{self.name}.partial_rotary_factor", factor, effect)
-        for key in self.rules:
-            if key not in keys.ROPE_COMMON and key not in keys.ROPE_USED[kind]:
-                raise ExportError(
-                    f"{self.path}: {self.name}.{key}: RoPE of type {kind!r} has no such key, so"
-                    " what it would change is unknown; remove it, or give the type that it"
-                    " belongs to as rope_type"
-                )
-        return kind
-
-    def _theta(self, data: dict[str, Any]) -> float:
-        outer = Numbers(data, self.path).real("rope_theta", 10000.0)
-        inner = self.numbers.real("rope_theta", outer)
-        if "rope_theta" in data and inner != outer:
-            self.notes += (
-                f"{self.path}: rope_theta is {outer:g} and {self.name}.rope_theta {inner:g}; the"
-                " latter is taken, as transformers does",
-            )
-        return inner
-
-    def llama3(self) -> RopeScaling | None:
-        """Return Llama 3's scaling, where that is the kind."""
-        if self.kind != "llama3":
-            return None
-        scaling = RopeScaling(
-            factor=self.numbers.real("factor"),
-            low_freq_factor=self.numbers.real("low_freq_factor"),
-            high_freq_factor=self.numbers.real("high_freq_factor"),
-            original_context=self.numbers.count("original_max_position_embeddings", self.context),
-        )
-        if scaling.factor <= 0 or not 0 < scaling.low_freq_factor < scaling.high_freq_factor:
-            raise ExportError(
-                f"{self.path}: {self.name}: factor {scaling.factor:g}, low_freq_factor"
-                f" {scaling.low_freq_factor:g} and high_freq_factor {scaling.high_freq_factor:g}"
-                " have to be positive, the last the largest"
-            )
-        return scaling
-
-    def with_linear(self, config: ModelConfig) -> ModelConfig:
-        """Return the config with linear scaling, where that is the kind."""
-        if self.kind != "linear":
-            return config
-        factor = self.numbers.real("factor")
-        if factor == 1:
-            return config
-        if factor <= 0:
-            raise ExportError(f"{self.path}: {self.name}.factor is {factor:g}, it has to be > 0")
-        return replace(config, rope_factors=(factor,) * (config.head_dim // 2))
+            raise refused(path, key, value, effect)

@@ -1,8 +1,8 @@
 """Keys of config.json, by what they do to logits. A key in no table is refused by its name.
 
-Read from transformers' config classes (`PreTrainedConfig`, `LlamaConfig`, `Qwen2Config`,
-`Qwen3Config`, 4.x and 5.x), and from what the hub's files of these families hold. In all tables a
-null is as if the key were not there.
+Read from transformers' config classes (4.x and 5.x), and from what the hub's files hold. What
+belongs to one family stands in `hf_families`. A null is as if the key were not there, but for the
+few where transformers takes it for "none" (windows, soft caps).
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ USED = frozenset(
         "sliding_window",
         "max_window_layers",
         "layer_types",
-        "attention_bias",
         # Read by the tokenizer's rules where generation_config.json has none.
         "eos_token_id",
     }
@@ -93,6 +92,7 @@ _SERVING = frozenset(
         "_attn_implementation",
         "_attn_implementation_autoset",
         "_attn_implementation_internal",
+        "cache_implementation",
         "experts_implementation",
         "_experts_implementation_internal",
         "_flash_attn_2_enabled",
@@ -159,6 +159,7 @@ HARMLESS = _PROVENANCE | _TRAINING | _SERVING | _TOKENS | _GENERATION
 NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "hidden_act": (("silu", "swish"), "the activation of the feed-forward block"),
     "hidden_activation": (("silu", "swish"), "the activation of the feed-forward block"),
+    "attention_bias": ((False,), "biases of the attention's projections"),
     "mlp_bias": ((False,), "biases of the feed-forward block"),
     "qkv_bias": ((False,), "biases of query, key and value"),
     "use_bias": ((False,), "biases of the projections"),
@@ -192,39 +193,43 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "num_experts": ((0,), "a mixture of experts"),
     "num_local_experts": ((0,), "a mixture of experts"),
     "per_layer_config": (({},), "layers of different shapes"),
+    "auto_map": ((), "the code that the model comes with"),
+    "interpolate_factor": ((), "how positions are counted"),
+    "full_attn_mod": ((), "which tokens see which"),
 }
 
 #: Keys of `rope_scaling` and `rope_parameters` by kind of RoPE; other kinds are refused.
 ROPE_USED: dict[str, frozenset[str]] = {
     "default": frozenset(),
     "linear": frozenset({"factor"}),
+    "dynamic": frozenset({"factor"}),
     "llama3": frozenset(
         {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
+    ),
+    "yarn": frozenset(
+        {
+            "factor",
+            "original_max_position_embeddings",
+            "attention_factor",
+            "beta_fast",
+            "beta_slow",
+            "mscale",
+            "mscale_all_dim",
+            "truncate",
+        }
+    ),
+    "longrope": frozenset(
+        {
+            "factor",
+            "short_factor",
+            "long_factor",
+            "original_max_position_embeddings",
+            "attention_factor",
+        }
     ),
 }
 #: Keys that every kind may have.
 ROPE_COMMON = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
-
-#: What transformers takes for a missing key; numbers that decide shapes are asked for instead.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "llama": {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
-    "qwen2": {"rms_norm_eps": 1e-6, "max_position_embeddings": 32768},
-    "qwen3": {"rms_norm_eps": 1e-6, "max_position_embeddings": 32768},
-}
-#: Key/value heads where the key is missing; null means as many as heads.
-KV_HEADS = {"qwen2": 32, "qwen3": 32}
-#: Width of a head where it isn't given; elsewhere it follows from width and heads.
-HEAD_DIM = {"qwen3": 128}
-
-#: Window of qwen2 and qwen3 where the key is missing (null means none), if windows are asked for.
-SLIDING_WINDOW = 4096
-
-#: Class names that `architectures` may hold: the plain decoder, with or without its output.
-ARCHITECTURES: dict[str, frozenset[str]] = {
-    "llama": frozenset({"LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel"}),
-    "qwen2": frozenset({"Qwen2ForCausalLM", "Qwen2Model"}),
-    "qwen3": frozenset({"Qwen3ForCausalLM", "Qwen3Model"}),
-}
 
 #: Keys that say how weights were quantised before they were saved, by who writes them.
 QUANTISED = ("quantization_config", "compression_config", "quantization")

@@ -18,8 +18,9 @@ from farm.core.errors import ExportError
 from models.checkpoint import SourceFile, TokenizerData
 from models.config import ModelConfig, RopeScaling, check_config
 from models.sources import meta_keys
+from models.sources.config_values import Numbers, flag, read_json
 from models.sources.files import check_finite, refuse_lfs_pointer, source_file
-from models.sources.hf_config import Numbers, flag, read_json, refuse_adapter
+from models.sources.hf_config import refuse_adapter
 from models.sources.shapes import check_tensors, check_vocabulary, refuse_unknown, wanted_tensors
 from models.sources.tokenizer_files import find_tokenizer, read_tokenizer_file, rule_files
 from models.tokenizer import last_token

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from farm.core.errors import ExportError
+from models.sources.config_values import read_json
 from models.sources.files import refuse_lfs_pointer
-from models.sources.hf_config import read_json
 
 #: Largest header that a safetensors file may have, as the format says.
 _MAX_HEADER = 100_000_000

@@ -11,10 +11,10 @@ from tokenizers import AddedToken
 
 from farm.core.errors import ExportError
 from models.checkpoint import TokenizerData
+from models.sources.config_values import read_json
 from models.sources.files import refuse_lfs_pointer
 from models.sources.gguf_tokenizer import metaspace
 from models.sources.hf_config import eos_ids as eos_numbers
-from models.sources.hf_config import read_json
 from models.sources.sentencepiece_file import Pieces, read_pieces
 from models.sources.tiktoken_file import is_tiktoken, read_tiktoken
 from models.tokenizer import Tokenizer

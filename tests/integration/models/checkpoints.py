@@ -63,7 +63,8 @@ def library_noise() -> Iterator[Any]:
 def make(family: str, **shape: Any) -> Any:
     """A random model of transformers whose logits have spread."""
     with library_noise() as transformers:
-        config = getattr(transformers, f"{family}Config")(**_SHAPE | shape)
+        kind = {"Gemma3": "Gemma3Text"}.get(family, family)
+        config = getattr(transformers, f"{kind}Config")(**_SHAPE | shape)
         torch.manual_seed(3)
         model = getattr(transformers, f"{family}ForCausalLM")(config).eval().float()
         with torch.no_grad():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from farm.config.load import load_inventory, load_run
+from farm.core.artifact import Toolchain
 from farm.core.errors import ConfigError
 from farm.core.plan import Catalog, Plan
 from farm.core.spec import Require, Resources
@@ -45,6 +46,15 @@ def test_everything_arrives(tmp_path: Path) -> None:
     assert spec.require == Require(Fraction(95, 100), None)
     assert spec.waivers[0].until == "2027-01-01"
     assert data["name"] == "t"
+
+
+def test_a_toolchain_names_one_release_of_torch_each(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    spec, _ = load_run(path, ['toolchains.release.torch="2.14.0"'])
+    assert spec.toolchains == (Toolchain("release", "==1.5.1", torch="2.14.0"),)
+    assert load_run(path)[0].toolchains == (Toolchain("release", "==1.5.1"),)
+    with pytest.raises(ConfigError, match=r"toolchains\.release\.torchao"):
+        load_run(path, ['toolchains.release.torchao=">=0.18"'])
 
 
 def test_values_of_a_runners_variables_reach_the_runner_and_no_report(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_missing_parts_of_a_hub_folder_are_named(hf: Path, tmp_path: Path) -> No
         ({"model_type": "mamba"}, "'mamba' isn't supported"),
         ({"hidden_act": "gelu"}, 'hidden_act is "gelu"'),
         ({"attention_bias": True}, "attention_bias"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "'yarn' isn't supported"),
+        ({"rope_scaling": {"rope_type": "proportional"}}, "'proportional' isn't supported"),
         ({"vocab_size": None}, "vocab_size is missing"),
     ],
 )

@@ -8,11 +8,13 @@ import pytest
 from farm import codec
 from farm.core.artifact import Toolchain
 from farm.core.errors import ConfigError, ExportError
+from models import toolchain
 from models.exporting.identify import own_versions
 from models.toolchain import (
     build_environment,
     environment_key,
     executorch_requirements,
+    exporter_pins,
     find_environment,
     install_order,
     own_environment,
@@ -24,11 +26,44 @@ def test_wheels_count_by_content(tmp_path: Path) -> None:
     wheel.write_bytes(b"one")
     requirements = executorch_requirements(Toolchain("nightly", str(tmp_path / "*.whl")))
     assert requirements == (str(wheel),)
-    first = environment_key(requirements)
-    assert environment_key(requirements) == first
+    pins = exporter_pins(Toolchain("nightly"))
+    first = environment_key(requirements, pins)
+    assert environment_key(requirements, pins) == first
     wheel.write_bytes(b"two")
-    assert environment_key(requirements) != first
-    assert environment_key(("executorch==1.5.1",)) != environment_key(("executorch==1.4.1",))
+    assert environment_key(requirements, pins) != first
+    old, new = (
+        environment_key((f"executorch=={version}",), pins) for version in ("1.4.1", "1.5.1")
+    )
+    assert old != new
+
+
+def test_torch_and_torchao_belong_to_a_toolchain(tmp_path: Path) -> None:
+    own = own_versions()
+    torch, torchao = (version.partition("+")[0] for version in (own.torch, own.torchao))
+    plain, newer, both = (
+        Toolchain("release", "==1.5.1"),
+        Toolchain("release", "==1.5.1", torch="9.1.0"),
+        Toolchain("release", "==1.5.1", torch="9.1.0", torchao="0.99.0"),
+    )
+    assert exporter_pins(plain) == (f"torch=={torch}", f"torchao=={torchao}")
+    assert exporter_pins(newer) == ("torch==9.1.0", "torchao"), "pip looks for one that fits"
+    assert exporter_pins(both) == ("torch==9.1.0", "torchao==0.99.0")
+    folders = {install_order(one, tmp_path).folder for one in (plain, newer, both)}
+    assert len(folders) == 3, "each has an environment of its own"
+
+
+def test_the_pins_reach_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run(_toolchain: Toolchain, command: list[str], *_: object) -> list[str]:
+        asked.append(command)
+        return ['{"python": "3", "torch": "9.1.0", "executorch": "1.5.1", "torchao": "0.99.0"}']
+
+    monkeypatch.setattr(toolchain, "_run", run)
+    monkeypatch.setattr(toolchain, "_resolved", lambda *_: "1.5.1")
+    wanted = Toolchain("newer", "==1.5.1", torch="9.1.0", torchao="0.99.0")
+    toolchain.build_environment(install_order(wanted, tmp_path), lambda _line: None)
+    assert any({"torch==9.1.0", "torchao==0.99.0"} <= {*command} for command in asked)
 
 
 @pytest.mark.parametrize(
