@@ -70,3 +70,8 @@ def quarantine_file(home: Path) -> Path:
 def baselines(home: Path) -> Path:
     """Named baselines, one JSON file each."""
     return home / "baselines"
+
+
+def cluster_folder(home: Path) -> Path:
+    """What this host keeps of a cluster: its token, and the nodes that were started here."""
+    return home / "cluster"

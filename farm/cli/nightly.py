@@ -25,6 +25,7 @@ def nightly(
     select: o.Select = "",
     set_: o.Set = None,
     cluster: o.Cluster = "local",
+    token: o.Token = None,
     out: o.Out = o.RUNS,
     baseline: Annotated[
         str | None, typer.Option(help="Baseline to compare with; default: the config's name.")
@@ -40,6 +41,7 @@ def nightly(
     First night: `farm nightly CONFIG --allow-no-baseline`, then
     `farm baseline set latest NAME`.
     """
+    o.enter(cluster, token)
     from farm.cli.running import watch
     from farm.commands.nightly import nightly_options
     from farm.paths import farm_home
