@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # Ray reads the environment when it is imported, which is pre
     from farm.cluster.ray_head import Node
 
 #: Longest time for all that a site says of itself, seconds.
-ANSWER_S = 30.0
+ANSWER_S = 75.0
 
 
 @dataclass(frozen=True, slots=True)
