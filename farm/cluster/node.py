@@ -152,6 +152,7 @@ def attend(started: Started, home: Path) -> None:
 def _spawn(kind: str, words: Sequence[str], home: Path, address: str) -> subprocess.Popen[bytes]:
     environment = bound_environment(os.environ, address, home)
     environment["FARM_HOME"] = str(home)
+    environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # an agent never is idle
     environment.pop(QUIET, None)  # a node's own warnings go to its logs
     log = log_file(kind, home)
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from farm.paths import store_root
-from tests.command import SOURCES, Farm
+from tests.command import CONFIGS, SOURCES, Farm
 from tests.integration.hosts import Guide, Hosts, copy_home
 from tests.integration.ray_ports import grpc_ports, http_status, refusing
 
@@ -124,9 +125,11 @@ def test_who_may_not_join_is_told_why(hosts: Hosts) -> None:
 
 
 def test_a_person_holds_a_device_of_a_rack(hosts: Hosts, guide: Guide) -> None:
-    held, released = guide.run("Take a device", hosts)
+    held, shown, released = guide.run("Take a device", hosts)
     assert "server1 is held by" in held
     assert "@head: new fan" in held
+    assert "@head: new fan" in shown, "another host saw no hold"
+    assert "1 ready, 1 held" in shown or "1 held, 1 ready" in shown
     assert "server1 is free; it was held by" in released
 
 
@@ -157,9 +160,14 @@ def test_a_service_of_systemd_ends_all_that_it_started(tmp_path: Path, farm: Far
     )
     assert line[1:] == ["cluster", "up", "--foreground", "--interface", "eth0"]
     # Without an interface: this host alone.
-    service = farm.start(*line[1:4], "--port", "6399")
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        port = server.getsockname()[1]
+    service = farm.start(*line[1:4], "--port", str(port))
     assert service.stdout is not None
-    assert "127.0.0.2:6399 is up" in service.stdout.readline()
+    cluster = f"127.0.0.2:{port}"
+    assert f"{cluster} is up" in service.stdout.readline()
+    plan = farm("plan", str(CONFIGS / "tiny.yaml"), "--select", "name=local", "--cluster", cluster)
+    assert plan.returncode == 0, plan.stderr
     children = psutil.Process(service.pid).children(recursive=True)
     assert any("gcs_server" in child.name() for child in children)
     service.send_signal(signal.SIGTERM)
