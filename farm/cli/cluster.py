@@ -133,7 +133,7 @@ def join(
 
 @site_app.command("list")
 def list_(cluster: Here = None, token: o.Token = None, as_json: o.Json = False) -> int:
-    """Show the sites that the head knows. Exit code 3 when one is gone."""
+    """Show the sites that the head knows. Exit code 3 when one is gone that nobody stopped."""
     state = _state(cluster, token, None, ask=False)
     if as_json:
         from farm import codec

@@ -17,6 +17,8 @@ from farm.core.errors import PlanError
 _NAMESPACE = b"farm"
 _HANDSHAKE = b"handshake"
 _SITE = "site:"
+#: Values of Ray's `GcsNodeInfo.state` and `NodeDeathInfo.reason`.
+_ALIVE, _EXPECTED = 0, 1
 #: Longest wait for one answer, seconds.
 _ANSWER_S = 10
 
@@ -31,6 +33,8 @@ class Node:
     host: str
     head: bool
     alive: bool
+    #: It was ended, as by `farm site stop`; False also while it lives.
+    left: bool
     #: Sites of its devices; a node of farm has one or none.
     sites: tuple[str, ...]
     #: CPUs that host tasks may take.
@@ -68,7 +72,8 @@ class Head:
                 address=info.node_manager_address,
                 host=info.node_manager_hostname,
                 head=info.is_head_node,
-                alive=info.state == 0,
+                alive=info.state == _ALIVE,
+                left=info.state != _ALIVE and info.death_info.reason == _EXPECTED,
                 sites=tuple(
                     sorted(
                         name.removeprefix(_SITE)

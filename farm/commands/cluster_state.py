@@ -32,7 +32,8 @@ class SiteState:
     #: IP address and name of its host.
     address: str
     host: str
-    #: `up`, `gone`, `silent` (its agent doesn't answer), `other farm`; `not asked` from here.
+    #: `up`; `left` (it was stopped), `gone` (it was not), `silent` (its agent doesn't answer),
+    #: `other farm`; `not asked` from here.
     state: str
     #: Why it is not up; empty when it is.
     reason: str = ""
@@ -54,8 +55,8 @@ class ClusterState:
 
     @property
     def well(self) -> bool:
-        """Whether every site that the head knows answers and runs the same farm."""
-        return all(site.state == "up" for site in self.sites)
+        """Whether every site that nobody stopped answers and runs the same farm."""
+        return all(site.state in ("up", "left") for site in self.sites)
 
 
 def state_of(cluster: str, inventory: Path | None, *, ask: bool) -> ClusterState:
@@ -98,7 +99,9 @@ def _places(nodes: tuple[Node, ...]) -> dict[str, Node]:
 
 
 def _gone(name: str, node: Node) -> SiteState:
-    reason = "its node left the cluster: `farm site join` on its host brings it back"
+    if node.left:
+        return SiteState(name, node.address, node.host, "left", "it was stopped there")
+    reason = "its node was lost: `farm site join` on its host brings it back"
     return SiteState(name, node.address, node.host, "gone", reason)
 
 

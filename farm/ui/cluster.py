@@ -10,6 +10,8 @@ from farm.core.printable import one_line
 from farm.ui.devices import devices
 from farm.ui.frame import new_table
 
+_STYLES = {"up": "green", "left": "dim"}
+
 
 def cluster(state: ClusterState) -> RenderableType:
     """A cluster: its head line, its nodes, its sites, and the devices of those that answer."""
@@ -21,7 +23,7 @@ def cluster(state: ClusterState) -> RenderableType:
         nodes.add_row(
             one_line(node.host) + (" (head)" if node.head else ""),
             node.address,
-            "up" if node.alive else "gone",
+            "up" if node.alive else "left" if node.left else "gone",
             str(node.cpus),
             one_line(", ".join(node.sites)),
         )
@@ -29,7 +31,7 @@ def cluster(state: ClusterState) -> RenderableType:
     for site in state.sites:
         sites.add_row(
             one_line(site.name),
-            Text(site.state, "green" if site.state == "up" else "red"),
+            Text(site.state, _STYLES.get(site.state, "red")),
             one_line(site.host),
             (site.farm_tree_sha256 or "unknown")[:12],
             str(len(site.devices)),

@@ -145,11 +145,29 @@ def test_a_run_measures_at_the_racks(hosts: Hosts, guide: Guide) -> None:
     assert not (hosts["head"].home / "device/objects").exists()
 
 
+def test_a_site_that_is_killed_is_gone_and_one_that_is_stopped_has_left(hosts: Hosts) -> None:
+    for process in hosts["rack2"].processes():
+        if process.name() == "raylet":
+            process.kill()
+    assert hosts["rack1"].run("farm site stop").returncode == 0
+    assert hosts["rack1"].processes() == []
+    end = time.monotonic() + 30
+    found: dict[str, str] = {}
+    while found.get("rack2") != "gone" and time.monotonic() < end:
+        done = hosts["head"].run("farm site list --json")
+        found = {site["name"]: site["state"] for site in json.loads(done.stdout)}
+    assert found == {"rack1": "left", "rack2": "gone"}
+    assert done.returncode == 3
+
+
 def test_what_hangs_on_the_cluster_ends_with_it(hosts: Hosts, guide: Guide) -> None:
     guide.run("End", hosts)
+    assert hosts["head"].processes() == []
+    end = time.monotonic() + 60  # what a killed node leaves ends by itself
+    while time.monotonic() < end and any(host.processes() for host in hosts):
+        time.sleep(0.5)
     for host in hosts:
-        left = [" ".join(process.cmdline()) for process in host.processes()]
-        assert left == [], host.name
+        assert host.processes() == [], host.name
 
 
 def test_a_service_of_systemd_ends_all_that_it_started(tmp_path: Path, farm: Farm) -> None:

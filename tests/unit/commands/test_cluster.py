@@ -43,7 +43,7 @@ def test_names_of_sites() -> None:
 
 
 def node(host: str, *sites: str, alive: bool = True, since_ms: int = 0) -> Node:
-    return Node(f"id-{host}", f"ip-{host}", host, False, alive, sites, 0, since_ms)
+    return Node(f"id-{host}", f"ip-{host}", host, False, alive, False, sites, 0, since_ms)
 
 
 def test_a_name_that_is_taken_is_refused_until_its_node_is_gone() -> None:
@@ -64,7 +64,7 @@ def test_a_site_is_where_its_living_node_is() -> None:
 
 def test_one_site_that_is_not_up_is_no_good_cluster() -> None:
     up = SiteState("a", "ip", "a", "up")
-    assert ClusterState("c", {}, (), (up,)).well
+    assert ClusterState("c", {}, (), (up, SiteState("b", "ip", "b", "left"))).well
     for state in ("gone", "silent", "other farm", "not asked"):
         assert not ClusterState("c", {}, (), (up, SiteState("b", "ip", "b", state))).well
 
