@@ -137,7 +137,7 @@ def restarted_bound(address: str, home: Path) -> None:
     if not is_bound(address):
         environment = bound_environment(os.environ, address, home)
         if os.environ.get(_PRELOAD) == environment[_PRELOAD]:
-            raise _not_bound(address)
+            raise not_bound(address)
         sys.stdout.flush()
         sys.stderr.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
@@ -151,13 +151,15 @@ def check_bound(address: str) -> None:
         PlanError: It would.
     """
     if not is_bound(address):
-        raise _not_bound(address)
+        raise not_bound(address)
 
 
-def _not_bound(address: str) -> PlanError:
+def not_bound(address: str) -> PlanError:
+    """Return the error of a process that listens, or would, on more than that address."""
     return PlanError(
-        f"this process would listen on every interface of this host, not only on {address}: the"
-        f" library that prevents it ({_LIBRARY}) is not loaded. Is FARM_HOME mounted `noexec`?"
+        f"Ray would listen on every interface of this host, not only on {address}: the library that"
+        f" prevents it ({_LIBRARY}) can't be loaded. Is FARM_HOME mounted `noexec`, or is there a"
+        " blank or a colon in its path?"
     )
 
 

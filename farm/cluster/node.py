@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from farm.clock import Deadline
-from farm.cluster.bound import bound_environment
+from farm.cluster.bound import bound_environment, not_bound
 from farm.cluster.ray_environment import QUIET
 from farm.cluster.start_failure import likely_causes, telling
 from farm.core.errors import PlanError
@@ -99,7 +99,8 @@ def start_node(
         ready: Tells whether it is part of the cluster; asked some times a second.
 
     Raises:
-        PlanError: One runs already, or it doesn't start; the message says why.
+        PlanError: One runs already, it doesn't start, or it listens on another address too; the
+            message says why.
     """
     assert kind in _KINDS, kind
     with changed_state(_record(kind, home)) as record:
@@ -114,6 +115,7 @@ def start_node(
         process = _spawn(kind, words, home, address)
         try:
             _wait(kind, process, home, ready)
+            _check_sockets(psutil.Process(process.pid), address)
         except BaseException:
             _end(psutil.Process(process.pid))
             raise
@@ -187,6 +189,21 @@ def _wait(
     raise PlanError(
         f"the {kind} {late}: {_why(kind, home)}" + (f" Likely cause: {causes}." if causes else "")
     )
+
+
+def _check_sockets(process: psutil.Process, address: str) -> None:
+    """Look at the sockets of a node that has started: all have to be on its address.
+
+    Raises:
+        PlanError: One isn't. The loader only warns where it can't preload a library.
+    """
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for found in one.net_connections(kind="inet"):
+                if found.status != psutil.CONN_LISTEN:
+                    continue
+                if found.laddr.ip.removeprefix("::ffff:") != address:
+                    raise not_bound(address)
 
 
 def _why(kind: str, home: Path) -> str:

@@ -197,6 +197,17 @@ def test_a_service_of_systemd_ends_all_that_it_started(tmp_path: Path, farm: Far
     assert [child for child in children if _lives(child)] == []
 
 
+def test_a_head_that_would_listen_on_every_interface_is_ended(tmp_path: Path) -> None:
+    """The loader takes a blank for the end of a library's name, and only warns."""
+    farm = Farm(tmp_path / "a home", tmp_path)
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        port = server.getsockname()[1]
+    done = farm("cluster", "up", "--port", str(port))
+    assert done.returncode == 3
+    assert "would listen on every interface" in done.stderr
+    assert farm.processes() == []
+
+
 def _lives(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         return bool(process.status() != psutil.STATUS_ZOMBIE)
