@@ -1,11 +1,12 @@
-# farm's controller and Ray worker in one image.
+# farm's controller, head and site in one image.
 #
 #   docker build -t farm .          --build-arg PIP_EXTRA_INDEX_URL=URL  takes torch from an index of
 #                                   CPU builds where pip's own index has only torch with CUDA
 #   controller:   docker run --rm --network host -v farm:/var/lib/farm -v "$PWD":/work farm run configs/tiny.yaml
-#   worker:       docker run --rm --network host --shm-size 2g -v farm:/var/lib/farm \
-#                   -e RAY_AUTH_MODE=token -e RAY_AUTH_TOKEN --entrypoint ray farm \
-#                   start --block --address HEAD:6379 --resources '{"site:NAME": 1}'
+#   head:         docker run --rm --network host --shm-size 2g -v farm:/var/lib/farm farm \
+#                   cluster up --foreground --interface eth0
+#   site:         docker run --rm --network host --shm-size 2g -v farm:/var/lib/farm \
+#                   -v /etc/farm/token:/token:ro farm site join HEAD:6379 --token /token --foreground
 #   USB devices:  run the adb server on the host; with --network host the container finds it.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}

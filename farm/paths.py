@@ -75,3 +75,8 @@ def baselines(home: Path) -> Path:
 def outboxes(home: Path, site: str) -> Path:
     """What the agent of a site keeps of runs until their controllers have it."""
     return home / "outboxes" / (site or "local")
+
+
+def cluster_folder(home: Path) -> Path:
+    """What this host keeps of a cluster: its token, and the nodes that were started here."""
+    return home / "cluster"

@@ -57,13 +57,21 @@ class RayNodes:
     """A cluster whose nodes know its token; the first one that is added is the head."""
 
     folder: Path
-    token: str = field(default_factory=lambda: secrets.token_hex(32))
     port: int = field(default_factory=lambda: _free_port())
     nodes: dict[str, Node] = field(default_factory=dict)
 
     @property
+    def token(self) -> Path:
+        """File of the token."""
+        path = self.folder / "token"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_hex(32))
+        return path
+
+    @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"127.0.0.2:{self.port}"
 
     def environment(self, home: Path) -> dict[str, str]:
         """What a process of one host gets, a driver's too."""
@@ -73,7 +81,7 @@ class RayNodes:
             "HOME": str(self.folder),
             "PYTHONPATH": str(SOURCES),
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": self.token,
+            "RAY_AUTH_TOKEN_PATH": str(self.token),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",
             # Chunks leave shared memory when they were written, not up to a second later.
@@ -101,7 +109,7 @@ class RayNodes:
             process = subprocess.Popen(
                 [
                     sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *where,
-                    f"--node-ip-address=127.0.0.{len(self.nodes) + 1}",
+                    f"--node-ip-address=127.0.0.{len(self.nodes) + 2}",
                     f"--num-cpus={cpus}", "--object-store-memory=200000000",
                     f"--resources={json.dumps({f'site:{site}': 1} if site else {})}",
                 ],

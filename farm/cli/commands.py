@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from farm.cli import (
+    cluster,
     devices,
     look,
     nightly,
@@ -46,6 +47,8 @@ app.add_typer(nightly.history_app, name="history")
 app.command("report")(look.report)
 app.command("compare")(look.compare)
 app.add_typer(devices.app, name="devices")
+app.add_typer(cluster.app, name="cluster")
+app.add_typer(cluster.site_app, name="site")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(store.app, name="store")
 app.command("runners")(look.runners)

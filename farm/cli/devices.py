@@ -28,6 +28,8 @@ def devices(
     wait: Annotated[
         float, typer.Option(help="Seconds that a silent device may take.", min=0.1)
     ] = LOOK_S,
+    cluster: o.OnCluster = "none",
+    token: o.Token = None,
     as_json: o.Json = False,
 ) -> None:
     """Probe every device of the inventory: state and why, who has it, how warm, what to do.
@@ -36,10 +38,11 @@ def devices(
     """
     if context.invoked_subcommand is not None:
         return
+    o.enter(cluster, token)
     from farm import codec
+    from farm.commands import everywhere
     from farm.config.load import load_inventory
     from farm.paths import farm_home
-    from farm.planning.devices import survey
 
     entries = load_inventory(inventory)
     if not as_json:
@@ -48,7 +51,7 @@ def devices(
             target=importlib.import_module, args=("farm.ui.devices",), daemon=True
         )
         load.start()
-    found = survey(entries, select, farm_home(), wait)
+    found = everywhere.look(cluster, entries, select, farm_home(), wait)
     if as_json:
         show.print_json([codec.to_data(device) for device in found])
     else:
@@ -109,17 +112,23 @@ def hold(
     reason: Annotated[str, typer.Option(help="Why; everybody who waits for it reads this.")],
     for_: Annotated[str, typer.Option("--for", metavar="DURATION", help="2h, 90min, 1d.")] = "1h",
     inventory: o.InventoryFile = None,
+    cluster: o.OnCluster = "none",
+    token: o.Token = None,
 ) -> int:
     """Take a device for yourself: runs wait for it, and say who has it and why.
 
     Example: `farm devices hold pixel8 --for 2h --reason "new battery"`
     """
-    from farm.commands import hold as hold_command
-    from farm.paths import farm_home
-
     seconds = _duration(for_)
-    with hold_command.connected(name, inventory, farm_home()) as connection:
-        held = hold_command.hold(connection.helper, seconds, reason)
+    o.enter(cluster, token)
+    from farm.commands.everywhere import work_on
+    from farm.commands.hold import hold_device
+    from farm.paths import farm_home
+    from farm.site.device.lease import user_and_host
+
+    held = work_on(
+        cluster, name, inventory, farm_home(), hold_device, seconds, reason, user_and_host()
+    )
     show.print_text(f"{name} is {held.text}; give it back with: farm devices release {name}")
     return 0
 
@@ -134,16 +143,22 @@ def release(
         bool, typer.Option("--force", help="Also when it is another person's; that is recorded.")
     ] = False,
     inventory: o.InventoryFile = None,
+    cluster: o.OnCluster = "none",
+    token: o.Token = None,
 ) -> int:
     """Give a device back before its hold ends.
 
     Example: `farm devices release pixel8`
     """
-    from farm.commands import hold as hold_command
+    o.enter(cluster, token)
+    from farm.commands.everywhere import work_on
+    from farm.commands.hold import release_device
     from farm.paths import farm_home
+    from farm.site.device.lease import user_and_host
 
-    with hold_command.connected(name, inventory, farm_home()) as connection:
-        before = hold_command.release(connection.helper, from_, force=force)
+    before = work_on(
+        cluster, name, inventory, farm_home(), release_device, from_, user_and_host(), force
+    )
     was = f"it was {before.text}" if before is not None else "nobody had it"
     show.print_text(f"{name} is free; {was}")
     return 0
@@ -151,7 +166,7 @@ def release(
 
 @app.command("shell")
 def shell(name: DeviceName, inventory: o.InventoryFile = None) -> int:
-    """Hold a device and open a shell on it (adb shell, ssh); it is given back at the end.
+    """Hold a device of this host and open a shell on it (adb shell, ssh); given back at the end.
 
     Example: `farm devices shell pi5 --inventory lab.yaml`
     """
@@ -201,6 +216,8 @@ def prepare(
     name: DeviceName,
     undo: Annotated[bool, typer.Option("--undo", help="Put every old value back.")] = False,
     inventory: o.InventoryFile = None,
+    cluster: o.OnCluster = "none",
+    token: o.Token = None,
     as_json: o.Json = False,
 ) -> int:
     """Make a device quiet: awake, no doze, dim, no animations; a board: performance governor.
@@ -208,19 +225,15 @@ def prepare(
     Shows every setting's old and new value; needs no root on Android. The old values are kept
     in FARM_HOME. Example: `farm devices prepare pixel8`, later `farm devices prepare pixel8 --undo`
     """
+    o.enter(cluster, token)
     from farm import codec
-    from farm.commands import hold as hold_command
-    from farm.commands import quieten
+    from farm.commands.everywhere import work_on
+    from farm.commands.quieten import change_device
     from farm.paths import farm_home
+    from farm.site.device.lease import user_and_host
     from farm.ui import tables
 
-    home = farm_home()
-    with (
-        hold_command.connected(name, inventory, home) as connection,
-        hold_command.borrowed(connection.helper, "prepare"),
-    ):
-        change = quieten.undo if undo else quieten.prepare
-        changes = change(connection, home)
+    changes = work_on(cluster, name, inventory, farm_home(), change_device, undo, user_and_host())
     refused = [change for change in changes if change.problem]
     if as_json:
         show.print_json([codec.to_data(change) for change in changes])

@@ -27,6 +27,7 @@ def nightly(
     select: o.Select = "",
     set_: o.Set = None,
     cluster: o.Cluster = "local",
+    token: o.Token = None,
     out: o.Out = o.RUNS,
     resume: Annotated[
         str | None, typer.Option(help="Go on with a night that was killed or interrupted.")
@@ -57,6 +58,7 @@ def nightly(
     First night: `farm nightly CONFIG --allow-no-baseline`, then
     `farm baseline set latest NAME`.
     """
+    o.enter(cluster, token)
     from farm.cli.running import watch
     from farm.commands.nightly import Told, nightly_options, told_night
     from farm.paths import farm_home

@@ -29,8 +29,18 @@ Set = Annotated[
 Cluster = Annotated[
     str,
     typer.Option(
-        help="`local`: a Ray runtime of our own; `none`: in this process; else the address of "
-        "a running Ray cluster."
+        help="`local`: a Ray runtime of our own; `none`: in this process; else the address that "
+        "`farm cluster up` printed."
+    ),
+]
+#: Of a command that starts no runtime of its own.
+OnCluster = Annotated[
+    str, typer.Option(help="Address that `farm cluster up` printed: its sites' devices too.")
+]
+Token = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with the cluster's token. Default: $FARM_CLUSTER_TOKEN, else FARM_HOME's own."
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder that run folders are made in.")]
@@ -43,6 +53,15 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout,
 Quick = Annotated[
     bool, typer.Option("--quick", help="Least work that shows every step; numbers are rough.")
 ]
+
+
+def enter(cluster: str, token: Path | None) -> None:
+    """Prepare this process for a cluster that is up; see `farm.cluster.start.enter`."""
+    if cluster not in ("local", "none") or token is not None:
+        from farm.cluster.start import enter
+        from farm.paths import farm_home
+
+        enter(cluster, token, farm_home())
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:

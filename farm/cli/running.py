@@ -24,6 +24,7 @@ def run(
     select: o.Select = "",
     set_: o.Set = None,
     cluster: o.Cluster = "local",
+    token: o.Token = None,
     out: o.Out = o.RUNS,
     resume: Annotated[
         str | None,
@@ -40,6 +41,7 @@ def run(
 
     Example: `farm run configs/tiny.yaml --inventory lab.yaml --select 'transport=adb'`
     """
+    o.enter(cluster, token)
     from farm.planning.planning import RunOptions
     from farm.run import run_folder
 
@@ -79,6 +81,7 @@ def rerun(
     cell: Annotated[str, typer.Argument(help="Cell id, as the report has it.")],
     on: Annotated[str, typer.Option(help="Another device of that run.")] = "",
     cluster: o.Cluster = "local",
+    token: o.Token = None,
     out: o.Out = o.RUNS,
     live: o.Live = "auto",
     as_json: o.Json = False,
@@ -93,6 +96,7 @@ def rerun(
     from farm.run.run import rerun_cell
 
     folder = run_folder.find(run, out)
+    o.enter(cluster, token)
     options = RunOptions(config=None, cluster=cluster, out=out)
     with show.watching(live, as_json=as_json) as emit:
         finished = rerun_cell(folder, cell, options, farm_home(), emit, on=on)
@@ -118,17 +122,24 @@ def plan(
     inventory: o.InventoryFile = None,
     select: o.Select = "",
     set_: o.Set = None,
+    cluster: o.OnCluster = "none",
+    token: o.Token = None,
     as_json: o.Json = False,
 ) -> int:
     """Show what `farm run` would do, and why cells are left out. Runs nothing.
 
     Example: `farm plan configs/llama_q4.yaml --set 'matrix.threads=[1, 2]'`
     """
+    o.enter(cluster, token)
     from farm.paths import farm_home
     from farm.planning import planning
 
     options = planning.RunOptions(
-        config=config, inventory=inventory, select=select, overrides=tuple(set_ or ())
+        config=config,
+        inventory=inventory,
+        select=select,
+        overrides=tuple(set_ or ()),
+        cluster=cluster,
     )
     prepared = planning.plan(options, farm_home())
     if as_json:
@@ -144,6 +155,7 @@ def export(
     config: o.Config,
     set_: o.Set = None,
     cluster: o.Cluster = "none",
+    token: o.Token = None,
     copy: Annotated[
         Path | None, typer.Option(help="Also copy each .pte, .ptd and tokenizer into this folder.")
     ] = None,
@@ -154,6 +166,7 @@ def export(
 
     Example: `farm export configs/tiny.yaml --copy out/`
     """
+    o.enter(cluster, token)
     from farm import codec
     from farm.commands import export as export_command
     from farm.paths import farm_home

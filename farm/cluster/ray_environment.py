@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
 
 #: For every cluster: no statistics sent home, no workers restarted through `uv run`, and workers
 #: at this process's priority. Ray's default is niceness 15, which runners would inherit: on a busy
@@ -16,26 +17,39 @@ _ALWAYS = {
     # Chunks of objects leave shared memory when they were written, not up to a second later.
     "RAY_free_objects_period_milliseconds": "50",
 }
+#: Level of what Ray's native part writes to standard error.
+QUIET = "RAY_BACKEND_LOG_LEVEL"
+#: Of another cluster, or of another way to its token.
+_FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_START_HOOK")
 
 
-def set_environment(*, local: bool) -> None:
-    """Prepare this process for `import ray`.
+def set_local_environment() -> None:
+    """Prepare this process for a cluster of its own, on the loopback address.
 
-    An open port of Ray is code execution. A cluster of our own listens on the loopback address
-    only, and other users of this host need a token that lives as long as the run. A cluster that
-    is joined has a token of its own, from the user's environment or file.
-
-    Args:
-        local: The cluster is ours and ends with this process.
+    An open port of Ray is code execution. Other users of this host need a token, which lives as
+    long as the run.
     """
-    os.environ.update(_ALWAYS)
-    if not local:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        return
+    for name in _FOREIGN:
+        os.environ.pop(name, None)
     # Clusters of several hosts are what this switch forbids; without it Ray replaces the
     # loopback address that we ask for by the external one, and listens on all interfaces.
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
-    os.environ.pop("RAY_ADDRESS", None)
+    os.environ |= {
+        **_ALWAYS,
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+
+
+def set_joined_environment(token: Path) -> None:
+    """Prepare this process for a cluster that is up, or for starting a node of one."""
+    for name in _FOREIGN:
+        os.environ.pop(name, None)
+    os.environ |= {
+        **_ALWAYS,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        # Its native part writes warnings of its own to our standard error; errors come as such.
+        QUIET: "fatal",
+    }
+    os.environ.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)

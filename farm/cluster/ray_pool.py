@@ -48,9 +48,11 @@ def _stream(
     task: HostTask, offers: Offers, tree: str
 ) -> Iterator[_Began | StageEvent | HostTaskResult | TaskFailed]:
     """Body of the Ray task: stages as they come, then the result or the error."""
+    from farm.cluster.bound import forget_preload
     from farm.paths import farm_home
     from farm.tasks import perform
 
+    forget_preload()
     items: queue.SimpleQueue[StageEvent | HostTaskResult | TaskFailed] = queue.SimpleQueue()
     ended = threading.Event()
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import ray
 
+from farm.cluster.node import OBJECT_STORE_BYTES
+from farm.cluster.ray_environment import QUIET
+from farm.cluster.ray_head import Head
 from farm.cluster.start_failure import cannot_start, telling
 from farm.core.errors import PlanError
 
-#: Memory of the object store of a local cluster: events and small results travel through it,
-#: logits never do.
-_OBJECT_STORE_BYTES = 128 << 20
 _NAMESPACE = "farm"
 
 
@@ -28,27 +30,42 @@ def start_local(*, cpus: int) -> None:
             configure_logging=False,
             log_to_driver=False,
             namespace=_NAMESPACE,
-            object_store_memory=_OBJECT_STORE_BYTES,
+            object_store_memory=OBJECT_STORE_BYTES,
             _node_ip_address="127.0.0.1",
         )
     except Exception as error:  # Ray raises plain Exception, and whatever its hooks raise
         raise cannot_start(telling(f"{type(error).__name__}: {error}")) from error
 
 
-def join(address: str) -> None:
-    """Join a running cluster.
+def join(cluster: str, address: str) -> None:
+    """Join a running cluster, on a host that is one of its nodes.
+
+    Args:
+        cluster: `HOST:PORT` of its head, which answers.
+        address: This host's address on the way there.
 
     Raises:
-        PlanError: Nothing answers there.
+        PlanError: It takes another token, this host is no node of it, or Ray can't join.
     """
+    nodes = Head(cluster).nodes()
+    if not any(node.alive and node.address == address for node in nodes):
+        raise PlanError(
+            f"this host ({address}) is no node of the cluster at {cluster}: `farm site join"
+            f" {cluster}` makes it one, also without devices; or run this on"
+            f" {' or '.join(node.host for node in nodes if node.alive) or 'its head'}"
+        )
+    os.environ.pop(QUIET, None)  # a driver would say that it was set
     try:
         ray.init(
-            address=address, namespace=_NAMESPACE, configure_logging=False, log_to_driver=False
+            address=cluster,
+            namespace=_NAMESPACE,
+            configure_logging=False,
+            log_to_driver=False,
+            _node_ip_address=address,
         )
     except Exception as error:  # as in start_local
         raise PlanError(
-            f"no Ray cluster answers at {address}: {telling(str(error))}. Start one with"
-            " `ray start --head --resources '{\"site:NAME\": 1}'`, or leave --cluster out."
+            f"the cluster at {cluster} can't be joined: {telling(str(error))}"
         ) from error
 
 

@@ -10,19 +10,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
+from farm.cluster.bound import check_bound, forget_preload, restarted_bound, way_to
 from farm.cluster.local_pool import LocalPool
-from farm.cluster.ray_environment import set_environment
+from farm.cluster.ray_environment import set_joined_environment, set_local_environment
 from farm.cluster.start_failure import cannot_start, telling
+from farm.cluster.token import find_token
 from farm.cluster.watchdog import limited
-from farm.core.errors import FarmError, Interrupted, PlanError
+from farm.core.errors import ConfigError, FarmError, Interrupted, PlanError
 from farm.core.events import Handshake
+from farm.host.priority import usual_priority
 from farm.host.signals import handled_by
 from farm.paths import farm_home, outboxes
 from farm.protocols import Site, TaskPool
 from farm.site.agent.agent import SiteAgent
+
+if TYPE_CHECKING:  # Ray is imported where it is used only
+    from farm.cluster.ray_stores import RayStores
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +39,8 @@ CLOSE_S = 3.0
 #: On an idle host each takes 3 to 8 s.
 START_LIMIT_S = 90.0
 HANDSHAKE_LIMIT_S = 60.0
+#: Values of `--cluster` that are no address: they end with the command.
+OWN = ("local", "none")
 #: CPUs of an export where the config doesn't say.
 CPUS_PER_EXPORT = 2
 
@@ -59,8 +68,36 @@ class Runtime:
 
 def local_agent(name: str) -> SiteAgent:
     """Make the agent of the host that this is called on, with that host's FARM_HOME."""
+    forget_preload()
+    usual_priority()
     home = farm_home()
     return SiteAgent(home, name=name, outboxes=outboxes(home, name))
+
+
+def enter(cluster: str, token: Path | None, home: Path, *, listens: bool = True) -> None:
+    """Prepare this process for a cluster that is up; nothing to do for `local` and `none`.
+
+    The first thing of a command: it may start the command again, so that its sockets are kept on
+    the one interface that leads to the cluster.
+
+    Args:
+        cluster: As for `launch`.
+        token: File of the cluster's token; None looks in the environment and in FARM_HOME.
+        home: FARM_HOME of this host.
+        listens: Whether `launch` comes next; who only asks the head takes no connections.
+
+    Raises:
+        ConfigError: There is no token, or the cluster's address is none.
+        PlanError: Nothing answers there.
+    """
+    if cluster in OWN:
+        if token is not None:
+            raise ConfigError("--token is for a cluster that is up: give --cluster ADDRESS too")
+        return
+    set_joined_environment(find_token(token, home, os.environ))
+    address = way_to(cluster)
+    if listens:
+        restarted_bound(address, home)
 
 
 def launch(cluster: str, limit_s: float = START_LIMIT_S) -> None:
@@ -76,7 +113,11 @@ def launch(cluster: str, limit_s: float = START_LIMIT_S) -> None:
     if cluster == "none":
         return
     local = cluster == "local"
-    set_environment(local=local)
+    if local:
+        set_local_environment()
+    else:
+        address = way_to(cluster)
+        check_bound(address)
     with _interruptible(), limited(limit_s, cluster):
         try:
             from farm.cluster import ray_runtime
@@ -85,7 +126,7 @@ def launch(cluster: str, limit_s: float = START_LIMIT_S) -> None:
         if local:
             ray_runtime.start_local(cpus=os.cpu_count() or 1)
         else:
-            ray_runtime.join(cluster)
+            ray_runtime.join(cluster, address)
 
 
 @contextlib.contextmanager
@@ -137,9 +178,7 @@ async def start(cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S) ->
     if cluster == "local":
         sites = {"": RaySite("local", partial(local_agent, ""))}
     else:
-        sites = {"": SiteAgent(home, outboxes=outboxes(home, ""))}
-        for name in ray_runtime.site_names():
-            sites[name] = RaySite(name, partial(local_agent, name), detached=True, stores=stores)
+        sites = {"": SiteAgent(home, outboxes=outboxes(home, "")), **joined_sites(stores)}
     tasks = RayPool(cpus_per_export=min(CPUS_PER_EXPORT, cpus), stores=stores)
     runtime = Runtime(tasks, sites, ray_runtime.stop)
     try:
@@ -148,6 +187,21 @@ async def start(cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S) ->
         await runtime.close()
         raise
     return runtime
+
+
+def joined_sites(stores: RayStores | None = None) -> dict[str, Site]:
+    """Return the agents of the joined cluster, by name; one is started where none runs yet.
+
+    Args:
+        stores: What carries objects there; None where none have to travel.
+    """
+    from farm.cluster import ray_runtime
+    from farm.cluster.ray_site import RaySite
+
+    return {
+        name: RaySite(name, partial(local_agent, name), detached=True, stores=stores)
+        for name in ray_runtime.site_names()
+    }
 
 
 async def _shake_hands(sites: Mapping[str, Site], ours: Handshake, limit_s: float) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from farm.config.load import load_inventory
+from farm.core.device import DeviceEntry
 from farm.core.errors import DeviceError, LeaseError, TransportError
 from farm.core.lease import Hold, Lease
 from farm.core.printable import one_line
@@ -46,24 +47,53 @@ def connected(name: str, inventory: Path | None, home: Path) -> Iterator[Connect
         connection.close()
 
 
-def hold(helper: DeviceHelper, for_s: float, reason: str) -> Hold:
+def hold_device(home: Path, entry: DeviceEntry, for_s: float, reason: str, me: str) -> Hold:
+    """Take a device for a person, on the host that it hangs on.
+
+    Args:
+        home: FARM_HOME of that host.
+        entry: The device.
+        for_s: How long.
+        reason: Why.
+        me: The person, as `user_and_host` names them where they sit.
+
+    Raises:
+        LeaseError: Somebody else has it; the message says who, why and how long.
+        TransportError: It can't be reached.
+    """
+    with contextlib.closing(Connection(entry, home)) as connection:
+        return hold(connection.helper, for_s, reason, me)
+
+
+def release_device(
+    home: Path, entry: DeviceEntry, owner: str | None, me: str, force: bool = False
+) -> Lease | Hold | None:
+    """Give a device back, on the host that it hangs on; as `release`."""
+    with contextlib.closing(Connection(entry, home)) as connection:
+        return release(connection.helper, owner, me, force=force)
+
+
+def hold(helper: DeviceHelper, for_s: float, reason: str, me: str) -> Hold:
     """Take a device for a person; one that we hold already is held from now on for `for_s`.
 
     Raises:
         LeaseError: Somebody else has it; the message says who, why and how long.
         TransportError: It can't be reached.
     """
-    taken = Hold(user_and_host(), one_line(reason, REASON_LENGTH), for_s)
+    taken = Hold(me, one_line(reason, REASON_LENGTH), for_s)
     helper.take_hold(taken)
     return taken
 
 
-def release(helper: DeviceHelper, owner: str | None, *, force: bool = False) -> Lease | Hold | None:
+def release(
+    helper: DeviceHelper, owner: str | None, me: str, *, force: bool = False
+) -> Lease | Hold | None:
     """Give a device back; with `owner`, whatever that owner has. Returns what was before.
 
     Args:
         helper: Helper of the device.
         owner: Whose lease or hold to end; None ends a hold of ours.
+        me: The person, as for `hold_device`.
         force: End it although it is another person's. The device keeps who did that, and tells it
             to the run or person that had it.
 
@@ -78,54 +108,54 @@ def release(helper: DeviceHelper, owner: str | None, *, force: bool = False) -> 
         raise LeaseError(
             f"{helper.device} isn't {owner}'s: {before.text}", device=helper.device, code="held"
         )
-    if owner is None and not _is_ours(before):
+    if owner is None and not _is_held_by(me, before):
         raise LeaseError(
-            f"{helper.device} is {before.text}; {_how_to_end(helper.device, before.owner)}",
+            f"{helper.device} is {before.text}; {_how_to_end(helper.device, before.owner, me)}",
             device=helper.device,
             code="held",
         )
-    if owner not in (None, user_and_host()) and not force:
+    if owner not in (None, me) and not force:
         raise LeaseError(
-            f"{helper.device} is {before.text}, and you are {user_and_host()};"
-            f" {_how_to_end(helper.device, before.owner)}",
+            f"{helper.device} is {before.text}, and you are {me};"
+            f" {_how_to_end(helper.device, before.owner, me)}",
             device=helper.device,
             code="held",
         )
     if owner is None:
-        helper.release_hold(user_and_host())
+        helper.release_hold(me)
     else:
-        helper.release_from(owner, user_and_host(), force=force)
+        helper.release_from(owner, me, force=force)
     return before
 
 
-def _how_to_end(device: str, owner: str) -> str:
-    force = "" if owner == user_and_host() else " --force"
+def _how_to_end(device: str, owner: str, me: str) -> str:
+    force = "" if owner == me else " --force"
     return (
         f"`farm devices release {device} --from {owner}{force}` ends that, and with it what runs"
         " there"
     )
 
 
-def _is_ours(lease: Lease | Hold | None) -> bool:
+def _is_held_by(me: str, lease: Lease | Hold | None) -> bool:
     """Whether it is a hold of this person; a run of the same user is another matter."""
-    return isinstance(lease, Hold) and lease.owner == user_and_host()
+    return isinstance(lease, Hold) and lease.owner == me
 
 
 @contextlib.contextmanager
-def borrowed(helper: DeviceHelper, reason: str) -> Iterator[None]:
+def borrowed(helper: DeviceHelper, reason: str, me: str) -> Iterator[None]:
     """Have a device for a short while; a hold of ours stays as it is.
 
     Raises:
         LeaseError: Somebody else has it.
     """
-    if _is_ours(helper.show_lease()):
+    if _is_held_by(me, helper.show_lease()):
         yield
         return
-    hold(helper, TTL_S, reason)
+    hold(helper, TTL_S, reason, me)
     try:
         yield
     finally:
-        helper.release_hold(user_and_host())
+        helper.release_hold(me)
 
 
 def open_shell(connection: Connection) -> int:
@@ -140,9 +170,9 @@ def open_shell(connection: Connection) -> int:
     """
     argv = shell_argv(connection.entry)
     helper = connection.helper
-    if _is_ours(helper.show_lease()):
+    if _is_held_by(user_and_host(), helper.show_lease()):
         return _attended(argv)
-    hold(helper, TTL_S, "shell")
+    hold(helper, TTL_S, "shell", user_and_host())
     ended = threading.Event()
     keeper = threading.Thread(target=_keep, args=(connection, ended), daemon=True)
     keeper.start()
@@ -176,7 +206,7 @@ def _keep(connection: Connection, ended: threading.Event) -> None:
     while not ended.wait(RENEW_AFTER_S):
         fresh = connection.reopen()
         try:
-            hold(fresh.helper, TTL_S, "shell")
+            hold(fresh.helper, TTL_S, "shell", user_and_host())
         except LeaseError as error:
             log.warning("%s is no longer yours: %s", connection.entry.name, error)
             return

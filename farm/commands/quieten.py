@@ -6,11 +6,14 @@ a second preparation keeps them and doesn't store the prepared values as old one
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from farm.clock import utc_now
+from farm.commands.hold import borrowed
+from farm.core.device import DeviceEntry
 from farm.core.errors import ConfigError
 from farm.protocols import Transport
 from farm.site.device.connection import Connection
@@ -29,6 +32,26 @@ class Change:
     new: str | None
     #: Why it isn't as it should be; empty when it is.
     problem: str = ""
+
+
+def change_device(home: Path, entry: DeviceEntry, undo_it: bool, me: str) -> list[Change]:
+    """Make a device quiet, or put everything back, on the host that it hangs on.
+
+    Args:
+        home: FARM_HOME of that host, which keeps the old values.
+        entry: The device.
+        undo_it: Put the old values back.
+        me: The person, as `user_and_host` names them where they sit.
+
+    Raises:
+        LeaseError: Somebody else has it.
+        FarmError: As `prepare` and `undo`.
+    """
+    with (
+        contextlib.closing(Connection(entry, home)) as connection,
+        borrowed(connection.helper, "prepare", me),
+    ):
+        return undo(connection, home) if undo_it else prepare(connection, home)
 
 
 def prepare(connection: Connection, home: Path) -> list[Change]:

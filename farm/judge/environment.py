@@ -55,6 +55,8 @@ def environment_guards(
         guards.append(clock)
     if kind in ("phone", "board"):
         guards.append(hot_start(run))
+    if entry.transport == "local":
+        guards.append(priority(dict(run.conditions).get("niceness")))
     name = f"{facts.model or ''} {facts.soc or ''}".lower()
     if "raspberry" in name:
         guards.append(under_voltage(launches))
@@ -125,6 +127,14 @@ def load(facts: DeviceFacts, launches: Sequence[LaunchTelemetry], usual: Usual) 
     ]
     fired += _memory_shared(_points(launches), usual)
     return _decided("load", fired, bool(found) and None not in found, "no CPU times of others")
+
+
+def priority(niceness: str | None) -> Guard:
+    """The runner of this host's own device started behind other programs (`nice`, a Ray worker)."""
+    fired = []
+    if niceness is not None and int(niceness) > 0:
+        fired = [f"started at niceness {niceness}: every other program of this host came first"]
+    return _decided("priority", fired, niceness is not None, "no niceness of the start")
 
 
 def hot_start(run: DeviceRunResult) -> Guard:

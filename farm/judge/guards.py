@@ -11,6 +11,7 @@
 | emulated      | another instruction set is emulated                 | needs | needs | needs      |
 | hidden_cap    | fixed work slows, cgroup throttling, steal          | needs | needs | needs      |
 | load          | other programs used the device                      | needs | needs | needs      |
+| priority      | the host's own device: started at a niceness > 0    |       |       | needs      |
 | hot_start     | thermal status > 0, battery or zone over its limit  | needs | needs |            |
 | clock_cap     | scaling_max_freq fell by more than 15 %             | needs | needs | if told    |
 | under_voltage | the firmware of a Raspberry Pi reports it           |       | Pi    |            |
@@ -39,8 +40,8 @@ MIN_WINDOW_S = 0.1
 _NO_LANGUAGE_PERPLEXITY = 1000.0
 
 #: Guards whose firing makes a number weak. Any other one makes it meaningless.
-_WEAKENING = ("window", "spread", "load", "first_ever")
-_NOISY = ("spread", "load")
+_WEAKENING = ("window", "spread", "load", "first_ever", "priority")
+_NOISY = ("spread", "load", "priority")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from farm.core.selector import parse_selector
 from farm.paths import quarantine_file, store_root
 from farm.protocols import PROBE_LIMIT_S, Site
 from farm.site.agent.discovery import discover_adb
-from farm.site.agent.inventory import look
+from farm.site.agent.inventory import look, merge
 from farm.site.context import SiteContext
 from farm.state.health_book import HealthBook
 from farm.store.objects import ContentStore
@@ -29,6 +31,15 @@ def with_local(inventory: Inventory) -> tuple[DeviceEntry, ...]:
     return inventory.entries
 
 
+def entries_by_site(inventory: Inventory, sites: Iterable[str]) -> dict[str, list[DeviceEntry]]:
+    """Return the entries of each of these sites; those of others are left out."""
+    entries: dict[str, list[DeviceEntry]] = {site: [] for site in sites}
+    for entry in with_local(inventory):
+        if entry.site in entries:
+            entries[entry.site].append(entry)
+    return entries
+
+
 async def find_devices(
     sites: Mapping[str, Site],
     inventory: Inventory,
@@ -36,8 +47,11 @@ async def find_devices(
     *,
     limit_s: float = PROBE_LIMIT_S,
     recover: bool = False,
+    elsewhere: bool = False,
 ) -> tuple[Device, ...]:
     """Probe every device of the inventory that `select` doesn't rule out.
+
+    A device whose site is not in the cluster is absent, and says so.
 
     Args:
         sites: By name; the empty name is this host.
@@ -45,18 +59,20 @@ async def find_devices(
         select: Selector; empty for all.
         limit_s: Longest time that a silent device may take.
         recover: Try the recovery steps of devices that don't answer.
+        elsewhere: Without a cluster, name the devices of other hosts instead of refusing them.
 
     Raises:
-        ConfigError: An entry names a site that the cluster doesn't have.
+        ConfigError: Without a cluster, an entry names a site.
     """
-    entries: dict[str, list[DeviceEntry]] = {site: [] for site in sites}
-    for entry in with_local(inventory):
-        if entry.site not in entries:
-            known = ", ".join(name or "(this host)" for name in entries)
-            raise ConfigError(
-                f"{entry.origin}.site: no site {entry.site!r} in this cluster; there are: {known}"
-            )
-        entries[entry.site].append(entry)
+    entries, selector = entries_by_site(inventory, sites), parse_selector(select)
+    away = [_away(entry, sites) for entry in inventory.entries if entry.site not in entries]
+    away = [device for device in away if selects(selector, device)]
+    if away and set(sites) == {""} and not elsewhere:
+        entry = away[0].entry
+        raise ConfigError(
+            f"{entry.origin}.site: {entry.name} hangs on site {entry.site}: give --cluster"
+            f" ADDRESS, or leave it out with --select 'name!={entry.name}'"
+        )
     found = await asyncio.gather(
         *(
             site.inventory(
@@ -65,8 +81,50 @@ async def find_devices(
             for name, site in sites.items()
         )
     )
-    selector = parse_selector(select)
-    return tuple(device for devices in found for device in devices if selects(selector, device))
+    devices = one_of_each(dict(zip(sites, found, strict=True)), inventory)
+    return (*(device for device in devices if selects(selector, device)), *away)
+
+
+def one_of_each(found: Mapping[str, Sequence[Device]], inventory: Inventory) -> list[Device]:
+    """Make one device of one phone that several agents see, as on a driver's host that is a node.
+
+    An entry of the inventory comes before a discovery, and a site before the driver's own agent.
+    Two devices that were discovered under one name can't be told apart by it, and are unfit.
+    """
+    if len(found) < 2:
+        return [device for devices in found.values() for device in devices]
+    listed = set(with_local(inventory))
+    order = sorted(found, key=lambda site: (site == "", site))
+    every = [device for site in order for device in found[site]]
+    merged = merge(
+        [device for device in every if device.entry in listed],
+        [device for device in every if device.entry not in listed],
+    )
+    names = Counter(device.name for device in merged)
+    return [
+        device if names[device.name] == 1 or device.entry in listed else _renamed(device)
+        for device in merged
+    ]
+
+
+def _renamed(device: Device) -> Device:
+    """Mark a discovered device whose name another one has, under a name of its own."""
+    remedy = f"give it an entry with another name and `site: {device.entry.site}` in the inventory"
+    marked = device.marked("unfit", f"another device is called {device.name} too: {remedy}", remedy)
+    name = f"{device.name}@{device.entry.site or 'this-host'}"
+    return replace(marked, entry=replace(device.entry, name=name))
+
+
+def _away(entry: DeviceEntry, sites: Iterable[str]) -> Device:
+    """A device that no agent of ours reaches."""
+    names = ", ".join(name for name in sites if name)
+    if not names:
+        remedy = f"give --cluster ADDRESS, or run this on {entry.site}"
+        reason = f"it hangs on site {entry.site}: {remedy}"
+        return Device(entry, None, "elsewhere", reason, remedy=remedy)
+    remedy = f"`farm site join` on {entry.site} brings it back; `farm cluster status` shows more"
+    reason = f"its site {entry.site} is not in this cluster, which has {names}: {remedy}"
+    return Device(entry, None, "absent", reason, remedy=remedy)
 
 
 def find_entry(inventory: Inventory, name: str) -> DeviceEntry:
@@ -87,7 +145,8 @@ def find_entry(inventory: Inventory, name: str) -> DeviceEntry:
         )
     if found.site:
         raise ConfigError(
-            f"{found.origin}.site: {name} hangs on site {found.site}: run this command there"
+            f"{found.origin}.site: {name} hangs on site {found.site}: give --cluster ADDRESS, or"
+            " run this command there"
         )
     return found
 
@@ -107,16 +166,5 @@ def survey(inventory: Inventory, select: str, home: Path, limit_s: float) -> tup
     selector = parse_selector(select)
     found = [d for d in look(entries, discover, context, limit_s) if selects(selector, d)]
     book = HealthBook(quarantine_file(home))
-    return (*book.apply(found), *_elsewhere(inventory, select))
-
-
-def _elsewhere(inventory: Inventory, select: str) -> list[Device]:
-    selector = parse_selector(select)
-    found = []
-    for entry in inventory.entries:
-        remedy = f"run `farm devices` on {entry.site}"
-        reason = f"it hangs on site {entry.site}: {remedy}"
-        device = Device(entry, None, "elsewhere", reason, remedy=remedy)
-        if entry.site and selects(selector, device):
-            found.append(device)
-    return found
+    away = [_away(entry, ()) for entry in inventory.entries if entry.site]
+    return (*book.apply(found), *(device for device in away if selects(selector, device)))

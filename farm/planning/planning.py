@@ -107,7 +107,12 @@ def quick(spec: RunSpec) -> RunSpec:
 
 
 async def prepare(
-    loaded: Loaded, runtime: Runtime, home: Path, *, recover: bool = False
+    loaded: Loaded,
+    runtime: Runtime,
+    home: Path,
+    *,
+    recover: bool = False,
+    elsewhere: bool = False,
 ) -> Prepared:
     """Probe and plan.
 
@@ -116,13 +121,16 @@ async def prepare(
         runtime: Pool and sites.
         home: FARM_HOME of this host: its quarantine counts.
         recover: Try the recovery steps of devices that don't answer.
+        elsewhere: As for `find_devices`.
 
     Raises:
         ConfigError: As `find_devices`, or a waiver is about no cell of the plan.
         PlanError: No device matches.
     """
     spec, catalog = loaded.spec, loaded.catalog
-    devices = await find_devices(runtime.sites, loaded.inventory, loaded.select, recover=recover)
+    devices = await find_devices(
+        runtime.sites, loaded.inventory, loaded.select, recover=recover, elsewhere=elsewhere
+    )
     devices = HealthBook(quarantine_file(home)).apply(devices)
     made = with_decisions(spec, make_plan(spec, devices, catalog), home)
     if not loaded.select:  # which may leave out what a waiver is about
@@ -132,17 +140,18 @@ async def prepare(
 
 
 def plan(options: RunOptions, home: Path) -> Prepared:
-    """Plan without running; probes devices from this process.
+    """Plan without running; probes devices from this process, and through those of a cluster.
 
     Raises:
         ConfigError, PlanError: As `prepare` and `load_checked`.
     """
     loaded = load_checked(options, home)
+    cluster_start.launch(options.cluster)
 
     async def work() -> Prepared:
-        runtime = await cluster_start.start("none", home)
+        runtime = await cluster_start.start(options.cluster, home)
         try:
-            return await prepare(loaded, runtime, home)
+            return await prepare(loaded, runtime, home, elsewhere=True)
         finally:
             await runtime.close()
 

@@ -33,6 +33,7 @@ VERSION = "0.1.0"
 _HELPER_DIRS = ("common", "helper")
 _RUNNER_DIRS = ("common", "kernels", "runner")
 _ATTENTION_DIR, _TUNED_DIR = "attention", "tuned"
+_BIND_DIRS = ("bind",)
 
 
 def build_helper(abi: str, cache: Path, *, progress: Progress | None = None) -> NativeBuild:
@@ -69,6 +70,37 @@ def build_helper(abi: str, cache: Path, *, progress: Progress | None = None) -> 
         )
 
     return cached(cache, "farm-helper", abi, key, make, progress)
+
+
+def build_bind(abi: str, cache: Path) -> Path:
+    """Builds (or finds) the library that keeps a program's sockets on one address of its host.
+
+    Raises:
+        UnknownName: no such ABI.
+        RunnerError: no compiler, or it refused our source.
+    """
+    compiler = find_compiler(abi)
+    flags, link_flags = ("-Os", "-fPIC"), ("-shared", "-s", "-ldl")
+    key = _key("farm-bind", compiler, flags + link_flags, _BIND_DIRS, ())
+
+    def make(folder: Path) -> NativeBuild:
+        objects = compile_objects(compiler, _sources(_BIND_DIRS), flags, folder)
+        target = folder / "libfarm-bind.so"
+        link(compiler, objects, link_flags, target)
+        return NativeBuild(
+            name="farm-bind",
+            abi=abi,
+            version=_version(key),
+            isa_baseline=compiler.baseline,
+            libc="glibc",
+            key=key,
+            toolchain="",
+            argv=(),
+            env=(),
+            files=(entry("libfarm-bind.so", target, 0o700),),
+        )
+
+    return cached(cache, "farm-bind", abi, key, make, None).file("libfarm-bind.so").path
 
 
 def build_runner(

@@ -6,8 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import psutil
 import pytest
 
 from tests.command import SOURCES
+from tests.integration.ray_ports import grpc_ports, http_status, refusing
 
 pytestmark = pytest.mark.ray
 
@@ -93,30 +92,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made.close()
 
 
-def call(port: int, method: str, token: str | None) -> bytes:
-    """Call a gRPC method with an empty request over bare HTTP/2; returns what came back."""
-    fields = {":method": "POST", ":scheme": "http", ":path": method, ":authority": "ray"}
-    fields |= {"content-type": "application/grpc", "te": "trailers"}
-    if token is not None:
-        fields["authorization"] = f"Bearer {token}"
-    block = b"".join(
-        b"\0" + bytes([len(key)]) + key.encode() + bytes([len(value)]) + value.encode()
-        for key, value in fields.items()
-    )
-
-    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-        head = len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big")
-        return head + payload
-
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as link:
-        link.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
-        link.sendall(frame(1, 4, 1, block) + frame(0, 1, 1, b"\0\0\0\0\0"))
-        answer = b""
-        while b"grpc-status" not in answer and (piece := link.recv(65536)):
-            answer += piece
-    return answer
-
-
 def test_every_socket_is_on_the_loopback_address(cluster: Cluster) -> None:
     listening = cluster.listening()
     assert {"gcs_server", "raylet"} <= set(listening.values()), "nothing was looked at"
@@ -124,46 +99,18 @@ def test_every_socket_is_on_the_loopback_address(cluster: Cluster) -> None:
     assert {ip for ip, _ in listening} == {"127.0.0.1"}, listening
 
 
-#: A method of each gRPC service that a process of Ray listens with.
-METHODS = {
-    "gcs_server": ("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",),
-    "raylet": ("/ray.rpc.NodeManagerService/GetNodeStats", "/ray.rpc.ObjectManagerService/Pull"),
-    "ray::IDLE": ("/ray.rpc.CoreWorkerService/GetCoreWorkerStats",),
-    "python": ("/ray.rpc.CoreWorkerService/GetCoreWorkerStats",),
-    "ray::_Agent": ("/ray.rpc.CoreWorkerService/GetCoreWorkerStats",),
-}
-_UNIMPLEMENTED = b"grpc-status\x0212"
-
-
 @pytest.mark.parametrize("token", [None, "f" * 64])
 def test_head_and_workers_refuse_strangers(cluster: Cluster, token: str | None) -> None:
-    refused = set()
-    for (_, port), name in cluster.listening().items():
-        if "RuntimeEnv" in name:
-            continue  # HTTP, below
-        (methods,) = (found for prefix, found in METHODS.items() if name.startswith(prefix))
-        for method in methods:
-            allowed = call(port, method, cluster.token)
-            assert b"InvalidAuthToken" not in allowed, name
-            if _UNIMPLEMENTED not in allowed:
-                assert b"InvalidAuthToken" in call(port, method, token), (name, port)
-                refused.add((name, port))
-    grpc = {(name, port) for (_, port), name in cluster.listening().items() if "Env" not in name}
-    assert refused == grpc, "a port answered to none of the methods"
+    listening = cluster.listening()
+    assert refusing(listening, cluster.token, token) == grpc_ports(listening)
 
 
 @pytest.mark.parametrize("token", [None, "f" * 64])
 def test_agent_of_runtime_environments_refuses_strangers(
     cluster: Cluster, token: str | None
 ) -> None:
-    (port,) = (port for (_, port), name in cluster.listening().items() if "Env" in name)
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    url = f"http://127.0.0.1:{port}/get_or_create_runtime_env"
-    request = urllib.request.Request(url, data=b"", headers=headers)
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=10)
-    refused.value.close()
-    assert refused.value.code in (401, 403)
+    (place,) = (place for place, name in cluster.listening().items() if "Env" in name)
+    assert http_status(place, token) in (401, 403)
 
 
 def test_a_driver_with_a_made_up_token_cannot_join(cluster: Cluster) -> None:

@@ -13,6 +13,7 @@ from farm.commands.quieten import prepare, undo
 from farm.core.errors import ConfigError, LeaseError
 from farm.core.lease import Hold
 from farm.site.device.connection import Connection
+from farm.site.device.lease import user_and_host
 from tests.contract.site_bench import make_home
 from tests.lab.machine import Machine
 
@@ -114,11 +115,11 @@ def test_a_device_of_somebody_else_is_not_prepared(phone: Machine, home: Path) -
     connection.helper.take_hold(Hold("ann@desk", "mine", 60.0))
     with (
         pytest.raises(LeaseError, match=r"held by ann@desk: mine"),
-        borrowed(connection.helper, "prepare"),
+        borrowed(connection.helper, "prepare", user_and_host()),
     ):
         raise AssertionError("borrowed what somebody holds")
     connection.helper.release_hold("ann@desk")
-    with borrowed(connection.helper, "prepare"):
+    with borrowed(connection.helper, "prepare", user_and_host()):
         ours = connection.helper.show_lease()
         assert isinstance(ours, Hold)
         assert ours.reason == "prepare"

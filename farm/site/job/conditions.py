@@ -5,8 +5,16 @@ from __future__ import annotations
 from farm.site.device.connection import Snapshot
 
 
-def conditions(before: Snapshot, after: Snapshot) -> tuple[tuple[str, str], ...]:
-    """Name and value of what could be read; what couldn't is in `unread`."""
+def conditions(
+    before: Snapshot, after: Snapshot, niceness: int | None = None
+) -> tuple[tuple[str, str], ...]:
+    """Name and value of what could be read; what couldn't is in `unread`.
+
+    Args:
+        before: The device before the launches.
+        after: And after them.
+        niceness: Of launches that this host started as its own device; None for another device.
+    """
     pairs: list[tuple[str, str]] = []
     for when, snapshot in (("before", before), ("after", after)):
         facts = snapshot.facts
@@ -26,6 +34,8 @@ def conditions(before: Snapshot, after: Snapshot) -> tuple[tuple[str, str], ...]
     if facts.virtualised is not None:
         pairs.append(("virtualised", "true" if facts.virtualised else "false"))
     pairs.append(("emulated", "true" if facts.emulated else "false"))
+    if niceness is not None:
+        pairs.append(("niceness", str(niceness)))
     if facts.unread:
         pairs.append(("unread", "; ".join(facts.unread)))
     return tuple(pairs)

@@ -23,6 +23,7 @@ from farm.core.rules.launches import least_launches, without_baseline
 from farm.core.runner import BuildVariant, DeployFile, RunnerBuild
 from farm.core.runtime import Arm, Deployed, DeviceJob, DeviceRunResult, LaunchRequest, LaunchResult
 from farm.core.telemetry import LaunchTelemetry, Start
+from farm.host.priority import niceness
 from farm.protocols import Runner
 from farm.site.context import Limits, SiteContext
 from farm.site.device import deploy
@@ -195,7 +196,7 @@ class JobRun:
             build,
             common_clock(launched.launches),
             deploy.total((*self._greeted, deployed)),
-            conditions(before, after),
+            conditions(before, after, niceness() if entry.transport == "local" else None),
             starts=tuple(self._starts),
             telemetry=tuple(self._telemetry),
             usual=usual_speeds(self._context.home, before.facts.identity, self._telemetry),

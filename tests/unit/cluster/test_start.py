@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 import pytest
 
 from farm.cluster import start
-from farm.cluster.ray_environment import set_environment
+from farm.cluster.ray_environment import set_joined_environment, set_local_environment
 from farm.core.errors import FarmError, PlanError
 from farm.core.events import Handshake
 from tests.unit.fakes import FakeSite
@@ -51,10 +52,25 @@ def test_a_run_of_ours_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "a" * 64}
     tokens = set()
     for _ in range(2):
-        set_environment(local=True)
+        set_local_environment()
         tokens.add(os.environ["RAY_AUTH_TOKEN"])
         assert os.environ["RAY_AUTH_MODE"] == "token"
         assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
         assert os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
     assert len(tokens) == 2
     assert "a" * 64 not in tokens
+
+
+def test_a_cluster_that_is_joined_gets_its_token_by_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    os.environ |= {
+        "RAY_AUTH_TOKEN": "a" * 64,
+        "RAY_ADDRESS": "other:1",
+        "RAY_AUTH_MODE": "disabled",
+    }
+    set_joined_environment(Path("/token"))
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == "/token"
+    # Its workers start runners, which have this process's priority.
+    assert dict(os.environ)["RAY_worker_niceness"] == "0"
+    assert not {"RAY_AUTH_TOKEN", "RAY_ADDRESS"} & set(os.environ)

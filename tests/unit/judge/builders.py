@@ -216,6 +216,7 @@ class Case:
             build(),
             self.launches,
             Deployed(self.pushed_bytes, 0, 0.1),
+            conditions=(("niceness", "0"),),
             starts=tuple(start(one.launch) for one in self.telemetry),
             telemetry=self.telemetry,
             canary=check_launch() if self.has_canary else None,

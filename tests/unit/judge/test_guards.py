@@ -326,3 +326,17 @@ def test_a_model_of_few_tokens_knows_no_language_at_a_lower_perplexity(
     vocabulary: int, limit: float
 ) -> None:
     assert no_language_perplexity(vocabulary) == limit
+
+
+def test_the_hosts_own_device_started_behind_other_programs_is_noisy() -> None:
+    def of(*pairs: tuple[str, str], transport: str = "local") -> str | None:
+        run = replace(run_of(telemetry()), conditions=pairs)
+        return states(run, transport=transport).get("priority")
+
+    assert of(("niceness", "0")) == "ok"
+    assert of(("niceness", "15")) == "flagged"
+    assert of() == "unavailable"
+    assert of(transport="adb") is None
+    ok = [Guard("load", "ok")]
+    assert trust_of([*ok, Guard("priority", "flagged")]) == "noisy"
+    assert trust_of([*ok, Guard("priority", "unavailable")]) == "unverified"

@@ -370,6 +370,8 @@ def test_conditions_name_what_was_read() -> None:
     assert pairs["hottest_before"] == "b 41.5 C"
     assert (pairs["virtualised"], pairs["emulated"]) == ("true", "false")
     assert pairs["unread"] == "soc: not reported"
+    assert "niceness" not in pairs
+    assert dict(conditions(before, after, 15))["niceness"] == "15"
 
 
 def test_work_folder_has_a_plain_and_unique_name() -> None:
