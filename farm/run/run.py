@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from farm.core.view import RunEnded, RunStarted, ViewEvent
 from farm.host.facts import farm_report, host_facts
 from farm.judge.night import Against
 from farm.planning import runners
-from farm.planning.planning import Loaded, Prepared, RunOptions, load_checked, prepare
+from farm.planning.planning import Prepared, RunOptions, load_checked, prepare
 from farm.run import baselines, ending, run_folder
 from farm.run.comparing import Comparing, collect_measured, compare_measured
 from farm.run.control import ControlServer
@@ -41,7 +41,7 @@ from farm.run.journal import Journal
 from farm.run.measured import attempts_in
 from farm.run.opening import REPORTED, Opened, open_new, open_resumed, saved_of
 from farm.run.past_runs import PastRuns
-from farm.run.saved_plan import SavedPlan, look_again
+from farm.run.saved_plan import look_again
 from farm.state.health_book import HealthBook
 from farm.store.objects import ContentStore
 
@@ -71,7 +71,11 @@ def run_config(options: RunOptions, home: Path, emit: Emit) -> Finished:
     baseline = _baseline(options.baseline, home)
     cluster_start.launch(options.cluster)
     with ContentStore(paths.store_root(home)).in_use(f"farm run {options.config}"):
-        return asyncio.run(_begin(options, loaded, baseline, home, emit))
+
+        def probe(runtime: Runtime) -> Awaitable[Prepared]:
+            return prepare(loaded, runtime, home, recover=True)
+
+        return asyncio.run(_begin(options, probe, baseline, home, emit))
 
 
 def resume_run(folder: Path, options: RunOptions, home: Path, emit: Emit) -> Finished:
@@ -127,30 +131,12 @@ def rerun_cell(
     options = replace(options, baseline=saved.asked["baseline"] or None)
     cluster_start.launch(options.cluster)
     with ContentStore(paths.store_root(home)).in_use(f"farm rerun {folder}"):
-        return asyncio.run(_again(options, saved, (cell_id, on), baseline, home, emit))
 
+        async def look(runtime: Runtime) -> Prepared:
+            prepared = await look_again(saved, runtime.sites, home)
+            return replace(prepared, plan=only(prepared.plan, cell_id, on))
 
-async def _again(
-    options: RunOptions,
-    saved: SavedPlan,
-    cell: tuple[str, str],
-    baseline: baselines.Baseline | None,
-    home: Path,
-    emit: Emit,
-) -> Finished:
-    started = utc_now()
-    runtime = await cluster_start.start(options.cluster, home)
-    try:
-        prepared = await look_again(saved, runtime.sites, home)
-        prepared = replace(prepared, plan=only(prepared.plan, *cell))
-        base_run = "" if baseline is None else baseline.report.run_id
-        opened = open_new(options, prepared, base_run, started)
-        try:
-            return await _run(opened, prepared, runtime, baseline, home, emit)
-        finally:
-            opened.journal.close()
-    finally:
-        await runtime.close()
+        return asyncio.run(_begin(options, look, baseline, home, emit))
 
 
 def _baseline(name: str | None, home: Path) -> baselines.Baseline | None:
@@ -167,7 +153,7 @@ def _baseline(name: str | None, home: Path) -> baselines.Baseline | None:
 
 async def _begin(
     options: RunOptions,
-    loaded: Loaded,
+    look: Callable[[Runtime], Awaitable[Prepared]],
     baseline: baselines.Baseline | None,
     home: Path,
     emit: Emit,
@@ -175,7 +161,7 @@ async def _begin(
     started = utc_now()
     runtime = await cluster_start.start(options.cluster, home)
     try:
-        prepared = await prepare(loaded, runtime, home, recover=True)
+        prepared = await look(runtime)
         base_run = "" if baseline is None else baseline.report.run_id
         opened = open_new(options, prepared, base_run, started)
         try:

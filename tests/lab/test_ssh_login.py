@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,34 +23,10 @@ from farm.transports.ssh_login import log_in
 from tests.lab.board import new_host_key, user_key
 from tests.lab.host import sh
 from tests.lab.machine import Machine
+from tests.lab.ssh_user import hostname
 from tests.pace import slack
 
 pytestmark = pytest.mark.lab
-
-Factory = Callable[..., Machine]
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder of its own, so that this user's keys and hosts stay out of it."""
-    (tmp_path / ".ssh").mkdir(mode=0o700)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("FARM_HOME", str(tmp_path / "farm"))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    return tmp_path
-
-
-@pytest.fixture
-def board(home: Path, ssh_device: Factory) -> Machine:
-    return ssh_device()
-
-
-def hostname(entry: DeviceEntry) -> str:
-    transport = open_transport(entry)
-    try:
-        return transport.run(Command(("hostname",))).text.strip()
-    finally:
-        transport.close()
 
 
 def unknown(machine: Machine) -> DeviceEntry:

@@ -7,48 +7,24 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from farm.core.command import Command
 from farm.core.device import DeviceEntry
 from farm.core.errors import ConnectError
-from farm.transports import open as open_transport
 from farm.transports.ssh import fingerprint, route, trust
 from tests.lab.board import user_key
 from tests.lab.host import sh
 from tests.lab.machine import Machine
+from tests.lab.ssh_user import hostname
 
 pytestmark = pytest.mark.lab
 
-Factory = Callable[..., Machine]
 V6 = "fd00:19::2"
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / ".ssh").mkdir(mode=0o700)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("FARM_HOME", str(tmp_path / "farm"))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    return tmp_path
-
-
-@pytest.fixture
-def board(home: Path, ssh_device: Factory) -> Machine:
-    return ssh_device()
-
-
-def hostname(entry: DeviceEntry) -> str:
-    transport = open_transport(entry)
-    try:
-        return transport.run(Command(("hostname",))).text.strip()
-    finally:
-        transport.close()
 
 
 def host_line(board: Machine, *names: str) -> str:
