@@ -42,6 +42,12 @@ def share_objects() -> None:
         os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
+def warm(home: Path, store: Path) -> Path:
+    """Give a FARM_HOME a copy of the warm store, and nothing else."""
+    shutil.copytree(store, home / "store", symlinks=True)
+    return home
+
+
 _started: list[subprocess.Popen[str]] = []
 
 

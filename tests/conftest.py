@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.command import CONFIGS, Farm, end_started, share_objects
+from tests.command import CONFIGS, Farm, end_started, share_objects, warm
 from tests.lab.host import locked
 from tests.suite import (
     pytest_collection_finish,
@@ -62,12 +61,6 @@ def warm_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 assert done.returncode == 0, done.stdout + done.stderr
             (farm.home / "store").rename(shared)
     return shared
-
-
-def warm(home: Path, store: Path) -> Path:
-    """Give a FARM_HOME a copy of the warm store, and nothing else."""
-    shutil.copytree(store, home / "store", symlinks=True)
-    return home
 
 
 @pytest.fixture(scope="session")

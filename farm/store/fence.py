@@ -68,12 +68,15 @@ class Fence:
             folder.mkdir(exist_ok=True)
             handle, name = tempfile.mkstemp(dir=folder)
             fcntl.flock(handle, fcntl.LOCK_EX)
-            os.write(handle, json.dumps({"pid": os.getpid(), "purpose": purpose}).encode())
+            try:
+                os.write(handle, json.dumps({"pid": os.getpid(), "purpose": purpose}).encode())
+            except OSError:
+                _remove(name, handle)
+                raise
         try:
             yield
         finally:
-            Path(name).unlink(missing_ok=True)
-            os.close(handle)
+            _remove(name, handle)
 
     def touch(self, path: Path) -> bool:
         """Note that a file is used now; False when there is none (any more).
@@ -110,6 +113,11 @@ class Fence:
                 since = path.stat().st_mtime
                 found.append(StoreUser(content["pid"], content["purpose"], since))
         return sorted(found, key=lambda user: user.since_s)
+
+
+def _remove(name: str, handle: int) -> None:
+    Path(name).unlink(missing_ok=True)
+    os.close(handle)
 
 
 def lock_is_free(handle: int) -> bool:

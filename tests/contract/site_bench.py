@@ -40,6 +40,8 @@ class SiteBench:
     home: Path = field(init=False)
     agent: SiteAgent = field(init=False)
     seq: int = 0
+    #: Run of the latest jobs: whose events are polled.
+    run_id: str = "run-1"
     #: Devices as `DeviceChanged` reported them between other events.
     changes: list[Device] = field(default_factory=list)
 
@@ -87,12 +89,13 @@ class SiteBench:
         if not self.agent._devices:
             devices = await self.agent.inventory(self.entries or [self.local], adb_auto=False)
             assert all(device.facts is not None for device in devices), devices
+        self.run_id = jobs[0].run_id
         await self.agent.submit(jobs)
 
     async def polled(self, linger_s: float, after: int | None = None) -> tuple[Numbered, ...]:
-        """One poll of the run that `job` makes jobs of."""
+        """One poll of the run of the latest jobs."""
         asked = self.seq if after is None else after
-        return (await self.agent.poll("run-1", asked, linger_s)).events
+        return (await self.agent.poll(self.run_id, asked, linger_s)).events
 
     async def events(self, *, until: int = 1, limit_s: float = 60.0) -> list[SiteEvent]:
         """Events up to the `until`-th JobFinished, each acknowledged."""

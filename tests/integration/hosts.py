@@ -10,7 +10,6 @@ import ctypes
 import os
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -221,9 +220,3 @@ class Guide:
         """Files whose text the guide shows, by the name in their first line."""
         blocks = re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", self.text, re.MULTILINE | re.DOTALL)
         return dict(blocks)
-
-
-def copy_home(source: Path, target: Path) -> None:
-    """Give a host what another FARM_HOME has."""
-    builds = shutil.ignore_patterns("native")  # every host has them
-    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=builds)

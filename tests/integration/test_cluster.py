@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.command import CONFIGS, SOURCES, Farm
-from tests.integration.hosts import Guide, Hosts, copy_home
+from tests.command import CONFIGS, SOURCES, Farm, warm
+from tests.integration.hosts import Guide, Hosts
 from tests.integration.ray_ports import grpc_ports, http_status, refusing
 
 pytestmark = [pytest.mark.ray, pytest.mark.lab]
@@ -33,12 +33,12 @@ def guide() -> Guide:
 
 @pytest.fixture(scope="module")
 def hosts(
-    lab: None, guide: Guide, warm_home: Path, tmp_path_factory: pytest.TempPathFactory
+    lab: None, guide: Guide, warm_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Hosts]:
     """The three hosts of the guide and a stranger on their network; the cluster is up."""
     made = Hosts(tmp_path_factory.mktemp("hosts"), ("head", "rack1", "rack2", "stranger"))
     try:
-        copy_home(warm_home, made["head"].home)
+        warm(made["head"].home, warm_store)
         for name, text in guide.files().items():
             (made["head"].folder / name).write_text(text)
         guide.run("Start", made)

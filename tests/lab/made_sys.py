@@ -39,7 +39,7 @@ SENSORS = (
 #: falls, however long the word takes to be heard. A last sample is taken after its end.
 RUNS_UNTIL_CAPPED = f"""until grep -q {FULL_KHZ} telemetry.jsonl; do sleep 0.1; done
 printf '{{"progress": ["decode", 1, 2]}}\\n'
-until grep -q {CAPPED_KHZ} {CEILING}; do sleep 0.1; done
+until grep -q {CAPPED_KHZ} telemetry.jsonl; do sleep 0.1; done
 """
 
 

@@ -59,7 +59,8 @@ def test_finished_work_is_kept_and_nobody_comes_in_between(
         async def ask() -> None:
             nonlocal refused
             while True:
-                job = second.job(NOTED, device=machine.name, run_id="run-2")
+                attempt = refused + 1
+                job = second.job(NOTED, device=machine.name, run_id="run-2", attempt=attempt)
                 error = (await second.run(job)).error
                 assert isinstance(error, LeaseError), error
                 refused += 1

@@ -265,8 +265,14 @@ def test_one_transfer_an_object_and_host(hosts: Hosts) -> None:
 def test_who_waits_for_a_fetch_that_fails_tries_itself(hosts: Hosts) -> None:
     async def scenario() -> None:
         depot = hosts.depot("b")
-        bad = Link(hosts.source, cut_after(2))
-        first = asyncio.ensure_future(depot.fetch(hosts.ref, [bad]))
+        begun, cut = asyncio.Event(), cut_after(2)
+
+        def act(number: int, chunk: Chunk) -> Chunk:
+            begun.set()
+            return cut(number, chunk)
+
+        first = asyncio.ensure_future(depot.fetch(hosts.ref, [Link(hosts.source, act)]))
+        await begun.wait()
         second = asyncio.ensure_future(depot.fetch(hosts.ref, [Link(hosts.source)]))
         failed, fetched = await asyncio.gather(first, second, return_exceptions=True)
         assert isinstance(failed, StoreError)
