@@ -10,7 +10,7 @@ bin = "$(VENV)"/bin
 timeouts = --timeout=600 -o faulthandler_timeout=1200 -o faulthandler_exit_on_timeout=true
 # Some 200 processes import farm: each would compile it anew where byte code may not be kept.
 # Workers share the files (tests/suite.py); ARGS=-n0 is one process, for a debugger.
-pytest = env -u PYTHONDONTWRITEBYTECODE $(bin)/python -m pytest -n4 --durations=15 $(timeouts)
+pytest = env -u PYTHONDONTWRITEBYTECODE $(bin)/python -m pytest -n3 --durations=15 $(timeouts)
 
 .PHONY: help run install dev unit test check format bench constraints clean
 

@@ -307,8 +307,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "limit of processes",
-        "runner error, with what its shell said",
-        errors=(RunnerError,),
+        "runner error, with what its shell said; lost where its adbd ends too",
+        errors=(RunnerError, DeviceLost),
         strike=lambda scene: scene.machine.limit_processes(12),
         mend=lambda scene: scene.machine.unlimit(),
         model=_SAYING + "sleep 1; for i in 1 2 3 4 5 6 7 8 9 a b c d; do sleep 1000 & done\n",

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from farm.config.load import load_inventory
@@ -82,7 +83,10 @@ def test_a_hold_outlives_its_command_and_keeps_runs_away(
 ) -> None:
     write_inventory(desk.inventory, [machine], local=False)
     name = machine.name
-    done = desk.run("devices", "hold", name, "--for", "2h", "--reason", "new 'battery'; $(reboot)")
+    # The lab's devices have this machine's uptime, also after a restart: longer than that.
+    left = f"{int((time.time() - psutil.boot_time()) // 86400) + 2} d"
+    words = ("--for", left.replace(" ", ""), "--reason", "new 'battery'; $(reboot)")
+    done = desk.run("devices", "hold", name, *words)
     assert done.returncode == 0, done.stderr
     assert f"farm devices release {name}" in done.stdout
     row = desk.shown("--wait", 15)[name]
@@ -97,12 +101,12 @@ def test_a_hold_outlives_its_command_and_keeps_runs_away(
         finished = await bench.run(bench.job(GOOD, device=name))
         assert isinstance(finished.error, LeaseError)
         assert "held by ann@" in finished.error.message
-        assert "$(reboot), 2 h left" in finished.error.message
+        assert f"$(reboot), {left} left" in finished.error.message
         await bench.agent.close()
 
     asyncio.run(another_controller())
     waiting = str(desk.shown("--wait", 15)[name]["reason"])
-    assert "new 'battery'; $(reboot), 2 h left; " in waiting
+    assert f"new 'battery'; $(reboot), {left} left; " in waiting
     assert "waits since" in waiting
     assert "for run run-1" in waiting
     machine.restart()
