@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -69,6 +69,8 @@ class Durations:
     #: Where each figure that was asked for came from, by name: `measured`; `similar`, of the same
     #: model or artifact; `assumed`.
     source: dict[str, str] = field(default_factory=dict)
+    #: Seconds by name: the history is looked through once for each.
+    _known: dict[str, float] = field(default_factory=dict)
 
     def seconds(self, work: HostTask | DeviceJob) -> float:
         """How long this takes."""
@@ -77,16 +79,20 @@ class Durations:
         kind, name = KIND_NAMES[type(work)], work.task_id
         if kind == "compare":  # named by its cell, and so by a device that may be a copy
             name = self._original(name)
-        same_model = self._like(name.partition("/")[0] + "/")
-        assumed = self._like(f"{kind}:") or _ASSUMED_S[kind]
-        return self._first(name, self.past.get(name), same_model, assumed)
+        if name not in self._known:
+            same_model = (name.partition("/")[0] + "/",)
+            assumed = self._like(f"{kind}:") or _ASSUMED_S[kind]
+            self._known[name] = self._first(name, same_model, assumed)
+        return self._known[name]
 
     def _job_s(self, job: DeviceJob) -> float:
         cell = self._original(job.cell_id)
-        artifact = job.cell_id.partition(":")[0]
         name = f"job:{cell}@{self.like.get(job.device, job.device)}"
-        similar = self._like(f"job:{cell}@") or self._like(f"job:{artifact}:")
-        return self._first(name, self.past.get(name), similar, self.budget_s)
+        if name not in self._known:
+            artifact = job.cell_id.partition(":")[0]
+            similar = (f"job:{cell}@", f"job:{artifact}:")
+            self._known[name] = self._first(name, similar, self.budget_s)
+        return self._known[name]
 
     def _original(self, cell: str) -> str:
         base, _, place = cell.rpartition(":")
@@ -96,15 +102,16 @@ class Durations:
         found = [seconds for name, seconds in self.past.items() if name.startswith(prefix)]
         return statistics.fmean(found) if found else None
 
-    def _first(
-        self, name: str, measured: float | None, similar: float | None, assumed: float
-    ) -> float:
-        for source, seconds in (("measured", measured), ("similar", similar)):
-            if seconds is not None:
-                self.source[name] = source
-                return seconds
-        self.source[name] = "assumed"
-        return assumed
+    def _first(self, name: str, similar: Sequence[str], assumed: float) -> float:
+        """Seconds of a name itself, else of what begins like it, else what is assumed."""
+        found = self.past.get(name)
+        self.source[name] = "measured"
+        for prefix in similar:
+            if found is None:
+                found, self.source[name] = self._like(prefix), "similar"
+        if found is None:
+            found, self.source[name] = assumed, "assumed"
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import paramiko
 
 from farm.core.device import DeviceEntry
 from farm.core.errors import ConnectError
+from farm.files import write_whole
 from farm.paths import farm_home
 from farm.transports.files import home_path, named_path
 
@@ -258,9 +258,6 @@ def record(key: HostKey) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if line.split(" ", 1)[0] != key.host]
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text("\n".join([*kept, key.line]) + "\n", "utf-8")
-        part.chmod(0o600)
-        part.replace(path)
+        write_whole(path, "\n".join([*kept, key.line]) + "\n", mode=0o600)
     except OSError as error:
         raise ConnectError(f"can't record a host key in {path}: {error}") from error
