@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -187,6 +187,16 @@ async def start(cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S) ->
         await runtime.close()
         raise
     return runtime
+
+
+@contextlib.asynccontextmanager
+async def started(cluster: str, home: Path) -> AsyncIterator[Runtime]:
+    """Provide what `start` returns, and close it at the end of the block."""
+    runtime = await start(cluster, home)
+    try:
+        yield runtime
+    finally:
+        await runtime.close()
 
 
 def joined_sites(stores: RayStores | None = None) -> dict[str, Site]:

@@ -89,10 +89,7 @@ def _joined(cluster: str, home: Path, ask: Callable[[Runtime], Awaitable[T]]) ->
     cluster_start.launch(cluster)
 
     async def work() -> T:
-        runtime = await cluster_start.start(cluster, home)
-        try:
+        async with cluster_start.started(cluster, home) as runtime:
             return await ask(runtime)
-        finally:
-            await runtime.close()
 
     return asyncio.run(work())

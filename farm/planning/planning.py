@@ -149,11 +149,8 @@ def plan(options: RunOptions, home: Path) -> Prepared:
     cluster_start.launch(options.cluster)
 
     async def work() -> Prepared:
-        runtime = await cluster_start.start(options.cluster, home)
-        try:
+        async with cluster_start.started(options.cluster, home) as runtime:
             return await prepare(loaded, runtime, home, elsewhere=True)
-        finally:
-            await runtime.close()
 
     return asyncio.run(work())
 

@@ -159,8 +159,7 @@ async def _begin(
     emit: Emit,
 ) -> Finished:
     started = utc_now()
-    runtime = await cluster_start.start(options.cluster, home)
-    try:
+    async with cluster_start.started(options.cluster, home) as runtime:
         prepared = await look(runtime)
         base_run = "" if baseline is None else baseline.report.run_id
         opened = open_new(options, prepared, base_run, started)
@@ -168,8 +167,6 @@ async def _begin(
             return await _served(opened, prepared, runtime, baseline, home, emit)
         finally:
             opened.journal.close()
-    finally:
-        await runtime.close()
 
 
 async def _go_on(
@@ -179,13 +176,10 @@ async def _go_on(
     home: Path,
     emit: Emit,
 ) -> Finished:
-    runtime = await cluster_start.start(options.cluster, home)
-    try:
+    async with cluster_start.started(options.cluster, home) as runtime:
         saved = saved_of(opened.journal, opened.folder)
         prepared = await look_again(saved, runtime.sites, home)
         return await _served(opened, prepared, runtime, baseline, home, emit)
-    finally:
-        await runtime.close()
 
 
 async def _served(
