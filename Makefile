@@ -12,7 +12,7 @@ timeouts = --timeout=600 -o faulthandler_timeout=1200 -o faulthandler_exit_on_ti
 # Workers share the files (tests/suite.py); ARGS=-n0 is one process, for a debugger.
 pytest = env -u PYTHONDONTWRITEBYTECODE $(bin)/python -m pytest -n3 --durations=15 $(timeouts)
 
-.PHONY: help run install dev unit test check format bench constraints clean
+.PHONY: help run install dev unit test check format bench soak reference pictures docs constraints clean
 
 help:
 	@echo "farm: export, deploy, check and measure LLMs on devices."
@@ -25,6 +25,9 @@ help:
 	@echo "  make check    formatting, lint, types, layers"
 	@echo "  make format   apply formatting and simple lint fixes"
 	@echo "  make bench    every benchmark against its peer, one after the other"
+	@echo "  make soak     thousands of simulated nights with faults; goes on where it was ended"
+	@echo "  make reference     docs/reference, from the code; make pictures: those of the README"
+	@echo "  make docs     the site of docs/, into build/site"
 	@echo "  make constraints   pin what this environment holds into constraints.txt"
 	@echo "  make clean    remove the virtual environment and caches; runs/ and FARM_HOME stay"
 	@echo
@@ -65,6 +68,19 @@ bench: install
 	@failed=""; for file in benchmarks/*.py; do \
 	  echo "==> $$file"; $(bin)/python "$$file" $(ARGS) || failed="$$failed $$file"; \
 	done; if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+soak: dev
+	@$(bin)/python -m tests.sim.soak $(ARGS)
+
+reference: install
+	@$(bin)/python scripts/reference.py
+
+pictures: dev
+	@$(bin)/python -m scripts.pictures
+
+docs: reference
+	@$(bin)/python -m pip --disable-pip-version-check install -q -c constraints.txt --no-build-isolation --editable ".[docs]"
+	@$(bin)/mkdocs build --strict
 
 constraints: dev
 	$(bin)/python scripts/constraints.py

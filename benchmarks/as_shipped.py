@@ -6,7 +6,7 @@ of the first two should be within 5 % of each other. Attention can't be one and 
 has ExecuTorch's without torch, so farm's stands in, as each row of a report says too. Prints a
 table and, as its last line, one JSON document.
 
-    python benchmarks/as_shipped.py [--pte FILE] [--pairs 6]
+    python benchmarks/as_shipped.py [--pte FILE] [--pairs 6] [--threads 1 2]
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ THREADS = (1, 2)
 #: How far the medians may lie apart.
 CLOSE = 0.05
 FIGURES = ("prefill", "decode", "load")
+#: The same for each CPU second: what other programs of a busy machine take away isn't in them.
+CPU_FIGURES = tuple(f"{key}_cpu" for key in FIGURES)
 OURS, PEER, TUNED = "executorch", "python", "executorch-tuned"
 #: Why a figure of theirs differs though both run ExecuTorch's code.
 CAUSES = {
@@ -72,6 +74,8 @@ def rounds(sides: Mapping[str, Launch], threads: int, pairs: int) -> dict[str, l
         for name in sides if number % 2 == 0 else reversed(list(sides)):
             sides[name](threads)
             found[name].append(sides[name](threads))
+            # A sitting that is cut short has what it measured so far.
+            note(json.dumps({"threads": threads, "runtime": name, **found[name][-1]}))
     return found
 
 
@@ -92,16 +96,18 @@ def table(found: Mapping[int, Mapping[str, list[Figures]]]) -> dict[str, Figures
 def compared(found: Mapping[int, Mapping[str, list[Figures]]]) -> dict[str, Ratio]:
     """Print and return the ratios of both of farm's runners to each peer; above 1 is better."""
     ratios: dict[str, Ratio] = {}
-    print(f"\n{'figure':>9} {'ratio':>29} {'median':>8} {'95 % interval':>18}")
+    print(f"\n{'figure':>13} {'ratio':>29} {'median':>8} {'95 % interval':>18}")
     for threads, sides in found.items():
         peers = [name for name in sides if name not in (OURS, TUNED)]
         for ours, peer in ((ours, peer) for ours in (OURS, TUNED) for peer in peers):
-            for key in FIGURES:
+            for key in (*FIGURES, *CPU_FIGURES):
+                if key not in sides[peer][0]:
+                    continue
                 ratio = Duel(sides[ours], sides[peer]).ratio(key)
                 ratios[f"{ours}/{peer}:{key}@{threads}"] = ratio
                 pair = f"{ours} / {peer}"
                 span = f"{ratio.low:.3f}..{ratio.high:.3f}"
-                print(f"{f'{key}@{threads}':>9} {pair:>29} {ratio.median:>8.3f} {span:>18}")
+                print(f"{f'{key}@{threads}':>13} {pair:>29} {ratio.median:>8.3f} {span:>18}")
     return ratios
 
 
@@ -109,6 +115,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pte", type=Path)
     parser.add_argument("--pairs", type=int, default=6, help="launches of each side and threads")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=THREADS, help="pool sizes (default: 1 2)"
+    )
     options = parser.parse_args()
     pte = options.pte or artifact(ROOT)
     python = [runtime.__file__, "--pte", str(pte), "--peer"]
@@ -122,9 +131,9 @@ def main() -> None:
         sides["llama.cpp"] = launch
     else:
         note(f"llama.cpp is not run: {missing}")
-    found = {threads: rounds(sides, threads, options.pairs) for threads in THREADS}
+    found = {threads: rounds(sides, threads, options.pairs) for threads in options.threads}
     figures, ratios = table(found), compared(found)
-    targets = {f"{key}@{n}": [1 - CLOSE, 1 + CLOSE] for n in THREADS for key in FIGURES}
+    targets = {f"{key}@{n}": [1 - CLOSE, 1 + CLOSE] for n in options.threads for key in FIGURES}
     apart = {
         key: ratios[f"{OURS}/{PEER}:{key}"].median
         for key, (low, high) in targets.items()

@@ -47,30 +47,6 @@ CONFIG = {
 }
 
 
-HUB_NAMES = {
-    "tok_embeddings": "embed_tokens",
-    "attention_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attention.wq": "self_attn.q_proj",
-    "attention.wk": "self_attn.k_proj",
-    "attention.wv": "self_attn.v_proj",
-    "attention.wo": "self_attn.o_proj",
-    "feed_forward.w1": "mlp.gate_proj",
-    "feed_forward.w2": "mlp.down_proj",
-    "feed_forward.w3": "mlp.up_proj",
-}
-
-
-def hub_name(name: str) -> str:
-    """Name of a tensor in a checkpoint of the hub's format."""
-    stem, _, kind = name.rpartition(".")
-    place = ""
-    if stem.startswith("layers."):
-        _, layer, stem = stem.split(".", 2)
-        place = f"layers.{layer}."
-    return f"model.{place}{HUB_NAMES.get(stem, stem)}.{kind}"
-
-
 def save(folder: Path) -> None:
     """Write the checkpoint, one file for each layer."""
     import torch
@@ -78,6 +54,7 @@ def save(folder: Path) -> None:
 
     from models.checkpoint import layer_tensors, outer_tensors
     from models.config import ModelConfig
+    from models.reference.peer import hub_name
     from models.sources.seeded import SeededCheckpoint
 
     config = ModelConfig(
@@ -145,7 +122,7 @@ def plain(model: Any, target: Path) -> None:
 
     config = model.config
     with torch.no_grad():
-        builder = PartBuilder(config, model.tensor, None, eager=True)
+        builder = PartBuilder(config, model.tensor, lambda _name: None, eager=True)
         layers = [(builder.pre(index), builder.post(index)) for index in range(config.layers)]
         table = model.tensor("tok_embeddings.weight").float()
         cos, sin = (

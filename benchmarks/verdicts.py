@@ -1,18 +1,22 @@
 """How often is a verdict wrong, late or blind? Nights of 60 cells with four metrics, simulated.
 
 Every cell's two arms are equal, so any REGRESSED of a clean night is false. Launches scatter as a
-normal distribution of 1, 3, 5 and 8 % (a model, not a measurement), and as recorded ones do, where
-a recording of real launches is there; every sitting drifts by 20 %, a third each as a line, a
-random walk and a step. Then one cell of each night loses 5 %, 10 % and twice the tolerance in one
-metric. Two rules judge the same launches: `old`, one look at 95 % as of commit 0541dee, and `new`,
-that of farm.judge.night with a second sitting of three times the budget for what the first leaves
-open.
-`auto` is the smallest tolerance that the budget decides by farm.judge.budget, from the scatter that
-the pairs of earlier nights show; `best` is what a test
-with known scatter and no error to share could decide, on independent launches.
+normal distribution of 1, 3, 5 and 8 % (a model, not a measurement: nothing of it cancels in turn),
+and as recorded ones do (benchmarks/data, made by benchmarks/windows.py); every sitting drifts by
+20 %, a third each as a line, a random walk and a step. Then one cell of each night loses 5 %, 10 %
+and twice the tolerance in one metric. Two rules judge: `old`, one look at 95 % as of commit
+0541dee, and `new`, that of farm.judge.night with a second sitting of up to four times the budget
+for what the first leaves open. `alone`: a pair is two launches; `turn`: a launch of both arms,
+whose windows take turns, in as many pairs as the same seconds hold.
 
-    python benchmarks/verdicts.py [--nights 300] [--recording FILE]
-    python benchmarks/verdicts.py --record PTE --minutes 3 [--recording FILE]
+`auto` is the smallest tolerance that the budget decides by farm.judge.budget, from the scatter that
+the pairs of earlier nights show. `today` is the smallest that the old rule decides: 95 % of clean
+cells pass, and twice the loss is found in 99 %. `best` is what a test with known scatter and no
+error to share could decide, on independent launches. `covers` is the share of the 95 % intervals of
+equal arms that hold their ratio. `neighbours_in_turn` is how neighbouring launches in turn
+correlate in each recording, and what two standard errors of that are.
+
+    python benchmarks/verdicts.py [--nights 300] [--only TEXT] [--data FOLDER] [--jobs N]
 """
 
 from __future__ import annotations
@@ -20,12 +24,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -33,102 +39,95 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.method.cases import CELLS, METRICS, Case, Sittings  # noqa: E402
 from benchmarks.method.nights import (  # noqa: E402
     Array,
-    Judged,
     Scatter,
+    Truths,
+    Way,
     estimate,
-    new_method,
-    old_method,
+    lag_one,
     pair_logs,
     seen_scatter,
 )
-from farm.core.rules.family import SECOND_BUDGET  # noqa: E402
+from benchmarks.windows import DATA, Pair, read  # noqa: E402
 from farm.core.rules.interval import pair_statistics  # noqa: E402
-from farm.judge.budget import Night, decidable, pairs_in  # noqa: E402
+from farm.judge.budget import decidable, pairs_in  # noqa: E402
 
-RECORDING = ROOT / "benchmarks" / "data" / "launches.json"
-CELLS, METRICS = 60, 4
 #: Cells judged at once: what fits a small machine's memory.
 CHUNK = 6000
 MODEL = (0.01, 0.03, 0.05, 0.08)
-#: Budgets and seconds of a launch: a small model, and one of a billion parameters on a phone.
+#: Budgets and seconds of a launch: a small model, which is what is recorded, and one of a billion
+#: parameters on a phone.
 SHAPES = ((120.0, 6.0), (240.0, 6.0), (120.0, 20.0), (240.0, 20.0))
-#: Bounds of the issue: clean nights with a false REGRESSED, clean cells undecided with `auto`, and
-#: losses of twice the tolerance found.
-FALSE, UNDECIDED, FOUND = 0.01, 0.05, 0.99
+#: Bounds: clean nights with a false REGRESSED, clean cells undecided with `auto`, losses of twice
+#: the tolerance found, tolerance in turn as a share of today's, intervals that hold the truth.
+FALSE, UNDECIDED, FOUND, OF_TODAY, COVERS = 0.01, 0.05, 0.99, 2 / 3, 0.94
+#: Cells by which the smallest tolerance of the old rule is found.
+SEARCHED = 4000
 
 
 @dataclass(frozen=True)
 class Row:
     """One line of the table; shares are 0..1."""
 
-    scatter: str
-    budget_s: float
-    launch_s: float
-    method: str
+    case: Case
+    #: None: there are fewer pairs than any verdict needs.
     tolerance: float | None
-    is_auto: bool
+    #: `auto`, `today`, or nothing of a fixed one.
+    how: str
     best: float
-    false_nights: float
-    undecided: float
-    found: dict[str, float]
+    covers: float
+    false_nights: float = 0.0
+    undecided: float = 1.0
+    found: dict[str, float] = field(default_factory=dict)
     #: Pairs measured a cell, mean of a clean night.
-    pairs: float
+    pairs: float = 0.0
 
 
 def main() -> int:
     """Simulate, print the table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--nights", type=int, default=300)
-    parser.add_argument("--recording", type=Path, default=RECORDING)
-    parser.add_argument("--record", type=Path, metavar="PTE")
-    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--only", default="", help="launches whose name holds this: model, busy")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     options = parser.parse_args()
-    if options.record is not None:
-        return record(options.record, options.minutes, options.recording)
     started = time.monotonic()
     check_against_the_project(np.random.default_rng(options.seed))
-    scatters = [Scatter(f"model {sigma:.0%}", sigma) for sigma in MODEL]
-    scatters += recorded(options.recording)
+    known = [*(Scatter(f"model {sigma:.0%}", sigma) for sigma in MODEL), *recorded(options.data)]
+    scatters = [one for one in known if options.only in one.name]
+    real = [one for one in scatters if one.recorded is not None]
     print(HEADER)
     rows = []
-    for scatter in scatters:
-        for budget_s, launch_s in SHAPES:
-            for row in cases(scatter, budget_s, launch_s, options.nights, options.seed):
-                rows.append(row)
-                print(line(row), flush=True)
-    auto = [row for row in rows if row.is_auto]
-    worst = {
-        "false_nights": max(row.false_nights for row in rows if row.method == "new"),
-        "undecided_auto": max((row.undecided for row in auto), default=1.0),
-        "found_twice_auto": min((row.found["twice"] for row in auto), default=0.0),
+    groups = [
+        (scatter, *shape, options.nights, options.seed)
+        for scatter in scatters
+        for shape in (SHAPES if scatter.recorded is None else SHAPES[:2])
+    ]
+    # Each group has random numbers of its own: the table doesn't depend on who makes it.
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for found in pool.map(cases, *zip(*groups, strict=True)):
+            rows += found
+            print("\n".join(map(line, found)), flush=True)
+    figures, targets, met = held_against_bounds(rows, options.nights)
+    figures["seconds"] = round(time.monotonic() - started, 1)
+    figures["neighbours_in_turn"] = {
+        one.name: [round(lag_one(one.in_turn), 2), round(2 / math.sqrt(len(one.in_turn)), 2)]
+        for one in real
+        if one.in_turn is not None
     }
-    # What so few nights can tell of a bound of 1 %: its 99 % limit by the binomial distribution.
-    limit = float(stats.binom.ppf(0.99, options.nights, FALSE)) / options.nights
-    met = (
-        worst["false_nights"] <= limit
-        and worst["undecided_auto"] <= UNDECIDED
-        and worst["found_twice_auto"] >= FOUND
-    )
+    ratios = against_today(rows)
+    targets["of_today"] = round(OF_TODAY, 3)
+    met = met and max(ratios.values(), default=0.0) <= OF_TODAY
     print(
         json.dumps(
             {
                 "benchmark": "verdicts",
-                "figures": {
-                    "nights": options.nights,
-                    "seconds": round(time.monotonic() - started, 1),
-                    "recorded": [s.name for s in scatters if s.recorded is not None],
-                    **{name: round(value, 4) for name, value in worst.items()},
-                },
-                "ratios": {},
-                "targets": {
-                    "false_nights": FALSE,
-                    "false_nights_of_so_few": round(limit, 4),
-                    "undecided_auto": UNDECIDED,
-                    "found_twice_auto": FOUND,
-                },
+                "figures": figures,
+                "ratios": ratios,
+                "targets": targets,
                 "met": met,
             }
         )
@@ -136,121 +135,174 @@ def main() -> int:
     return 0 if met else 1
 
 
+def held_against_bounds(
+    rows: list[Row], nights: int
+) -> tuple[dict[str, object], dict[str, float], bool]:
+    """The worst of all rows, the bounds, and whether they are kept."""
+    new = [row for row in rows if row.case.rule == "new" and row.tolerance is not None]
+    auto = [row for row in new if row.how == "auto"]
+    worst = {
+        "false_nights": max(row.false_nights for row in new),
+        "undecided_auto": max(row.undecided for row in auto),
+        "found_twice_auto": min(row.found["twice"] for row in auto),
+        "covers": min(row.covers for row in new),
+    }
+    # What so few nights can tell of a bound of 1 %: its 99 % limit by the binomial distribution.
+    most = float(stats.binom.ppf(0.99, nights, FALSE)) / nights
+    met = (
+        worst["false_nights"] <= most
+        and worst["undecided_auto"] <= UNDECIDED
+        and worst["found_twice_auto"] >= FOUND
+        and worst["covers"] >= COVERS
+    )
+    targets = {
+        "false_nights": FALSE,
+        "false_nights_of_so_few": round(most, 4),
+        "undecided_auto": UNDECIDED,
+        "found_twice_auto": FOUND,
+        "covers": COVERS,
+    }
+    return {"nights": nights, **{k: round(v, 4) for k, v in worst.items()}}, targets, met
+
+
+def against_today(rows: list[Row]) -> dict[str, float]:
+    """Tolerance that a budget decides in turn, as a share of what the old rule decides."""
+    found = {}
+    for row in rows:
+        case = row.case
+        if case.way != "turn" or row.tolerance is None:
+            continue
+        same = (case.scatter.name, case.budget_s, case.launch_s)
+        for other in rows:
+            theirs = (other.case.scatter.name, other.case.budget_s, other.case.launch_s)
+            if other.how == "today" and theirs == same and other.tolerance:
+                name = f"{case.scatter.name} {case.budget_s:.0f} s of {case.launch_s:.0f} s"
+                found[name] = round(row.tolerance / other.tolerance, 3)
+    return found
+
+
 HEADER = (
-    f"{'launches':<18}{'budget':>7}{'launch':>7} {'method':<7}{'tolerance':>10}{'best':>7}"
-    f"{'false nights':>13}{'undecided':>10}{'5 %':>7}{'10 %':>7}{'twice':>7}{'pairs':>7}"
+    f"{'launches':<24}{'budget':>7}{'launch':>7} {'rule':<5}{'way':<6}{'tolerance':>12}{'best':>7}"
+    f"{'covers':>8}{'false nights':>13}{'undecided':>10}{'5 %':>7}{'10 %':>7}{'twice':>7}"
+    f"{'pairs':>7}"
 )
 
 
 def line(row: Row) -> str:
     """One line of the table."""
+    case = row.case
+    head = (
+        f"{case.scatter.name:<24}{case.budget_s:>5.0f} s{case.launch_s:>5.0f} s"
+        f" {case.rule:<5}{case.way:<6}"
+    )
     if row.tolerance is None:
-        return (
-            f"{row.scatter:<18}{row.budget_s:>5.0f} s{row.launch_s:>5.0f} s {row.method:<7}"
-            f"{'none':>10}   fewer pairs than any verdict needs"
-        )
-    tolerance = f"{'auto ' if row.is_auto else ''}{row.tolerance:.1%}"
+        return f"{head}{'none':>12}   decides nothing: too few pairs, or too much scatter"
+    tolerance = f"{row.how} {row.tolerance:.1%}".strip()
     found = "".join(f"{row.found[name]:>7.0%}" for name in ("5 %", "10 %", "twice"))
     return (
-        f"{row.scatter:<18}{row.budget_s:>5.0f} s{row.launch_s:>5.0f} s {row.method:<7}"
-        f"{tolerance:>10}{row.best:>7.1%}{row.false_nights:>13.1%}{row.undecided:>10.1%}{found}"
-        f"{row.pairs:>7.1f}"
+        f"{head}{tolerance:>12}{row.best:>7.1%}{row.covers:>8.1%}{row.false_nights:>13.2%}"
+        f"{row.undecided:>10.1%}{found}{row.pairs:>7.1f}"
     )
 
 
 def cases(scatter: Scatter, budget_s: float, launch_s: float, nights: int, seed: int) -> list[Row]:
-    """The fixed tolerances by both rules, and the tolerance that the budget decides."""
-    pairs = pairs_in(budget_s, launch_s)
-    shape = Night(pairs, SECOND_BUDGET * pairs, METRICS, CELLS * METRICS)
-    history = pair_logs(
-        np.random.default_rng(seed + 1), scatter, series=500, metrics=METRICS, pairs=2 * pairs
-    )
-    best = _best(scatter.sigma, pairs)
-    auto = decidable(seen_scatter(history), shape)
-    found = [
-        simulate(scatter, shape, method, tolerance, nights, seed)
-        for tolerance in (0.02, 0.15)
-        for method in ("old", "new")
-    ]
-    if auto is None:
-        none = Row(scatter.name, budget_s, launch_s, "new", None, False, best, 0, 1, {}, pairs)
-        return [
-            *(_row(scatter, budget_s, launch_s, best, one) for one in found if one[0] == "old"),
-            none,
-        ]
-    found += [simulate(scatter, shape, m, auto, nights, seed) for m in ("old", "new")]
-    rows = [_row(scatter, budget_s, launch_s, best, one) for one in found]
-    return [*rows[:-1], replace(rows[-1], is_auto=True)]
+    """A fixed tolerance by both rules, the old rule's smallest, and what the budget decides."""
+
+    def case(rule: str, way: Way = "alone") -> Case:
+        return Case(scatter, budget_s, launch_s, way, rule)
+
+    old = case("old")
+    asked: list[tuple[Case, float | None, str]] = []
+    if scatter.recorded is None:
+        asked += [(old, 0.02, ""), (case("new"), 0.02, "")]
+    asked.append((old, smallest_decided(old, seed), "today"))
+    ways: list[Way] = ["alone"] if scatter.in_turn is None else ["alone", "turn"]
+    for way in ways:
+        new = case("new", way)
+        asked.append((new, decidable(seen_scatter(new.history(seed)), new.shape), "auto"))
+    clean = clean_nights(asked, nights, seed)
+    return [simulate(*one, clean[place], seed) for place, one in enumerate(asked)]
 
 
-Simulated = tuple[str, float, float, float, dict[str, float], float]
+@dataclass
+class Clean:
+    """What became of clean nights: arrays of a chunk each, [cells]."""
+
+    regressed: list[Truths] = field(default_factory=list)
+    undecided: list[Truths] = field(default_factory=list)
+    pairs: list[Array] = field(default_factory=list)
 
 
-def _row(scatter: Scatter, budget_s: float, launch_s: float, best: float, one: Simulated) -> Row:
-    method, tolerance, false_nights, undecided, found, pairs = one
-    return Row(
-        scatter.name, budget_s, launch_s, method, tolerance, False, best, false_nights,
-        undecided, found, pairs,
-    )  # fmt: skip
-
-
-def simulate(
-    scatter: Scatter, shape: Night, method: str, tolerance: float, nights: int, seed: int
-) -> Simulated:
-    """Count what one rule makes of clean nights, and of one lossy cell a night."""
+def clean_nights(
+    asked: Sequence[tuple[Case, float | None, str]], nights: int, seed: int
+) -> list[Clean]:
+    """Judge the same clean nights by each case."""
     random = np.random.default_rng(seed)
-    regressed, undecided, pairs = [], [], []
+    found = [Clean() for _ in asked]
     for start in range(0, nights * CELLS, CHUNK):
-        count = min(CHUNK, nights * CELLS - start)
-        clean = _judged(random, scatter, shape, method, tolerance, count)
-        regressed.append(clean.regressed)
-        undecided.append(clean.undecided)
-        pairs.append(clean.pairs)
-    false = np.concatenate(regressed).reshape(nights, CELLS).any(axis=1).mean()
-    losses = {"5 %": 0.05, "10 %": 0.10, "twice": 2 * tolerance}
+        drawn: dict[Way, Sittings] = {}
+        for (case, tolerance, _), clean in zip(asked, found, strict=True):
+            if tolerance is None:
+                continue
+            if case.way not in drawn:
+                drawn[case.way] = case.sittings(random, min(CHUNK, nights * CELLS - start))
+            judged = case.judged(drawn[case.way], tolerance)
+            clean.regressed.append(judged.regressed)
+            clean.undecided.append(judged.undecided)
+            clean.pairs.append(judged.pairs)
+    return found
+
+
+def smallest_decided(case: Case, seed: int) -> float | None:
+    """Smallest tolerance that a rule decides, by its own simulation; None: none below 45 %."""
+
+    def decides(tolerance: float) -> bool:
+        random = np.random.default_rng(seed + 2)
+        clean = case.judged(case.sittings(random, SEARCHED), tolerance)
+        lossy = case.judged(case.sittings(random, SEARCHED, 2 * tolerance), tolerance)
+        passes = 1 - float((clean.undecided | clean.regressed).mean())
+        return passes >= 1 - UNDECIDED and float(lossy.first_metric.mean()) >= FOUND
+
+    low, high = 0, 450  # thousandths
+    if not decides(high / 1000):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle / 1000) else (middle, high)
+    return high / 1000
+
+
+def simulate(case: Case, tolerance: float | None, how: str, clean: Clean, seed: int) -> Row:
+    """Count what one rule makes of clean nights, and of one lossy cell a night."""
+    best, covers = _best(case), case.covers(seed)
+    if tolerance is None:
+        return Row(case, None, how, best, covers)
+    random = np.random.default_rng(seed + 4)
+    false = np.concatenate(clean.regressed).reshape(-1, CELLS).any(axis=1).mean()
+    losses = {"5 %": 0.05, "10 %": 0.10, "twice": min(2 * tolerance, 0.95)}
     found = {
-        name: float(
-            _judged(random, scatter, shape, method, tolerance, 4 * nights, loss).first_metric.mean()
-        )
+        name: float(case.judged(case.sittings(random, CHUNK, loss), tolerance).first_metric.mean())
         for name, loss in losses.items()
     }
-    return (
-        method,
+    return Row(
+        case,
         tolerance,
+        how,
+        best,
+        covers,
         float(false),
-        float(np.concatenate(undecided).mean()),
+        float(np.concatenate(clean.undecided).mean()),
         found,
-        float(np.concatenate(pairs).mean()),
+        float(np.concatenate(clean.pairs).mean()),
     )
 
 
-def _judged(
-    random: np.random.Generator,
-    scatter: Scatter,
-    shape: Night,
-    method: str,
-    tolerance: float,
-    series: int,
-    loss: float = 0.0,
-) -> Judged:
-    """Judge cells whose first metric has lost so much."""
-
-    def sitting(pairs: int) -> Array:
-        logs = pair_logs(random, scatter, series=series, metrics=METRICS, pairs=pairs)
-        logs[:, 0] += math.log1p(-loss)
-        return logs
-
-    if method == "old":
-        return old_method(sitting(shape.pairs), tolerance)
-    first, second = sitting(shape.pairs), sitting(shape.confirming)
-    return new_method(first, second, tolerance, comparisons=shape.comparisons)
-
-
-def _best(sigma: float, pairs: int) -> float:
+def _best(case: Case) -> float:
     """Tolerance that a test with known scatter decides with all metrics in 95 % of the cells."""
+    pairs = pairs_in(case.budget_s, case.launch_s)
     each = 0.95 ** (1 / METRICS)
     factor = float(stats.norm.isf(0.025) + stats.norm.ppf(each))
-    return -math.expm1(-factor * sigma * math.sqrt(2 / pairs))
+    return -math.expm1(-factor * case.scatter.sigma * math.sqrt(2 / pairs))
 
 
 def check_against_the_project(random: np.random.Generator) -> None:
@@ -268,55 +320,31 @@ def check_against_the_project(random: np.random.Generator) -> None:
         assert df == own.df
 
 
-def recorded(path: Path) -> list[Scatter]:
-    """Read the series of a recording; none where there is no such file."""
-    if not path.exists():
-        print(f"no recording at {path}: the model of scatter alone", file=sys.stderr)
-        return []
+def recorded(folder: Path) -> list[Scatter]:
+    """Read the recordings of a folder; none where there is none."""
     found = []
-    for series in json.loads(path.read_text("utf-8"))["series"]:
-        logs = np.log([statistics.median(windows) for windows in series["launches"]])
-        neighbours = np.diff(logs)
-        # What pairs see: half the variance of the difference between neighbours.
-        sigma = float(np.sqrt(np.mean(neighbours**2) / 2))
-        found.append(Scatter(f"{series['name']} {sigma:.1%}", sigma, logs))
+    for path in sorted(folder.glob("windows-*.json")):
+        for name, ways in read(path).items():
+            alone, turn = ways["alone"], ways["turn"]
+            logs = np.array([x for n, pair in enumerate(alone) for x in _launches(n, pair)])
+            # What pairs see: half the variance of the difference between neighbours.
+            sigma = float(np.sqrt(np.mean(np.diff(logs) ** 2) / 2))
+            even = turn[: len(turn) // 2 * 2]  # whole rounds, so that the lead alternates
+            pairs = np.array([pair.log("turn") for pair in even])
+            cost = statistics.median(p.cost_s for p in turn)
+            cost /= statistics.median(p.cost_s for p in alone)
+            each = len(turn[0].candidate)
+            found.append(Scatter(f"{name} {sigma:.1%}", sigma, logs, pairs, each, cost))
+    if not found:
+        print(f"no recording in {folder}: the model of scatter alone", file=sys.stderr)
     return found
 
 
-def record(pte: Path, minutes: float, path: Path) -> int:
-    """Launch one program again and again on this machine and keep every window's rate."""
-    from farm.commands.bench import BenchRequest, bench
-    from farm.core.spec import Workload
-    from farm.paths import farm_home
+def _launches(number: int, pair: Pair) -> list[float]:
+    """Logarithms of the medians of a pair's launches, in the order in which they ran."""
+    logs = [math.log(statistics.median(side)) for side in (pair.candidate, pair.baseline)]
+    return logs if number % 2 == 0 else logs[::-1]
 
-    most = 1000
-    workload = Workload(
-        prefill=(64,), decode=(32,), launches=3, max_launches=most, cold_launches=0,
-        repetitions=3, budget_s=60 * minutes, precision=1e-6,
-    )  # fmt: skip
-    request = BenchRequest(pte, None, "local", None, workload, (1,))
-    result = bench(request, farm_home(), lambda event: None)
-    data: dict[str, Any] = {"how": HOW, "series": []}
-    if path.exists():
-        data = json.loads(path.read_text("utf-8"))
-    for report in result.performance:
-        if report.regime != "warm" or report.unit != "tok/s":
-            continue
-        launches: dict[int, list[float]] = {}
-        for sample in report.samples:
-            launches.setdefault(sample.launch, []).append(round(sample.value, 3))
-        name = f"{pte.stem[:8]} {report.metric}"
-        data["series"].append({"name": name, "launches": list(launches.values())})
-        print(f"{name}: {len(launches)} launches")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=None) + "\n", "utf-8")
-    return 0
-
-
-HOW = (
-    "python benchmarks/verdicts.py --record PTE: process launches of one program one after the"
-    " other, three windows of each metric a launch, tokens per second"
-)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,6 +13,13 @@ def utc_now() -> str:
     return now.strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
 
 
+def seconds_since(at: str) -> float:
+    """Return how long ago `utc_now` returned this."""
+    return (
+        datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(at)
+    ).total_seconds()
+
+
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """A moment on the monotonic clock. Passed down, so that nested waits share one limit."""

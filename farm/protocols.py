@@ -17,7 +17,7 @@ from farm.core.runtime import DeviceJob, LaunchRequest, LaunchResult
 
 if TYPE_CHECKING:  # a look at the devices needs none of these, and has to be quick
     from farm.core.events import Attached, Handshake, Polled
-    from farm.core.tasks import HostTask, HostTaskResult
+    from farm.core.tasks import HostTask, HostTaskResult, PoolHosts
 
 #: Longest time a silent device may take in a probe, seconds.
 PROBE_LIMIT_S = 15.0
@@ -278,8 +278,18 @@ StageCallback = Callable[[StageEvent], None]
 class TaskPool(Protocol):
     """Export hosts: where host tasks run. Cancelling the awaiting asyncio task ends the work."""
 
-    async def run(self, task: HostTask, on_stage: StageCallback) -> HostTaskResult:
+    def hosts(self) -> PoolHosts:
+        """Say which hosts tasks may run on, and which of them are hosts of sites."""
+
+    async def run(
+        self, task: HostTask, on_stage: StageCallback, but: frozenset[str] = frozenset()
+    ) -> HostTaskResult:
         """Run a task and return its result.
+
+        Args:
+            task: What to do.
+            on_stage: Receives progress.
+            but: Hosts of `hosts` that it must not run on, never all of them.
 
         Raises:
             FarmError: The task failed; its own error arrives unchanged.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Generic, TypeVar, cast
 
 from farm.core.errors import ConfigError, UnknownName
+from farm.core.names import meant
 
 T = TypeVar("T")
 
@@ -103,10 +103,7 @@ class Registry(Generic[T]):
 
     def _unknown(self, name: str) -> UnknownName:
         known = self.names()
-        near = get_close_matches(name, known, n=1)
-        parts = [f"unknown {self.kind} '{name}'"]
-        if near:
-            parts.append(f"did you mean '{near[0]}'?")
+        parts = [f"unknown {self.kind} '{name}'{meant(name, known)}"]
         parts.append(f"known: {', '.join(known) or 'none'}")
         remedy = self._install.get(name)
         if remedy:

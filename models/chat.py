@@ -16,6 +16,10 @@ import jinja2.sandbox
 from farm.core.errors import ExportError
 from models.checkpoint import TokenizerData
 
+#: The day in what a run asks: templates print it into the system message. With the day's own, no
+#: reference could be kept, no two nights' answers compared, and no deployed device asked the same.
+RUN_DAY = datetime(2025, 1, 1)  # noqa: DTZ001
+
 
 class _Generation(jinja2.ext.Extension):
     """The block `{% generation %}`, which marks the assistant's words for training: its body."""
@@ -37,11 +41,6 @@ def _refuse(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _now(form: str) -> str:
-    # The host's own day, as transformers has it: templates print it into the system message.
-    return datetime.now().strftime(form)  # noqa: DTZ005
-
-
 def _to_json(
     value: Any,
     ensure_ascii: bool = False,
@@ -59,8 +58,15 @@ def _to_json(
     )
 
 
-def render_chat(data: TokenizerData, messages: list[dict[str, str]]) -> str:
+def render_chat(
+    data: TokenizerData, messages: list[dict[str, str]], day: datetime | None = None
+) -> str:
     """Fill the chat template, with room for the reply.
+
+    Args:
+        data: Has the template.
+        messages: `role` and `content` of each.
+        day: What the template is told of the time; None is the host's own, as in transformers.
 
     Raises:
         ExportError: The template is broken or refuses the messages.
@@ -71,7 +77,7 @@ def render_chat(data: TokenizerData, messages: list[dict[str, str]]) -> str:
         extensions=[_Generation, "jinja2.ext.loopcontrols"],
     )
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = _now
+    environment.globals["strftime_now"] = (day or datetime.now()).strftime  # noqa: DTZ005
     environment.filters["tojson"] = _to_json
     named = {"bos_token": data.bos_token, "eos_token": data.eos_token} | dict(data.special)
     try:

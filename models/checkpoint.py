@@ -70,6 +70,12 @@ class Checkpoint(Protocol):
         """
 
 
+#: Linears of a layer: up to its attention, and after it.
+BEFORE = ("attention.wq", "attention.wk", "attention.wv")
+AFTER = ("attention.wo", "feed_forward.w1", "feed_forward.w3", "feed_forward.w2")
+LINEARS = (*BEFORE, *AFTER)
+
+
 def layer_tensors(config: ModelConfig, layer: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of one layer's tensors."""
     query, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim

@@ -142,10 +142,11 @@ def check_config(config: ModelConfig, where: str) -> ModelConfig:
             f"{where}: {config.rotary_dim} elements of a head would be rotated; an even number up"
             f" to head_dim ({config.head_dim}) is needed"
         )
-    for name in ("embedding_scale", "residual_scale", "logit_scale"):
+    scales = ("embedding_scale", "residual_scale", "logit_scale", "rope_scale")
+    for name in (*scales, "rope_theta", "max_context"):
         if not 0 < getattr(config, name) < math.inf:
             raise ExportError(f"{where}: {name} is {getattr(config, name)}, it has to be positive")
-    for name in ("attention_scale", "score_cap", "logit_cap"):
+    for name in ("attention_scale", "score_cap", "logit_cap", "norm_eps", "local_rope_theta"):
         if not 0 <= getattr(config, name) < math.inf:
             raise ExportError(f"{where}: {name} is {getattr(config, name)}, below zero or infinite")
     return config

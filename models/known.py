@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from farm.core.errors import UnknownName
+from farm.core.names import meant
 from models.config import ModelConfig
 
 
@@ -138,7 +139,8 @@ def get(name: str) -> ModelEntry:
     entry = MODELS.get(name)
     if entry is None:
         raise UnknownName(
-            f"no model {name!r}; known are {', '.join(MODELS)}. A model of your own is"
+            f"no model {name!r}{meant(name, MODELS)}; known are {', '.join(MODELS)}."
+            " A model of your own is"
             " {name: ours, hf: FOLDER} (or gguf:, meta:, pte:)",
             known=tuple(MODELS),
         )

@@ -9,14 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from farm.core.artifact import (
-    ExportRequest,
-    ExportResult,
-    ReferenceRequest,
-    ReferenceResult,
-    Toolchain,
-    ToolchainVersions,
-)
+from farm.core.artifact import ExportRequest, ExportResult, Toolchain, ToolchainVersions
+from farm.core.reference import ReferenceRequest, ReferenceResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,15 @@ class Tokenizer:
         """Text of a token by its id."""
         return str(self._inner.id_to_token(token_id) or "")
 
-    def added(self) -> dict[str, int]:
+    def added(self) -> dict[str, AddedToken]:
         """Tokens that are found in a text before anything else, by their text."""
         decoder = self._inner.get_added_tokens_decoder()
-        return {str(token.content): int(index) for index, token in decoder.items()}
+        return {str(token.content): token for token in decoder.values()}
+
+    @property
+    def is_random(self) -> bool:
+        """Whether merges are left out by chance, as in training."""
+        return bool(getattr(self._inner.model, "dropout", None))
 
     def with_added(self, tokens: Sequence[AddedToken]) -> str:
         """Return the `tokenizer.json` with some tokens more; new ones get the next ids."""
@@ -88,8 +94,8 @@ class Tokenizer:
         """Return the text of token ids, special tokens left out."""
         return str(self._inner.decode(list(ids), skip_special_tokens=True))
 
-    def chat(self, user: str) -> list[int]:
-        """Return token ids of a user's message in the model's chat format.
+    def chat(self, user: str, day: datetime | None = None) -> list[int]:
+        """Return token ids of a user's message in the model's chat format, on a `day` or today.
 
         A model without one gets the plain text.
 
@@ -99,9 +105,10 @@ class Tokenizer:
         if self.data.chat_template is None:
             return self.encode(user)
         # The template says all that a prompt has: no BOS beyond the one that it prints.
-        return self.encode(render_chat(self.data, [{"role": "user", "content": user}]), bos=False)
+        text = render_chat(self.data, [{"role": "user", "content": user}], day)
+        return self.encode(text, bos=False)
 
-    def chat_text(self, user: str) -> str:
+    def chat_text(self, user: str, day: datetime | None = None) -> str:
         """Return a user's message in the model's chat format, for runners that tokenise.
 
         BOS is left out: it is their rule to put it there.
@@ -111,7 +118,7 @@ class Tokenizer:
         """
         if self.data.chat_template is None:
             return user
-        text = render_chat(self.data, [{"role": "user", "content": user}])
+        text = render_chat(self.data, [{"role": "user", "content": user}], day)
         return text.removeprefix(self.data.bos_token) if self.data.add_bos else text
 
 

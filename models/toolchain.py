@@ -158,7 +158,7 @@ def build_environment(order: InstallOrder, on_line: OnLine) -> ToolchainVersions
     if folder.exists():
         shutil.rmtree(folder)
     on_line("creating a virtual environment")
-    _run(toolchain, [sys.executable, "-m", "venv", "--without-pip", str(folder)])
+    _run(toolchain, [sys.executable, "-P", "-m", "venv", "--without-pip", str(folder)])
     command = _pip("--python", str(_python(folder)), "install", "--progress-bar", "off")
     # Compiling every module of torch takes a minute; those that are used compile themselves.
     command += ["--no-compile", *exporter_pins(toolchain), *order.requirements, *_WORKER_NEEDS]
@@ -175,7 +175,7 @@ def _python(folder: Path) -> Path:
 
 
 def _pip(*words: str) -> list[str]:
-    return [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *words]
+    return [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--no-input", *words]
 
 
 def _resolved(toolchain: Toolchain, requirements: tuple[str, ...]) -> str:

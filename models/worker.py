@@ -1,16 +1,20 @@
-"""`python -m models.worker`: one task in a process of its own, in any toolchain's interpreter.
+"""`python -m models.worker`: tasks, each in a process of its own, in any toolchain's interpreter.
 
-One JSON request on stdin, JSON lines on stdout:
+JSON requests on stdin, JSON lines on stdout:
     {"type": "stage", "name", "index", "count", "elapsed_s", "detail"}
     {"type": "progress", "done_bytes", "total_bytes"}
     {"type": "result", "result": {...}}
     {"type": "error", "kind": "ExportError", "message", "context"}
-Whatever libraries print goes to stderr.
+    {"type": "end", "code"}     the process of that request has ended
+Whatever libraries print goes to stderr. Standard input stays open as long as the caller lives, and
+the process has to lead a group of its own.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
+import importlib
 import json
 import logging
 import os
@@ -18,7 +22,8 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any, NoReturn, TextIO
 
 import pydantic
 
@@ -31,9 +36,11 @@ log = logging.getLogger(__name__)
 #: Seconds between two progress lines of a download.
 _PROGRESS_S = 0.2
 
-#: Argument: the request is one line, and standard input stays open as long as the caller lives.
-#: The process has to lead a group of its own.
-WITH_PARENT = "--with-parent"
+#: What tasks import at last, whatever the recipe.
+_LIBRARIES = {
+    "export": ("models.eager.layer_replay", "models.lowering.engine"),
+    "reference": ("models.reference.logits",),
+}
 
 
 class Reporter:
@@ -64,6 +71,10 @@ class Reporter:
         """Hand over the error that ended the task."""
         context = {key: str(value) for key, value in error.context.items()}
         self._line("error", kind=type(error).__name__, message=str(error), context=context)
+
+    def end(self, code: int) -> None:
+        """Say that the process of a request has ended; -N for signal N."""
+        self._line("end", code=code)
 
     def _line(self, line_type: str, **fields: Any) -> None:
         self._out.write(json.dumps({"type": line_type, **fields}, separators=(",", ":")) + "\n")
@@ -114,20 +125,63 @@ def _end_with_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def main() -> int:
-    """Run one task; the exit code is 0 exactly when a result was written."""
+def main() -> NoReturn:
+    """Perform one request after the other, until whoever makes them is gone."""
     # Libraries print to file descriptor 1 from C as well: it becomes stderr for all of them.
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    report = Reporter(protocol)
+    while line := sys.stdin.readline():
+        report = Reporter(protocol)
+        report.end(_in_child(line, report))
+    # Taking the libraries down in good order would take a second.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _in_child(line: str, report: Reporter) -> int:
+    """Perform a request in a fork, which leaves nothing behind; returns its exit code.
+
+    The libraries are imported before, once for all requests. Nothing is computed with them here:
+    threads of theirs would not be there after the fork.
+    """
+    code = _fenced(report, lambda: _import_libraries(read_order(line)))
+    if code:
+        return code
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     try:
-        if WITH_PARENT in sys.argv[1:]:
-            text = sys.stdin.readline()
-            threading.Thread(target=_end_with_parent, daemon=True).start()
-        else:
-            text = sys.stdin.read()
-        report.result(perform(read_order(text), report))
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        code = _fenced(report, lambda: report.result(perform(read_order(line), report)))
+    except BaseException:
+        log.exception("the worker's process failed")
+        code = 1
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _import_libraries(order: Order) -> None:
+    """Import what a task imports later, where that takes seconds."""
+    if isinstance(order, InstallOrder) or order.request.model.kind == "pte":
+        return
+    if isinstance(order, ExportOrder) and order.request.recipe.engine == "none":
+        return
+    # What they hold stays to the end: it isn't garbage to look for, here or in a fork.
+    gc.disable()
+    try:
+        for name in _LIBRARIES[order.task]:
+            importlib.import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _fenced(report: Reporter, work: Callable[[], None]) -> int:
+    """Report the error of a piece of work; 0 when there was none."""
+    try:
+        work()
     except FarmError as error:
         report.error(error)
         return 1
@@ -153,4 +207,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

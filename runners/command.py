@@ -16,7 +16,6 @@ that it writes its answer to, in {out}.
 
 from __future__ import annotations
 
-import math
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -26,12 +25,20 @@ from typing import Any
 from farm.core.artifact import LogitsRef, ObjectRef
 from farm.core.errors import RAW_BYTES, BadOutput, ConfigError
 from farm.core.figures import Figures
+from farm.core.printable import printable
 from farm.core.runner import RunnerSpec, WorkFiles
 from farm.core.runtime import LaunchRequest, LaunchResult
 from runners.given import GivenRunner, refuse
 from runners.output.observer import DEFINITION as OBSERVER
 from runners.output.observer import parse_observer
-from runners.output.printed import json_objects, last_words
+from runners.output.printed import (
+    MOST_BYTES,
+    MOST_RATE,
+    MOST_S,
+    MOST_TOKENS,
+    json_objects,
+    last_words,
+)
 from runners.output.textual import PROMPT_FILE, Turn, result_of, turn_of
 
 TOKENS_FILE = "tokens.txt"
@@ -44,6 +51,11 @@ _UNKNOWN = ("n/a", "na", "none", "null", "-", "--", "")
 #: sha256 of a file that the device has to hash itself.
 UNKNOWN_SHA256 = ""
 
+_MOST: Mapping[str, float] = {
+    "prefill_tok_s": MOST_RATE, "decode_tok_s": MOST_RATE, "prompt_tokens": MOST_TOKENS,
+    "generated_tokens": MOST_TOKENS, "ttft_s": MOST_S, "load_s": MOST_S,
+    "peak_rss_bytes": MOST_BYTES,
+}  # fmt: skip
 _WHOLE = ("prompt_tokens", "generated_tokens", "peak_rss_bytes")
 
 
@@ -102,7 +114,9 @@ class CommandRunner(GivenRunner):
         if self.spec.parse == "jsonl":
             found = _json_members(stdout)
         else:
-            found = _matches(stdout.decode("utf-8", "replace"), self.spec.patterns)
+            # A console's colours must not cut a number in two.
+            text = printable(stdout.decode("utf-8", "replace"))
+            found = _matches(text, self.spec.patterns)
         if not found:
             raise BadOutput(
                 f"{self.spec.name} printed none of the figures that `parse` looks for",
@@ -156,12 +170,14 @@ def _figure(name: str, value: Any) -> Any:
         return None if value is None else str(value)
     if str(value).strip().lower() in _UNKNOWN:
         return None
+    # A comma parts thousands; in other languages it is the decimal one, which isn't guessed at.
+    thousands = re.fullmatch(r"\s*\d{1,3}(,\d{3})+(\.\d*)?\s*", str(value))
     try:
-        number = float(str(value).replace(",", ""))
+        number = float(str(value).replace(",", "") if thousands else str(value))
     except ValueError:
         raise BadOutput(
             f"{name} is {str(value)[:80]!r}, no number", raw=str(value)[:RAW_BYTES]
         ) from None
-    if not math.isfinite(number) or number < 0:
-        return None
+    if not 0 <= number <= _MOST[name]:
+        return None  # also what is no number at all, or endless
     return int(number) if name in _WHOLE else number

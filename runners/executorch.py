@@ -27,16 +27,26 @@ from farm.core.runner import (
     RunnerSpec,
     WorkFiles,
 )
-from farm.core.runtime import Hello, LaunchRequest, LaunchResult, ProfileRef, Sample
+from farm.core.runtime import Chosen, Hello, LaunchRequest, LaunchResult, ProfileRef, Sample
 from farm.paths import native_cache, toolchain_root
 from runners.build.cache import NativeBuild
 from runners.build.ways import Places, native_build
 from runners.given import refuse
-from runners.output.printed import json_objects, json_value
+from runners.output.printed import (
+    MOST_BYTES,
+    MOST_S,
+    MOST_THREADS,
+    MOST_TOKENS,
+    json_objects,
+    json_value,
+    whole,
+)
 
 PROTOCOL = 1
 REQUEST = "request.json"
 
+#: A clock of a device, three centuries after its start.
+_MOST_CLOCK_NS = 1 << 63
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -115,7 +125,7 @@ class ExecutorchRunner:
         hello, loaded, done = lines.only("hello"), lines.only("loaded"), lines.only("done")
         generated = lines.of("generated")
         try:
-            load_s = loaded["load_ns"] / 1e9
+            load_s = whole(loaded["load_ns"], MOST_S * 1e9) / 1e9
             return LaunchResult(
                 hello=_hello(hello),
                 samples=(
@@ -125,14 +135,15 @@ class ExecutorchRunner:
                 logits=tuple(_logits(line) for line in lines.of("logits")),
                 generated=tuple(map(int, generated[0]["ids"])) if generated else None,
                 stopped_by=_word(generated[0]["stopped_by"]) if generated else None,
-                peak_rss_bytes=int(done["peak_rss_bytes"]) or None,
+                peak_rss_bytes=whole(done["peak_rss_bytes"], MOST_BYTES) or None,
                 load_s=load_s,
-                threads=int(loaded["threads"]),
+                threads=whole(loaded["threads"], MOST_THREADS),
                 affinity=_affinity(loaded["affinity"]),
                 backends=tuple(map(_word, loaded["backends"])),
                 profiles=tuple(_profile(line) for line in lines.of("profile")),
+                uncounted=_uncounted(loaded),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadOutput(
                 f"farm-runner's output lacks or garbles {error}", raw=lines.raw
             ) from error
@@ -153,7 +164,7 @@ class ExecutorchRunner:
                 "tokens": int(tokens),
                 "start_ns": int(start),
                 "end_ns": int(end),
-            } if end > start:
+            } if 0 < end - start <= MOST_S * 1e9 and 0 <= tokens <= MOST_TOKENS:
                 return metric, tokens / ((end - start) / 1e9)
         return None
 
@@ -172,6 +183,10 @@ def request_json(request: LaunchRequest) -> bytes:
         "logits": [{"name": item.name, "chunks": list(item.chunks)} for item in request.passes],
         "measure": [asdict(item) for item in request.measures],
     }
+    if request.xnnpack_isa:
+        document["xnnpack_isa"] = request.xnnpack_isa
+    if request.turns:
+        document["turns"] = True
     if request.profiles:
         document["profile"] = [asdict(item) for item in request.profiles]
     if request.generate is not None:
@@ -179,6 +194,7 @@ def request_json(request: LaunchRequest) -> bytes:
             "prompt": list(request.generate.prompt),
             "max_new_tokens": request.generate.max_new_tokens,
             "stop": list(request.generate.stop_ids),
+            **({"stream": True} if request.generate.stream else {}),
         }
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -221,26 +237,37 @@ def _hello(line: Mapping[str, Any]) -> Hello:
         backends=tuple(map(_word, line["backends"])),
         kernels=tuple(map(_word, line["kernels"])),
         features=tuple(map(_word, line["features"])),
+        turns=line.get("turns") is True,
     )
 
 
 def _sample(line: Mapping[str, Any], launch: int) -> Sample:
-    start, end = int(line["start_ns"]), int(line["end_ns"])
-    if end <= start:
+    start, end = whole(line["start_ns"], _MOST_CLOCK_NS), whole(line["end_ns"], _MOST_CLOCK_NS)
+    if not 0 < end - start <= MOST_S * 1e9:
         raise ValueError(f"a window from {start} to {end} ns")
     ttft = line["ttft_ns"]
     return Sample(
         metric=_word(line["metric"]),
         launch=launch,
-        rep=int(line["rep"]),
+        rep=whole(line["rep"], MOST_TOKENS),
         warmup=bool(line["warmup"]),
-        tokens=int(line["tokens"]),
+        tokens=whole(line["tokens"], MOST_TOKENS),
         duration_s=(end - start) / 1e9,
-        ttft_s=None if ttft is None else ttft / 1e9,
-        token_s=tuple(int(value) / 1e9 for value in line["token_ns"]),
+        ttft_s=None if ttft is None else whole(ttft, MOST_S * 1e9) / 1e9,
+        token_s=tuple(whole(value, MOST_S * 1e9) / 1e9 for value in line["token_ns"]),
         t_s=start / 1e9,
-        passes=int(line["passes"]),
+        passes=whole(line["passes"], MOST_TOKENS),
+        instructions=None if (n := line.get("instructions")) is None else whole(n, 1e18),
+        chosen=_chosen(line),
     )
+
+
+def _chosen(line: Mapping[str, Any]) -> Chosen | None:
+    """Tokens of a window; runners of before don't tell them."""
+    if "ids" not in line:
+        return None
+    ids, odd = tuple(int(one) for one in line["ids"]), line["odd"]
+    return Chosen(int(line["from"]), ids, None if odd is None else whole(odd, MOST_TOKENS))
 
 
 def _logits(line: Mapping[str, Any]) -> tuple[str, LogitsRef]:
@@ -257,6 +284,13 @@ def _profile(line: Mapping[str, Any]) -> ProfileRef:
         raise ValueError(f"a profile of {size} bytes")
     tokens = int(line["prefill"]) + int(line["decode"])
     return ProfileRef(_word(line["name"]), ObjectRef(sha256, size, str(line["file"])), tokens)
+
+
+def _uncounted(loaded: Mapping[str, Any]) -> str:
+    """Why instructions were not counted; runners of before knew no counters."""
+    if "uncounted" not in loaded:
+        return "the runner doesn't count them"
+    return "" if loaded["uncounted"] is None else _word(loaded["uncounted"])
 
 
 def _word(value: object) -> str:

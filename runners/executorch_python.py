@@ -50,12 +50,18 @@ class ExecutorchPythonRunner(ExecutorchRunner):
             name=self.name,
             version="Python runtime",
             abi=abi,
-            sha256=ref.sha256,
+            sha256=self._sha256(ref.sha256),
             files=(DeployFile(ref, _SCRIPT.name),),
             # Python may keep bytecode of libraries; of our script nothing may stay on the device.
             argv=(self._python, "-B", _SCRIPT.name),
             env=self._env,
         )
+
+    def _sha256(self, script: str) -> str:
+        """Of the script and the interpreter that the config names: both decide what runs."""
+        if self._python == _PYTHON:
+            return script
+        return hashlib.sha256(f"{script} {self._python}".encode()).hexdigest()
 
     def files(self, build: RunnerBuild) -> Mapping[str, Path]:
         """Place of the script; see `farm.protocols.Runner`."""

@@ -14,7 +14,7 @@ from farm.core.figures import Figures
 from farm.core.runner import RunnerSpec, WorkFiles
 from farm.core.runtime import Hello, LaunchRequest, LaunchResult, Sample
 from runners.given import GivenRunner, program_of, refuse
-from runners.output.printed import json_objects, last_words
+from runners.output.printed import MOST_S, MOST_THREADS, json_objects, last_words, whole
 from runners.output.textual import PROMPT_FILE, result_of, turn_of
 
 DEFINITION = "as llama-bench times it: every window begins with an empty or prefilled cache"
@@ -72,8 +72,9 @@ class LlamaCppRunner(GivenRunner):
                 if (kind := _kind(row)) in names
                 for sample in _samples(row, names[kind], launch)
             ]
-            threads, build = int(rows[0]["n_threads"]), str(rows[0].get("build_commit", ""))
-        except (KeyError, TypeError, ValueError) as error:
+            threads = whole(rows[0]["n_threads"], MOST_THREADS)
+            build = str(rows[0].get("build_commit", ""))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadOutput(f"llama-bench garbles {error}", raw=last_words(stdout)) from error
         return LaunchResult(
             hello=_hello(self.hello(f"llama.cpp {build[:40]}"), rows[0]),
@@ -101,8 +102,8 @@ def _kind(row: Mapping[str, Any]) -> tuple[int, int, int]:
 def _samples(row: Mapping[str, Any], name: str, launch: int) -> Iterator[Sample]:
     prefill, decode, _ = _kind(row)
     for rep, nanoseconds in enumerate(row["samples_ns"]):
-        if not 0 < float(nanoseconds) < float("inf"):
-            raise ValueError(f"a window of {nanoseconds} ns")
+        if not 0 < float(nanoseconds) <= MOST_S * 1e9:
+            raise ValueError(f"a window of {str(nanoseconds)[:40]} ns")
         yield Sample(name, launch, rep, False, prefill + decode, float(nanoseconds) / 1e9)
 
 

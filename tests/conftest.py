@@ -9,6 +9,7 @@ import pytest
 from tests.command import CONFIGS, Farm, end_started, share_objects, warm
 from tests.lab.host import locked
 from tests.suite import (
+    pytest_collection,
     pytest_collection_finish,
     pytest_collection_modifyitems,
     pytest_handlecrashitem,
@@ -20,9 +21,13 @@ from tests.suite import (
 # Threads of torch wait by spinning, which takes cores from the tests beside them. It changes no
 # result; it is read when the library is loaded, here and in every process that a test starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The width of whoever runs the tests is none of a user's pipe: tables have their own there.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 share_objects()
 
 __all__ = [
+    "pytest_collection",
     "pytest_collection_finish",
     "pytest_collection_modifyitems",
     "pytest_handlecrashitem",

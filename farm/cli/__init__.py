@@ -15,8 +15,10 @@ def main() -> None:
     fill_closed()
     import signal
 
+    from farm.host.interpreter import restarted_without_foreign
     from farm.host.signals import ending_signals, interrupt
 
+    restarted_without_foreign()
     protect()
     for number in ending_signals():
         if number != signal.SIGINT:  # Python's own handler is one that asyncio knows
@@ -32,34 +34,47 @@ def main() -> None:
 
 def _fenced() -> int:
     """Run the command; returns its exit code whatever happens."""
-    import typer
-
-    from farm.cli.commands import app
     from farm.core.errors import FarmError
     from farm.core.printable import printable
 
-    # Wrong usage, as click raises it; typer has no name for it.
-    usage_error: type[BaseException] = typer.BadParameter.__mro__[2]
     _log_to_stderr()
     try:
-        code = app(standalone_mode=False)
+        return _performed()
     except FarmError as error:
         sys.stderr.write(f"farm: {printable(str(error))}\n")
         return error.exit_code
-    except usage_error as error:
-        text = str(error)
-        is_help = text.startswith("Usage:")
-        sys.stderr.write(text if is_help else f"farm: {text.rstrip('.')}. See `farm --help`.\n")
-        return 2
-    except (typer.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         sys.stderr.write("farm: interrupted\n")
         return 130
     except Exception as error:  # the last fence: 1 would mean that a gate failed
-        from farm.cli.defects import EXIT_DEFECT, describe
-        from farm.paths import farm_home
+        from farm.cli.defects import EXIT_DEFECT, EXIT_LIMIT, describe, limit_of_host
 
-        sys.stderr.write(f"{printable(describe(error, farm_home()))}\n")
+        if limit := limit_of_host(error):
+            notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
+            sys.stderr.write(f"farm: {printable(limit + notes)}\n")
+            return EXIT_LIMIT
+        sys.stderr.write(f"{printable(describe(error))}\n")
         return EXIT_DEFECT
+
+
+def _performed() -> int:
+    """Parse the command line and run the command."""
+    import typer
+
+    from farm.cli.commands import app
+
+    # Wrong usage, as click raises it; typer has no name for it.
+    usage_error: type[Exception] = typer.BadParameter.__mro__[2]
+    try:
+        code = app(prog_name="farm", standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except usage_error as error:
+        text = str(error)
+        if not text.startswith("Usage:"):
+            text = f"farm: {text if text[-1:] in '.?' else text + '.'} See `farm --help`.\n"
+        sys.stderr.write(text)
+        return 2
     return code if isinstance(code, int) else 0
 
 

@@ -9,13 +9,18 @@ import typer
 
 from farm.cli import options as o
 from farm.cli import show
+from farm.cli.group import Commands
 
 if TYPE_CHECKING:
     from farm.cluster.node import Started
     from farm.commands.cluster_state import ClusterState
 
-app = typer.Typer(no_args_is_help=True, help="A cluster of several hosts: its head and its state.")
-site_app = typer.Typer(no_args_is_help=True, help="Hosts with devices that belong to a cluster.")
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="A cluster of several hosts: its head and its state."
+)
+site_app = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Hosts with devices that belong to a cluster."
+)
 
 Foreground = Annotated[
     bool, typer.Option("--foreground", help="Stay, for systemd or Docker; Ctrl-C ends it.")
@@ -39,25 +44,27 @@ def up(
         int | None, typer.Option(min=0, help="CPUs for exports and references; default: all.")
     ] = None,
     foreground: Foreground = False,
+    as_json: o.Json = False,
 ) -> int:
     """Start the head of a cluster here. Without an address only this host reaches it.
 
     Example: `farm cluster up --interface eth0`
     """
-    import os
-
+    from farm import codec
     from farm.cluster.bound import address_of
     from farm.commands import cluster
+    from farm.host.limits import usable_cpus
     from farm.paths import farm_home
 
     home, own = farm_home(), address_of(address, interface)
-    head = cluster.up(own, port, (os.cpu_count() or 1) if cpus is None else cpus, home)
-    show.print_text(
+    head = cluster.up(own, port, usable_cpus() if cpus is None else cpus, home)
+    text = (
         f"The cluster {head.cluster} is up. Its token is in {head.token}: whoever has it runs code"
         " on every host.\n"
         f"On each host with devices: farm site join {head.cluster} --token FILE\n"
         f"Then here: farm run CONFIG --cluster {head.cluster}"
     )
+    show.told(codec.to_data(head), text, as_json=as_json)
     return _attended(head, foreground=foreground)
 
 
@@ -68,7 +75,7 @@ def status(
     inventory: o.InventoryFile = None,
     as_json: o.Json = False,
 ) -> int:
-    """Show nodes, sites and their versions, and each device with whoever has it and why.
+    """Show nodes, sites and their versions, devices, who has them and why, and who waits for them.
 
     Exit code 3 when a site is gone, silent, or runs another farm.
     """
@@ -85,16 +92,17 @@ def status(
 
 
 @app.command("down")
-def down() -> int:
+def down(as_json: o.Json = False) -> int:
     """End the head that was started here; the sites end by themselves within a minute."""
+    from farm import codec
     from farm.cluster.node import stop_node
     from farm.paths import farm_home
 
     head = stop_node("head", farm_home())
-    if head is None:
-        show.print_text("no head runs here that this FARM_HOME started")
-    else:
-        show.print_text(f"the cluster {head.cluster} is down; its sites end within a minute")
+    text = "no head runs here that this FARM_HOME started"
+    if head is not None:
+        text = f"the cluster {head.cluster} is down; its sites end within a minute"
+    show.told({"stopped": head and codec.to_data(head)}, text, as_json=as_json)
     return 0
 
 
@@ -113,21 +121,24 @@ def join(
         int, typer.Option(min=0, help="CPUs for exports too; 0 leaves measured hosts alone.")
     ] = 0,
     foreground: Foreground = False,
+    as_json: o.Json = False,
 ) -> int:
     """Make this host, with the devices that hang on it, a site of a cluster.
 
     Example: `farm site join 10.0.0.5:6379 --token ~/cluster-token --name rack2`
     """
+    from farm import codec
     from farm.cluster.bound import address_of
     from farm.commands import cluster as cluster_command
     from farm.paths import farm_home
 
     own = None if address is None else address_of(address, None)
     site = cluster_command.join(cluster, token, name, own, cpus, farm_home())
-    show.print_text(
+    text = (
         f"This host is site {site.name} of the cluster {site.cluster}; it listens on"
         f" {site.address} only. `farm site stop` ends that."
     )
+    show.told(codec.to_data(site), text, as_json=as_json)
     return _attended(site, foreground=foreground)
 
 
@@ -148,16 +159,17 @@ def list_(cluster: Here = None, token: o.Token = None, as_json: o.Json = False) 
 
 
 @site_app.command("stop")
-def stop() -> int:
+def stop(as_json: o.Json = False) -> int:
     """End the site that this host is, and the jobs that run on its devices."""
+    from farm import codec
     from farm.cluster.node import stop_node
     from farm.paths import farm_home
 
     site = stop_node("site", farm_home())
-    if site is None:
-        show.print_text("this host is no site that this FARM_HOME started")
-    else:
-        show.print_text(f"site {site.name} has left the cluster {site.cluster}")
+    text = "this host is no site that this FARM_HOME started"
+    if site is not None:
+        text = f"site {site.name} has left the cluster {site.cluster}"
+    show.told({"stopped": site and codec.to_data(site)}, text, as_json=as_json)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +12,16 @@ import typer
 
 from farm.cli import options as o
 from farm.cli import show
+from farm.cli.group import Commands
+from farm.core.errors import ConfigError
 
 #: A glance: whatever is silent for this long is shown as that, seconds.
 LOOK_S = 1.0
 
 app = typer.Typer(
-    invoke_without_command=True, help="Devices of the inventory: state, facts, what to do."
+    cls=Commands,
+    invoke_without_command=True,
+    help="Devices of the inventory: state, facts, what to do.",
 )
 
 
@@ -30,6 +35,9 @@ def devices(
     ] = LOOK_S,
     cluster: o.OnCluster = "none",
     token: o.Token = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Also write what was found as an inventory, to a new file.")
+    ] = None,
     as_json: o.Json = False,
 ) -> None:
     """Probe every device of the inventory: state and why, who has it, how warm, what to do.
@@ -52,6 +60,10 @@ def devices(
         )
         load.start()
     found = everywhere.look(cluster, entries, select, farm_home(), wait)
+    if save is not None:
+        from farm.commands import init
+
+        init.save(save, found)
     if as_json:
         show.print_json([codec.to_data(device) for device in found])
     else:
@@ -72,13 +84,16 @@ def trust(
     """
     from farm.config.load import load_inventory
     from farm.core.errors import UnknownName
+    from farm.core.names import meant
     from farm.transports import ssh
 
     entries = {e.name: e for e in load_inventory(inventory).entries if e.transport == "ssh"}
     if name not in entries:
         known = tuple(entries)
         raise UnknownName(
-            f"no ssh device {name!r}; the inventory has {', '.join(known) or 'none'}", known=known
+            f"no ssh device {name!r}; the inventory has {', '.join(known) or 'none'}"
+            f"{meant(name, known)}",
+            known=known,
         )
     for place in ssh.route(entries[name]):
         # A jump host comes first: nothing behind it can be asked before it is trusted.
@@ -103,39 +118,47 @@ def _duration(text: str) -> float:
         raise typer.BadParameter(str(error)) from error
 
 
-DeviceName = Annotated[str, typer.Argument(help="Name of the device, as `farm devices` shows it.")]
-
-
 @app.command("hold")
 def hold(
-    name: DeviceName,
+    name: o.DeviceName,
     reason: Annotated[str, typer.Option(help="Why; everybody who waits for it reads this.")],
     for_: Annotated[str, typer.Option("--for", metavar="DURATION", help="2h, 90min, 1d.")] = "1h",
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Wait so long for it: a run that has it lets go after the job that it does.",
+        ),
+    ] = None,
     inventory: o.InventoryFile = None,
     cluster: o.OnCluster = "none",
     token: o.Token = None,
+    as_json: o.Json = False,
 ) -> int:
     """Take a device for yourself: runs wait for it, and say who has it and why.
 
-    Example: `farm devices hold pixel8 --for 2h --reason "new battery"`
+    Example: `farm devices hold pixel8 --for 2h --reason "new battery" --wait 30min`
     """
-    seconds = _duration(for_)
+    seconds, wait_s = _duration(for_), _duration(wait) if wait else 0.0
     o.enter(cluster, token)
+    from farm import codec
     from farm.commands.everywhere import work_on
     from farm.commands.hold import hold_device
     from farm.paths import farm_home
+    from farm.planning.reach import WORK_S
     from farm.site.device.lease import user_and_host
 
-    held = work_on(
-        cluster, name, inventory, farm_home(), hold_device, seconds, reason, user_and_host()
-    )
-    show.print_text(f"{name} is {held.text}; give it back with: farm devices release {name}")
+    words = (seconds, reason, user_and_host(), wait_s)
+    limit_s = WORK_S + wait_s
+    held = work_on(cluster, name, inventory, farm_home(), hold_device, *words, limit_s=limit_s)
+    text = f"{name} is {held.text}; give it back with: farm devices release {name}"
+    show.told({"device": name, "hold": codec.to_data(held)}, text, as_json=as_json)
     return 0
 
 
 @app.command("release")
 def release(
-    name: DeviceName,
+    name: o.DeviceName,
     from_: Annotated[
         str | None, typer.Option("--from", help="End the lease or hold of this owner instead.")
     ] = None,
@@ -145,12 +168,14 @@ def release(
     inventory: o.InventoryFile = None,
     cluster: o.OnCluster = "none",
     token: o.Token = None,
+    as_json: o.Json = False,
 ) -> int:
     """Give a device back before its hold ends.
 
     Example: `farm devices release pixel8`
     """
     o.enter(cluster, token)
+    from farm import codec
     from farm.commands.everywhere import work_on
     from farm.commands.hold import release_device
     from farm.paths import farm_home
@@ -160,19 +185,49 @@ def release(
         cluster, name, inventory, farm_home(), release_device, from_, user_and_host(), force
     )
     was = f"it was {before.text}" if before is not None else "nobody had it"
-    show.print_text(f"{name} is free; {was}")
+    data = {"device": name, "was": None if before is None else codec.to_data(before)}
+    show.told(data, f"{name} is free; {was}", as_json=as_json)
     return 0
 
 
 @app.command("shell")
-def shell(name: DeviceName, inventory: o.InventoryFile = None) -> int:
-    """Hold a device of this host and open a shell on it (adb shell, ssh); given back at the end.
+def shell(
+    name: o.DeviceName,
+    command: Annotated[
+        list[str] | None, typer.Argument(help="Run this there instead, after `--`.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Longest time of COMMAND, seconds.", min=1)] = 60.0,
+    inventory: o.InventoryFile = None,
+    cluster: o.OnCluster = "none",
+    token: o.Token = None,
+) -> int:
+    """Hold a device and open a shell on it (adb shell, ssh); given back at the end.
 
-    Example: `farm devices shell pi5 --inventory lab.yaml`
+    With COMMAND that one program runs, on a device of any site too; its output is shown as text,
+    and its exit code is ours. `sh -c '...'` for more than one.
+    Example: `farm devices shell pi5 --inventory lab.yaml -- uname -a`
     """
+    if cluster != "none" and not command:
+        raise ConfigError(
+            f"a shell needs the terminal of the device's own host: `farm devices shell {name}`"
+            f" there; or give one command: farm devices shell {name} --cluster {cluster} -- WORDS"
+        )
+    o.enter(cluster, token)
     from farm.commands import hold as hold_command
     from farm.paths import farm_home
 
+    if command:
+        from farm.commands.everywhere import work_on
+        from farm.core.printable import printable
+        from farm.planning.reach import WORK_S
+        from farm.site.device.lease import user_and_host
+
+        words = (tuple(command), user_and_host(), timeout)
+        run, limit_s = hold_command.run_command, WORK_S + timeout
+        done = work_on(cluster, name, inventory, farm_home(), run, *words, limit_s=limit_s)
+        sys.stdout.write(printable(done.text))
+        sys.stderr.write(printable(done.stderr.decode("utf-8", "replace")))
+        return done.exit_code
     with hold_command.connected(name, inventory, farm_home()) as connection:
         code = hold_command.open_shell(connection)
     return 0 if code != 255 else 3
@@ -180,7 +235,7 @@ def shell(name: DeviceName, inventory: o.InventoryFile = None) -> int:
 
 @app.command("check")
 def check(
-    name: DeviceName,
+    name: o.DeviceName,
     inventory: o.InventoryFile = None,
     soak: Annotated[
         float, typer.Option(help="Seconds that all cores compute, to see clocks and heat.", min=1)
@@ -208,12 +263,52 @@ def check(
         else:
             rows = [(f.area, f.name, f.state, f.detail, f.means) for f in findings]
             show.print_table(tables.plain(("area", "piece", "state", "seen", "means"), rows))
+            found = check_device.counts(findings)
+            show.print_text(", ".join(f"{count} {state}" for state, count in found.items()))
     return 3 if any(finding.state == "fails" for finding in findings) else 0
+
+
+@app.command("pair")
+def pair(
+    place: Annotated[
+        str | None, typer.Argument(metavar="HOST:PORT", help="As the phone shows it with its code.")
+    ] = None,
+    code: Annotated[
+        str | None, typer.Argument(help="Its six digits; asked for when left out.")
+    ] = None,
+    as_json: o.Json = False,
+) -> int:
+    """Pair with a phone's wireless debugging; without HOST:PORT, list what phones announce.
+
+    On the phone: Developer options, Wireless debugging, Pair device with pairing code. It needs
+    adb of platform-tools 31 or later. Example: `farm devices pair 192.168.1.20:37123 123456`
+    """
+    from farm import codec
+    from farm.transports import adb_pairing
+    from farm.ui import tables
+
+    if place is None:
+        found = adb_pairing.announced()
+        if as_json:
+            show.print_json([codec.to_data(one) for one in found])
+        elif found:
+            rows = [(one.name, one.kind, one.address) for one in found]
+            show.print_table(tables.plain(("name", "kind", "address"), rows))
+        else:
+            show.print_text("no phone announces itself: turn on its wireless debugging")
+        return 0
+    code = code or typer.prompt("Code that the phone shows", hide_input=True)
+    answer = adb_pairing.pair(place, code)
+    if as_json:
+        show.print_json({"paired": place, "answer": answer})
+    else:
+        show.print_text(f"{answer}; `farm devices` shows the phone once it announces itself")
+    return 0
 
 
 @app.command("prepare")
 def prepare(
-    name: DeviceName,
+    name: o.DeviceName,
     undo: Annotated[bool, typer.Option("--undo", help="Put every old value back.")] = False,
     inventory: o.InventoryFile = None,
     cluster: o.OnCluster = "none",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,14 +10,17 @@ import typer
 
 from farm.cli import options as o
 from farm.cli import show
+from farm.cli.group import Commands
 
 if TYPE_CHECKING:
+    from farm.commands.nightly import Told
     from farm.run.baselines import Baseline
+    from farm.run.run import Finished
 
 baseline_app = typer.Typer(
-    no_args_is_help=True, help="Named baselines that later runs are compared with."
+    cls=Commands, no_args_is_help=True, help="Named baselines that later runs are compared with."
 )
-history_app = typer.Typer(invoke_without_command=True, help="Past runs of this host.")
+history_app = typer.Typer(cls=Commands, invoke_without_command=True, help="Past runs of this host.")
 
 
 def nightly(
@@ -64,7 +68,6 @@ def nightly(
     from farm.paths import farm_home
     from farm.planning.planning import RunOptions
     from farm.run import run_folder
-    from farm.run.run import Finished
 
     options = RunOptions(
         config=config,
@@ -77,21 +80,54 @@ def nightly(
     )
 
     def night() -> Finished:
-        if resume is not None:  # its journal has the plan, its baseline and what it requires
-            folder = run_folder.find(resume, out)
-            return watch(options, live, as_json=as_json, folder=folder)
-        chosen = nightly_options(options, farm_home(), allow_no_baseline=allow_no_baseline)
-        return watch(chosen, live, as_json=as_json)
+        return watch(asked, live, as_json=as_json, self_check=True)
 
-    finished = told_night(night, Told(webhook, mail), str(config or resume))
-    return finished.report.exit_code
+    def asked() -> tuple[RunOptions, Path | None]:
+        if resume is not None:  # its journal has the plan, its baseline and what it requires
+            return options, run_folder.find(resume, out)
+        chosen = nightly_options(options, farm_home(), allow_no_baseline=allow_no_baseline)
+        return chosen, None
+
+    told = Told(webhook, mail)
+    finished = told_night(night, told, str(config or resume))
+    return _deployed(finished, told, cluster, as_json=as_json)
+
+
+def _deployed(finished: Finished, told: Told, cluster: str, *, as_json: bool) -> int:
+    """Deploy what the config wants of a green night; its exit code is that of both."""
+    from farm.commands.nightly import told_deployment
+    from farm.deploy import night
+    from farm.paths import farm_home
+    from farm.ui import deploy as ui
+
+    home = farm_home()
+    wish = night.wish_of(finished, home)
+    if wish is None:
+        code = finished.report.exit_code
+        if finished.report.config.get("deploy"):
+            show.say(f"nothing is deployed: the night ended with exit {code}, not 0")
+        return code
+
+    def say(device: str, text: str) -> None:
+        show.say(f"{device}: {text}" if device else text)
+
+    def deploy() -> tuple[int, str]:
+        ended = night.deploy_night(wish, finished, home, say, cluster)
+        code = ui.exit_code(ended)
+        return code, f"{ui.last_line(ended)} -> exit {code}"
+
+    code, line = told_deployment(deploy, told, finished)
+    # With --json stdout is the report, and nothing else.
+    (show.say if as_json else show.print_text)(line)
+    return code
 
 
 @baseline_app.command("set")
 def baseline_set(
-    run: Annotated[str, typer.Argument(help="Run id, `latest` or folder.")],
+    run: o.Run,
     name: Annotated[str, typer.Argument(help="Name, usually the config's.")],
     out: o.Out = o.RUNS,
+    as_json: o.Json = False,
 ) -> int:
     """Take a run's passed cells into the baseline of that name, without untrusted numbers.
 
@@ -103,12 +139,19 @@ def baseline_set(
 
     report = load_report(run_folder.find(run, out) / run_folder.REPORT)
     change = baselines.set_baseline(paths.baselines(paths.farm_home()), name, report)
+    if as_json:
+        parts = ("added", "replaced", "kept", "refused", "slower")
+        told = {part: getattr(change, part) for part in parts}
+        show.print_json({"name": name, "run_id": report.run_id, **told})
+        return 0
     taken = len(change.added) + len(change.replaced)
     show.print_text(f"baseline {name}: {taken} cells of run {report.run_id}")
     for cell in change.added:
         show.print_text(f"  added {cell}")
     for cell in change.replaced:
         show.print_text(f"  replaced {cell}")
+    for cell in change.slower:
+        show.print_text(f"  slower than the one before, and accepted for good: {cell}")
     for cell, origin in change.kept.items():
         show.print_text(f"  kept {cell} of run {origin}")
     for cell, why in change.refused.items():
@@ -136,12 +179,12 @@ def baseline_export(
 
 def _baseline(name: str) -> Baseline:
     from farm import paths
-    from farm.core.errors import ConfigError
     from farm.run import baselines
 
-    found = baselines.find_baseline(paths.baselines(paths.farm_home()), name)
+    root = paths.baselines(paths.farm_home())
+    found = baselines.find_baseline(root, name)
     if found is None:
-        raise ConfigError(f"no baseline {name!r}; `farm baseline list` shows those that exist")
+        raise baselines.unknown(root, name)
     return found
 
 
@@ -177,19 +220,32 @@ def baseline_show(name: Annotated[str, typer.Argument(help="Name of the baseline
 def history(
     context: typer.Context,
     name: Annotated[str | None, typer.Option(help="Only runs of this config name.")] = None,
-    limit: Annotated[int, typer.Option(help="Newest runs to show.")] = 30,
+    limit: Annotated[
+        int | None, typer.Option(help="Newest runs to show. Default: 30; of a page all.")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a page of all nights into this folder, ready to be published."),
+    ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """Show past runs of this host, newest first."""
+    """Show past runs of this host, newest first; with --html their trends, as a page.
+
+    Example: `farm history --html public`
+    """
     if context.invoked_subcommand is not None:
         return
     from farm import codec, paths
-    from farm.state.history import History
+    from farm.commands import history as command
+    from farm.state.history import EVERY, History
     from farm.ui import tables
 
-    index = History(paths.history_db(paths.farm_home()))
-    runs = index.runs(name=name, limit=limit)
-    index.close()
+    with contextlib.closing(History(paths.history_db(paths.farm_home()))) as index:
+        if html is not None:
+            page = str(command.write_page(index, name, limit or EVERY, html))
+            show.told({"page": page}, page, as_json=as_json)
+            return
+        runs = index.runs(name=name, limit=limit or 30)
     if as_json:
         show.print_json([codec.to_data(run) for run in runs])
     else:
@@ -239,6 +295,7 @@ def history_show(
 @history_app.command("export")
 def history_export(
     to: Annotated[Path, typer.Argument(help="File to write (JSON).")],
+    as_json: o.Json = False,
 ) -> int:
     """Write the whole index to a file, for a machine that is thrown away after the night."""
     from farm import paths
@@ -249,30 +306,36 @@ def history_export(
     data = index.dump()
     index.close()
     run_folder.write_json(to, data)
-    show.print_text(f"{to}: {len(data['tables']['runs'])} runs")
+    count = len(data["tables"]["runs"])
+    show.told({"file": str(to), "runs": count}, f"{to}: {count} runs", as_json=as_json)
     return 0
 
 
 @history_app.command("import")
 def history_import(
     runs: Annotated[
-        list[str], typer.Argument(help="Run ids or folders, or files of `farm history export`.")
+        list[str], typer.Argument(help="Runs, bundles, or files of `farm history export`.")
     ],
     out: o.Out = o.RUNS,
+    as_json: o.Json = False,
 ) -> int:
     """Add runs to the index, for example after it was lost, or on a new machine."""
     from farm import paths
     from farm.reports.json import load_report
     from farm.run import run_folder
     from farm.state.history import History
+    from farm.store.run_bundle import is_bundle
 
     index = History(paths.history_db(paths.farm_home()))
+    added = {}
     for run in runs:
-        if Path(run).is_file():
-            show.print_text(f"{run}: {index.load(Path(run))} runs")
+        if Path(run).is_file() and not is_bundle(Path(run)):
+            added[run] = index.load(Path(run))
             continue
         folder = run_folder.find(run, out)
         index.add(load_report(folder / run_folder.REPORT), folder, {})
-        show.print_text(f"added {folder.name}")
+        added[folder.name] = 1
     index.close()
+    text = "\n".join(f"{name}: {count} runs" for name, count in added.items())
+    show.told({"runs": added}, text, as_json=as_json)
     return 0

@@ -7,8 +7,23 @@ from typing import Annotated
 
 import typer
 
+from farm.cli import names
 from farm.core.errors import ConfigError
 
+#: A run of before.
+Run = Annotated[
+    str,
+    typer.Argument(help="Run id, `latest`, folder or bundle.", autocompletion=names.runs),
+]
+Cell = Annotated[
+    str, typer.Argument(help="Cell id, as the report has it.", autocompletion=names.cells)
+]
+DeviceName = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the device, as `farm devices` shows it.", autocompletion=names.devices
+    ),
+]
 Config = Annotated[Path, typer.Argument(help="Run config (YAML); examples are in configs/.")]
 InventoryFile = Annotated[
     Path | None,

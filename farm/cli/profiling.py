@@ -11,6 +11,8 @@ def profile(
     inventory: o.InventoryFile = None,
     select: o.Select = "",
     set_: o.Set = None,
+    cluster: o.OnCluster = "none",
+    token: o.Token = None,
     out: o.Out = o.RUNS,
     live: o.Live = "auto",
     as_json: o.Json = False,
@@ -19,6 +21,7 @@ def profile(
 
     Example: `farm profile configs/llama_q4.yaml --set 'workload.prefill=[32]'`
     """
+    o.enter(cluster, token)
     from farm import codec
     from farm.commands import profile as profile_command
     from farm.paths import farm_home
@@ -29,7 +32,7 @@ def profile(
         inventory=inventory,
         select=select,
         overrides=tuple(set_ or ()),
-        cluster="none",
+        cluster=cluster,
         out=out,
     )
     with show.watching(live, as_json=as_json) as emit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,43 +44,59 @@ def run(
     Example: `farm run configs/tiny.yaml --inventory lab.yaml --select 'transport=adb'`
     """
     o.enter(cluster, token)
-    from farm.planning.planning import RunOptions
-    from farm.run import run_folder
 
-    options = RunOptions(
-        config=config,
-        inventory=inventory,
-        select=select,
-        overrides=tuple(set_ or ()),
-        cluster=cluster,
-        out=out,
-        baseline=baseline,
-        quick=quick,
-    )
-    folder = None if resume is None else run_folder.find(resume, out)
-    return watch(options, live, as_json=as_json, folder=folder).report.exit_code
+    def options() -> tuple[RunOptions, Path | None]:
+        from farm.planning.planning import RunOptions
+        from farm.run import run_folder
+
+        made = RunOptions(
+            config=config,
+            inventory=inventory,
+            select=select,
+            overrides=tuple(set_ or ()),
+            cluster=cluster,
+            out=out,
+            baseline=baseline,
+            quick=quick,
+        )
+        return made, None if resume is None else run_folder.find(resume, out)
+
+    return watch(options, live, as_json=as_json).report.exit_code
 
 
-def watch(options: RunOptions, live: str, *, as_json: bool, folder: Path | None = None) -> Finished:
+def watch(
+    asked: Callable[[], tuple[RunOptions, Path | None]],
+    live: str,
+    *,
+    as_json: bool,
+    self_check: bool = False,
+) -> Finished:
     """Run a config, show how it goes and what it found.
 
-    With `as_json` the report is printed as JSON, else the table, the files and the last line. With
-    the `folder` of a run, go on with that one.
+    `asked` returns what the command line says, and the folder of a run to go on with; it is called
+    when something is shown already, since its imports take a while. With `as_json` the report is
+    printed as JSON, else the table, the files and the last line. With `self_check` try the gate
+    afterwards where the config asks for it.
     """
-    from farm.paths import farm_home
-    from farm.run.run import resume_run, run_config
+    with show.watching(live, as_json=as_json, begin="reading the config") as emit:
+        from farm.commands.self_check import with_self_check
+        from farm.paths import farm_home
+        from farm.run.run import resume_run, run_config
 
-    with show.watching(live, as_json=as_json) as emit:
+        options, folder = asked()
         if folder is None:
             finished = run_config(options, farm_home(), emit)
         else:
             finished = resume_run(folder, options, farm_home(), emit)
+        if self_check:
+            run = partial(run_config, home=farm_home(), emit=emit)
+            finished = with_self_check(finished, options, farm_home(), run)
     return _shown(finished, as_json=as_json)
 
 
 def rerun(
-    run: Annotated[str, typer.Argument(help="Run id, `latest` or folder.")],
-    cell: Annotated[str, typer.Argument(help="Cell id, as the report has it.")],
+    run: o.Run,
+    cell: o.Cell,
     on: Annotated[str, typer.Option(help="Another device of that run.")] = "",
     cluster: o.Cluster = "local",
     token: o.Token = None,
@@ -112,7 +130,9 @@ def _shown(finished: Finished, *, as_json: bool) -> Finished:
         show.print_text(renderers.render(report, "json"))
         return finished
     show.print_table(tables.report(report))
-    show.print_text(f"Reports: {finished.folder}/report.html, report.json, report.md, junit.xml")
+    names = ("report.html", "report.json", "report.md", "junit.xml")
+    there = [name for name in names if (finished.folder / name).exists()]
+    show.print_text(f"Reports: {finished.folder}/{', '.join(there) or ' (none)'}")
     show.print_text(report.verdict_line)
     return finished
 
@@ -204,6 +224,8 @@ def bench(
         typer.Option(help="More starts until intervals are this narrow: 2%, within --budget."),
     ] = None,
     budget: Annotated[float, typer.Option(help="Seconds for all starts of one -t.")] = 120.0,
+    cluster: o.OnCluster = "none",
+    token: o.Token = None,
     live: o.Live = "auto",
     as_json: o.Json = False,
 ) -> int:
@@ -211,6 +233,7 @@ def bench(
 
     Lists are swept: `farm bench model.pte --on pixel8 -p 128,512 -n 64 -d 0,256 -t 1,4`
     """
+    o.enter(cluster, token)
     from farm.commands import bench as bench_command
     from farm.core.spec import Workload
     from farm.paths import farm_home
@@ -230,6 +253,7 @@ def bench(
             budget_s=budget,
         ),
         threads=o.numbers("-t", threads),
+        cluster=cluster,
     )
     with show.watching(live, as_json=as_json) as emit:
         result = bench_command.bench(request, farm_home(), emit)

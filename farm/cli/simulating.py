@@ -44,7 +44,11 @@ def sim(
     from farm.planning.planning import RunOptions
 
     options = RunOptions(
-        config=config, inventory=inventory, select=select, overrides=tuple(set_ or ())
+        config=config,
+        inventory=inventory,
+        select=select,
+        overrides=tuple(set_ or ()),
+        cluster="none",  # devices are probed, and nothing runs
     )
     request = sim_command.SimRequest(
         options=options,

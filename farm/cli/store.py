@@ -8,8 +8,10 @@ import typer
 
 from farm.cli import options as o
 from farm.cli import show
+from farm.cli.group import Commands
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     help="The content store under FARM_HOME: what is in it, is it intact, what can go.",
 )

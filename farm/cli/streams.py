@@ -10,6 +10,8 @@ from typing import TextIO
 
 #: A reader that went away, or a terminal that was closed: nobody misses what is not written.
 _GONE = (errno.EPIPE, errno.EIO)
+#: Sizes of a terminal below which nothing can be read; some programs set 0 where there is none.
+_LEAST = {"COLUMNS": 20, "LINES": 3}
 
 
 class Output(io.TextIOWrapper):
@@ -66,7 +68,13 @@ def fill_closed() -> None:
 
 
 def protect() -> None:
-    """Put such streams in the place of standard output and error; closed ones write nowhere."""
+    """Put such streams in the place of standard output and error; closed ones write nowhere.
+
+    A size of the terminal that can't be is forgotten: tables of no width would show nothing.
+    """
+    for name, least in _LEAST.items():
+        if (told := os.environ.get(name, "")).isdigit() and int(told) < least:
+            del os.environ[name]
     sys.stdout = _protected(sys.stdout)
     sys.stderr = _protected(sys.stderr)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Mapping
@@ -141,6 +142,23 @@ def restarted_bound(address: str, home: Path) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    forget_preload()
+
+
+def require_bound(address: str, home: Path) -> None:
+    """As `restarted_bound`, for a program that isn't farm's own to start again.
+
+    Raises:
+        UnknownName, RunnerError: As `bound_environment`.
+        ConfigError: Its sockets aren't kept on that address; says how it is started.
+    """
+    if not is_bound(address):
+        made = bound_environment(os.environ, address, home)
+        raise ConfigError(
+            f"this program would listen on every interface of this host, not only on {address}."
+            f" Start it with {_PRELOAD}={shlex.quote(made[_PRELOAD])} {_VARIABLE}={address}, or use"
+            " `farm run --cluster`, which does that itself"
+        )
     forget_preload()
 
 

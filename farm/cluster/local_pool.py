@@ -13,7 +13,7 @@ from pathlib import Path
 from farm.core.artifact import StageEvent
 from farm.core.errors import Interrupted
 from farm.core.spec import Resources
-from farm.core.tasks import ExportTask, HostTask, HostTaskResult, ReferenceTask
+from farm.core.tasks import ExportTask, HostTask, HostTaskResult, PoolHosts, ReferenceTask
 from farm.protocols import StageCallback
 from farm.tasks import perform
 
@@ -38,8 +38,15 @@ class LocalPool:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="farm-task")
         self._stops: set[threading.Event] = set()
 
-    async def run(self, task: HostTask, on_stage: StageCallback) -> HostTaskResult:
+    def hosts(self) -> PoolHosts:
         """See protocols.TaskPool."""
+        return PoolHosts()
+
+    async def run(
+        self, task: HostTask, on_stage: StageCallback, but: frozenset[str] = frozenset()
+    ) -> HostTaskResult:
+        """See protocols.TaskPool."""
+        assert not but, "there is no other host"
         if not isinstance(task, ExportTask | ReferenceTask):
             return await self._run(task, on_stage)
         asked = task.resources

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -21,10 +22,18 @@ import psutil
 from farm.clock import Deadline
 from farm.cluster.bound import bound_environment, not_bound
 from farm.cluster.ray_environment import QUIET
-from farm.cluster.start_failure import likely_causes, telling
+from farm.cluster.start_failure import (
+    impatient,
+    likely_causes,
+    telling,
+    too_busy,
+    too_busy_twice,
+)
 from farm.core.errors import PlanError
 from farm.paths import cluster_folder
 from farm.state.json_file import changed_state, read_state
+
+log = logging.getLogger(__name__)
 
 #: Memory of the object store: events and small results travel through it, logits never do.
 OBJECT_STORE_BYTES = 128 << 20
@@ -114,10 +123,14 @@ def start_node(
             )
         process = _spawn(kind, words, home, address)
         try:
-            _wait(kind, process, home, ready)
+            if not _wait(kind, process, home, ready):
+                log.warning("%s: the %s starts once more", too_busy(), kind)
+                process = _spawn(kind, words, home, address)
+                _wait(kind, process, home, ready, again=True)
             _check_sockets(psutil.Process(process.pid), address)
         except BaseException:
-            _end(psutil.Process(process.pid))
+            if process.poll() is None:  # else it ended by itself, and the error says why
+                _end(psutil.Process(process.pid))
             raise
         created = psutil.Process(process.pid).create_time()
         made = Started(kind, cluster, address, name, str(token), process.pid, created)
@@ -156,12 +169,12 @@ def _spawn(kind: str, words: Sequence[str], home: Path, address: str) -> subproc
     environment["FARM_HOME"] = str(home)
     environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # an agent never is idle
     environment.pop(QUIET, None)  # a node's own warnings go to its logs
-    log = log_file(kind, home)
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with log.open("wb") as out:
+    path = log_file(kind, home)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("wb") as out:
         return subprocess.Popen(
             [
-                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
+                *(sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--block"),
                 *("--node-ip-address", address),
                 *("--object-store-memory", str(OBJECT_STORE_BYTES)),
                 *("--include-log-monitor", "false", "--disable-usage-stats"),
@@ -171,20 +184,35 @@ def _spawn(kind: str, words: Sequence[str], home: Path, address: str) -> subproc
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment,
-            cwd=log.parent,
+            cwd=path.parent,
             start_new_session=True,
         )
 
 
 def _wait(
-    kind: str, process: subprocess.Popen[bytes], home: Path, ready: Callable[[], bool]
-) -> None:
+    kind: str,
+    process: subprocess.Popen[bytes],
+    home: Path,
+    ready: Callable[[], bool],
+    *,
+    again: bool = False,
+) -> bool:
+    """Wait until a node is part of its cluster.
+
+    Returns:
+        False when Ray gave its start up for being slow, and it is not `again` that it starts.
+    """
     limit = Deadline(START_S)
     while process.poll() is None and not limit.passed:
         if ready():
-            return
+            return True
         time.sleep(0.2)
-    late = f"did not start within {START_S:.0f} s" if process.poll() is None else "did not start"
+    ended = process.poll() is not None
+    if ended and impatient(_output(kind, home)):
+        if not again:
+            return False
+        raise PlanError(f"the {kind} did not start: {too_busy_twice()}")
+    late = "did not start" if ended else f"did not start within {START_S:.0f} s"
     causes = "; ".join(likely_causes())
     raise PlanError(
         f"the {kind} {late}: {_why(kind, home)}" + (f" Likely cause: {causes}." if causes else "")
@@ -208,12 +236,14 @@ def _check_sockets(process: psutil.Process, address: str) -> None:
 
 def _why(kind: str, home: Path) -> str:
     """Return the telling end of a node's output, and where the rest is."""
-    log = log_file(kind, home)
+    return f"{telling(_output(kind, home))}. Its output is in {log_file(kind, home)}."
+
+
+def _output(kind: str, home: Path) -> str:
     try:
-        text = log.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace")
+        return log_file(kind, home).read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace")
     except OSError:
-        text = ""
-    return f"{telling(text)}. Its output is in {log}."
+        return ""
 
 
 def _end(process: psutil.Process) -> None:

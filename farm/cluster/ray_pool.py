@@ -21,13 +21,25 @@ from farm.cluster.ray_stores import Offers, RayStores, take_in
 from farm.cluster.start_failure import telling
 from farm.core.artifact import StageEvent
 from farm.core.errors import FarmError, Interrupted, PlanError
-from farm.core.tasks import ExportTask, HostTask, HostTaskResult, ReferenceTask
+from farm.core.tasks import (
+    ExportTask,
+    HostTask,
+    HostTaskResult,
+    PoolHosts,
+    ReferenceTask,
+    TokensTask,
+)
 from farm.host.source_tree import tree_sha256
 from farm.protocols import StageCallback
 from farm.store.actions import object_refs
 from farm.tasks.inputs import inputs
 
 log = logging.getLogger(__name__)
+
+#: Label that Ray gives each node: its id.
+_NODE_LABEL = "ray.io/node-id"
+#: How often a task that has not begun is looked after, seconds.
+_LOOK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,42 +123,72 @@ class RayPool:
         self._running: set[Any] = set()
         self._closed = False
 
-    async def run(self, task: HostTask, on_stage: StageCallback) -> HostTaskResult:
+    def hosts(self) -> PoolHosts:
+        """See protocols.TaskPool. A host is a node of the cluster, named by its id."""
+        here = ray.get_runtime_context().get_node_id()
+        nodes = {
+            node["NodeID"]: node["Resources"]
+            for node in ray.nodes()
+            if node["Alive"] and node["Resources"].get("CPU")
+        }
+        sites = {
+            name.removeprefix("site:"): node
+            for node, resources in nodes.items()
+            for name in resources
+            if name.startswith("site:")
+        }
+        return PoolHosts(frozenset(nodes), {"": here, **sites})
+
+    async def run(
+        self, task: HostTask, on_stage: StageCallback, but: frozenset[str] = frozenset()
+    ) -> HostTaskResult:
         """See protocols.TaskPool. A task whose worker is lost starts once more, elsewhere."""
         try:
-            return await self._run(task, on_stage, but="")
+            return await self._run(task, on_stage, but)
         except _WorkerLost as lost:
             if self._closed:
                 raise Interrupted(f"{task.task_id} was cancelled") from None
             log.warning("%s: starts once more: %s", task.task_id, lost)
             on_stage(StageEvent("waiting", 0, 0, 0.0, "its worker was lost: it starts once more"))
             try:
-                return await self._run(task, on_stage, but=lost.node)
+                return await self._run(task, on_stage, but, lost.node)
             except _WorkerLost as again:
                 text = f"{task.task_id}: its Ray worker was lost twice: {lost}; {again}"
                 raise FarmError(text) from again
 
-    async def _run(self, task: HostTask, on_stage: StageCallback, *, but: str) -> HostTaskResult:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        nodes = [node for node in nodes if node["NodeID"] != but] or nodes
-        options: dict[str, Any] = {"num_cpus": 1}
+    async def _run(
+        self, task: HostTask, on_stage: StageCallback, but: frozenset[str], lost: str = ""
+    ) -> HostTaskResult:
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in but]
+        nodes = [node for node in nodes if node["NodeID"] != lost] or nodes
+        if not nodes:
+            raise FarmError(
+                f"{task.task_id}: every node that is left is measured by this run, so nothing else"
+                " may run there: add a node without devices, or leave `local` devices out"
+            )
+        # Devices wait for token ids, which take a moment: they wait for no CPU.
+        options: dict[str, Any] = {"num_cpus": 0 if isinstance(task, TokensTask) else 1}
         if isinstance(task, ExportTask | ReferenceTask):
             task = replace(
                 task, resources=granted(task.resources, [n["Resources"] for n in nodes], self._cpus)
             )
             options["num_cpus"] = task.resources.cpus
             options["memory"] = task.resources.memory_bytes or None
+        if but:
+            options["label_selector"] = {_NODE_LABEL: f"!in({','.join(sorted(but))})"}
         if self._stores is not None:
-            options["scheduling_strategy"] = _placed(nodes, options)
+            options["scheduling_strategy"] = "DEFAULT" if but else _placed(nodes, options)
         offers = () if self._stores is None else await self._stores.offers(inputs(task))
         tree = tree_sha256()
         stream = self._remote.options(**options, name=task.task_id).remote(task, offers, tree)
         self._running.add(stream)
         node = ""
+        stranded = asyncio.ensure_future(_end_stranded(stream, options, but))
         try:
             async for reference in stream:
                 item = await reference
                 if isinstance(item, _Began):
+                    stranded.cancel()
                     node = item.node
                 elif isinstance(item, StageEvent):
                     on_stage(item)
@@ -158,6 +200,8 @@ class RayPool:
                     return result
             raise FarmError(f"{task.task_id}: ended without a result")
         except ray_errors.TaskCancelledError:
+            if stranded.done() and not stranded.cancelled():
+                raise _WorkerLost("no host is left that it fits on", "") from None
             raise Interrupted(f"{task.task_id} was cancelled") from None
         except ray_errors.RayError as error:
             raise _WorkerLost(telling(str(error)), node) from error
@@ -166,6 +210,7 @@ class RayPool:
             ray.cancel(stream, force=True)
             raise
         finally:
+            stranded.cancel()
             self._running.discard(stream)
 
     async def _bring_home(
@@ -200,13 +245,24 @@ class RayPool:
 def _placed(nodes: list[dict[str, Any]], options: dict[str, Any]) -> Any:
     """Prefer this host, which has the inputs and the results of earlier runs, then any other."""
     here = ray.get_runtime_context().get_node_id()
-    fits = [
-        node
-        for node in nodes
-        if node["Resources"].get("CPU", 0) >= options["num_cpus"]
-        and node["Resources"].get("memory", 0) >= (options.get("memory") or 0)
-    ]
+    fits = [node for node in nodes if _fits(node, options)]
     if not fits:
         return "DEFAULT"
     best = next((node for node in fits if node["NodeID"] == here), fits[0])
     return NodeAffinitySchedulingStrategy(best["NodeID"], soft=True, _spill_on_unavailable=True)
+
+
+def _fits(node: dict[str, Any], options: dict[str, Any]) -> bool:
+    """Whether a node has what a task asks for, were it idle."""
+    has = node["Resources"]
+    enough = has.get("memory", 0) >= (options.get("memory") or 0)
+    return bool(enough and has.get("CPU", 0) >= options["num_cpus"])
+
+
+async def _end_stranded(stream: Any, options: dict[str, Any], but: frozenset[str]) -> None:
+    """End a task that waits for hosts which have left: Ray would let it wait for ever."""
+    while any(
+        node["Alive"] and node["NodeID"] not in but and _fits(node, options) for node in ray.nodes()
+    ):
+        await asyncio.sleep(_LOOK_S)
+    ray.cancel(stream, force=True)

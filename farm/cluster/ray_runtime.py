@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+from pathlib import Path
 
+import psutil
 import ray
+from ray.job_config import JobConfig
 
 from farm.cluster.node import OBJECT_STORE_BYTES
 from farm.cluster.ray_environment import QUIET
 from farm.cluster.ray_head import Head
-from farm.cluster.start_failure import cannot_start, telling
+from farm.cluster.start_failure import (
+    cannot_start,
+    impatient,
+    telling,
+    too_busy,
+    too_busy_twice,
+)
 from farm.core.errors import PlanError
+
+log = logging.getLogger(__name__)
 
 _NAMESPACE = "farm"
 
@@ -18,23 +31,54 @@ _NAMESPACE = "farm"
 def start_local(*, cpus: int) -> None:
     """Start a Ray runtime that belongs to this process and ends with it.
 
+    A start that Ray gives up because it is slow is tried once more.
+
     Raises:
         PlanError: Ray can't start here; the message names the likely cause.
     """
     try:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            resources={"site:local": 1},
-            include_dashboard=False,
-            configure_logging=False,
-            log_to_driver=False,
-            namespace=_NAMESPACE,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-        )
+        _start(cpus)
     except Exception as error:  # Ray raises plain Exception, and whatever its hooks raise
-        raise cannot_start(telling(f"{type(error).__name__}: {error}")) from error
+        if not impatient(str(error)):
+            raise cannot_start(telling(f"{type(error).__name__}: {error}")) from error
+        log.warning("%s: it starts once more", too_busy())
+    else:
+        return
+    _end_what_is_left()
+    try:
+        _start(cpus)
+    except Exception as error:  # as above
+        why = too_busy_twice() if impatient(str(error)) else telling(str(error))
+        raise cannot_start(why) from error
+
+
+def _start(cpus: int) -> None:
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        resources={"site:local": 1},
+        include_dashboard=False,
+        configure_logging=False,
+        log_to_driver=False,
+        namespace=_NAMESPACE,
+        job_config=_own_modules(),
+        object_store_memory=OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+    )
+
+
+def _end_what_is_left() -> None:
+    """End the processes of a start that Ray gave up: it does so itself only when we exit."""
+    folder = str(Path(ray.__file__).parent)
+    left: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any(word.startswith(folder) for word in child.cmdline()):
+                left += [child, *child.children(recursive=True)]
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=5.0)
 
 
 def join(cluster: str, address: str) -> None:
@@ -59,6 +103,7 @@ def join(cluster: str, address: str) -> None:
         ray.init(
             address=cluster,
             namespace=_NAMESPACE,
+            job_config=_own_modules(),
             configure_logging=False,
             log_to_driver=False,
             _node_ip_address=address,
@@ -67,6 +112,15 @@ def join(cluster: str, address: str) -> None:
         raise PlanError(
             f"the cluster at {cluster} can't be joined: {telling(str(error))}"
         ) from error
+
+
+def _own_modules() -> JobConfig:
+    """Let workers import what this process imports.
+
+    For other jobs than Ray Client's the working directory comes first on the path of workers: a
+    `yaml.py` or a folder `models` there would take the place of ours, on every node.
+    """
+    return JobConfig(_client_job=True)
 
 
 def site_names() -> list[str]:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,19 +15,21 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from farm.cluster.bound import check_bound, forget_preload, restarted_bound, way_to
+from farm.cluster.bound import check_bound, forget_preload, require_bound, restarted_bound, way_to
 from farm.cluster.local_pool import LocalPool
 from farm.cluster.ray_environment import set_joined_environment, set_local_environment
-from farm.cluster.start_failure import cannot_start, telling
+from farm.cluster.start_failure import cannot_start, likely_causes, telling
 from farm.cluster.token import find_token
 from farm.cluster.watchdog import limited
 from farm.core.errors import ConfigError, FarmError, Interrupted, PlanError
 from farm.core.events import Handshake
+from farm.host.limits import read_limits, usable_cpus
 from farm.host.priority import usual_priority
 from farm.host.signals import handled_by
 from farm.paths import farm_home, outboxes
 from farm.protocols import Site, TaskPool
 from farm.site.agent.agent import SiteAgent
+from farm.site.agent.inventory import Seen
 
 if TYPE_CHECKING:  # Ray is imported where it is used only
     from farm.cluster.ray_stores import RayStores
@@ -36,13 +39,24 @@ log = logging.getLogger(__name__)
 #: Most time that ending a pool or a site may take before it is left to its own supervision.
 CLOSE_S = 3.0
 #: Longest time for Ray itself to start, and then for the agent of each site to answer, seconds.
-#: On an idle host each takes 3 to 8 s.
-START_LIMIT_S = 90.0
+#: On an idle host each takes 3 to 8 s; on a busy one Ray may start twice.
+START_LIMIT_S = 120.0
 HANDSHAKE_LIMIT_S = 60.0
 #: Values of `--cluster` that are no address: they end with the command.
 OWN = ("local", "none")
 #: CPUs of an export where the config doesn't say.
 CPUS_PER_EXPORT = 2
+
+
+#: What answers a request about a run, in lines.
+Answers = Callable[[Mapping[str, object]], Awaitable[list[bytes]]]
+Relayed = Callable[[str, Answers], contextlib.AbstractAsyncContextManager[None]]
+
+
+@contextlib.asynccontextmanager
+async def _not_relayed(_run_id: str, _answers: Answers) -> AsyncIterator[None]:
+    """Without a cluster nobody asks from elsewhere."""
+    yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,8 @@ class Runtime:
     #: By name; the empty name is this host.
     sites: Mapping[str, Site]
     _stop: Callable[[], None]
+    #: Lets other hosts of the cluster ask a run inside the block, given its id and what answers.
+    relayed: Relayed = _not_relayed
 
     async def close(self) -> None:
         """End every task and job, then the cluster if it is ours. Within 4 s."""
@@ -66,15 +82,22 @@ class Runtime:
         self._stop()
 
 
-def local_agent(name: str) -> SiteAgent:
+def local_agent(name: str, seen: Seen | None = None) -> SiteAgent:
     """Make the agent of the host that this is called on, with that host's FARM_HOME."""
     forget_preload()
     usual_priority()
     home = farm_home()
-    return SiteAgent(home, name=name, outboxes=outboxes(home, name))
+    return SiteAgent(home, name=name, outboxes=outboxes(home, name), seen=seen)
 
 
-def enter(cluster: str, token: Path | None, home: Path, *, listens: bool = True) -> None:
+def enter(
+    cluster: str,
+    token: Path | None,
+    home: Path,
+    *,
+    listens: bool = True,
+    restarts: bool = True,
+) -> None:
     """Prepare this process for a cluster that is up; nothing to do for `local` and `none`.
 
     The first thing of a command: it may start the command again, so that its sockets are kept on
@@ -85,19 +108,22 @@ def enter(cluster: str, token: Path | None, home: Path, *, listens: bool = True)
         token: File of the cluster's token; None looks in the environment and in FARM_HOME.
         home: FARM_HOME of this host.
         listens: Whether `launch` comes next; who only asks the head takes no connections.
+        restarts: Whether this process is a command of farm's; nobody else's is started again.
 
     Raises:
-        ConfigError: There is no token, or the cluster's address is none.
+        ConfigError: There is no token, the cluster's address is none, or the process would have to
+            be started again and may not be.
         PlanError: Nothing answers there.
     """
     if cluster in OWN:
         if token is not None:
             raise ConfigError("--token is for a cluster that is up: give --cluster ADDRESS too")
         return
-    set_joined_environment(find_token(token, home, os.environ))
+    found = find_token(token, home, os.environ)
     address = way_to(cluster)
     if listens:
-        restarted_bound(address, home)
+        (restarted_bound if restarts else require_bound)(address, home)
+    set_joined_environment(found)
 
 
 def launch(cluster: str, limit_s: float = START_LIMIT_S) -> None:
@@ -108,13 +134,20 @@ def launch(cluster: str, limit_s: float = START_LIMIT_S) -> None:
     longer than `limit_s` ends this process, with the likely cause and the exit code of PlanError.
 
     Raises:
-        PlanError: Ray can't start, or nothing answers.
+        PlanError: Ray can't start, nothing answers, or this host has no /proc.
     """
+    if sys.platform == "linux" and not Path("/proc/self/stat").exists():
+        raise PlanError(
+            "/proc is not mounted here, and farm looks at processes and memory there: in a chroot"
+            " `mount -t proc proc /proc`"
+        )
     if cluster == "none":
         return
     local = cluster == "local"
     if local:
         set_local_environment()
+        for cause in likely_causes():  # a start that fails may take minutes to say so
+            log.warning("Ray may not start here: %s; `--cluster none` works without it", cause)
     else:
         address = way_to(cluster)
         check_bound(address)
@@ -124,7 +157,7 @@ def launch(cluster: str, limit_s: float = START_LIMIT_S) -> None:
         except ImportError as error:
             raise cannot_start(f"it can't be imported: {telling(str(error))}") from error
         if local:
-            ray_runtime.start_local(cpus=os.cpu_count() or 1)
+            ray_runtime.start_local(cpus=usable_cpus())
         else:
             ray_runtime.join(cluster, address)
 
@@ -148,21 +181,26 @@ def _interruptible() -> Iterator[None]:
         yield
 
 
-async def start(cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S) -> Runtime:
+async def start(
+    cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S, *, seen: Seen | None = None
+) -> Runtime:
     """Provide pool and sites, after `launch`.
 
     Args:
         cluster: As for `launch`.
         home: FARM_HOME of this host.
         limit_s: Longest time until the agent of a site answers.
+        seen: This host's devices, where they were probed while a runtime of our own started.
 
     Raises:
         PlanError: A site runs another farm, or its agent doesn't answer.
     """
-    cpus = os.cpu_count() or 1
+    cpus = usable_cpus()
     if cluster == "none":
         agent = SiteAgent(home, outboxes=outboxes(home, ""))
         memory = psutil.virtual_memory().available
+        if (limit := read_limits().memory_bytes) is not None:
+            memory = min(memory, limit)
         pool = LocalPool(
             home, cpus, cpus_per_export=min(CPUS_PER_EXPORT, cpus), memory_bytes=memory
         )
@@ -170,17 +208,19 @@ async def start(cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S) ->
 
     from farm.cluster import ray_runtime
     from farm.cluster.ray_pool import RayPool
+    from farm.cluster.ray_relay import relayed
     from farm.cluster.ray_site import RaySite
     from farm.cluster.ray_stores import RayStores
 
     stores = None if cluster == "local" else RayStores(home)
     sites: dict[str, Site]
     if cluster == "local":
-        sites = {"": RaySite("local", partial(local_agent, ""))}
+        sites = {"": RaySite("local", partial(local_agent, "", seen))}
     else:
         sites = {"": SiteAgent(home, outboxes=outboxes(home, "")), **joined_sites(stores)}
     tasks = RayPool(cpus_per_export=min(CPUS_PER_EXPORT, cpus), stores=stores)
-    runtime = Runtime(tasks, sites, ray_runtime.stop)
+    elsewhere = _not_relayed if cluster == "local" else relayed
+    runtime = Runtime(tasks, sites, ray_runtime.stop, elsewhere)
     try:
         await _shake_hands(runtime.sites, await SiteAgent(home).handshake(), limit_s)
     except BaseException:
@@ -189,10 +229,18 @@ async def start(cluster: str, home: Path, limit_s: float = HANDSHAKE_LIMIT_S) ->
     return runtime
 
 
+def forsake(cluster: str) -> None:
+    """End a runtime of our own that `launch` began and nobody goes on with."""
+    if cluster == "local":
+        from farm.cluster import ray_runtime
+
+        ray_runtime.stop()
+
+
 @contextlib.asynccontextmanager
-async def started(cluster: str, home: Path) -> AsyncIterator[Runtime]:
+async def started(cluster: str, home: Path, *, seen: Seen | None = None) -> AsyncIterator[Runtime]:
     """Provide what `start` returns, and close it at the end of the block."""
-    runtime = await start(cluster, home)
+    runtime = await start(cluster, home, seen=seen)
     try:
         yield runtime
     finally:

@@ -35,7 +35,15 @@ def limited(limit_s: float, cluster: str) -> Iterator[None]:
     sources = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (sources, os.environ.get("PYTHONPATH"))))
     watchdog = subprocess.Popen(
-        [sys.executable, "-m", "farm.cluster.watchdog", str(os.getpid()), str(limit_s), cluster],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "farm.cluster.watchdog",
+            str(os.getpid()),
+            str(limit_s),
+            cluster,
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from farm import codec, paths
+from farm.cluster import start as cluster_start
+from farm.cluster.start import Runtime
+from farm.commands.jobs import job_run_id, perform
 from farm.config.load import load_inventory
 from farm.core.device import Device
 from farm.core.errors import ConfigError, ConnectError, FarmError, UnknownName
-from farm.core.events import JobFinished, JobProgress, JobStarted
+from farm.core.names import meant
 from farm.core.result import EnergyReport, PerformanceReport
 from farm.core.rules.classes import device_class
 from farm.core.rules.launches import launch_policy, measures
@@ -24,8 +26,7 @@ from farm.core.view import ViewEvent
 from farm.judge.conditions import conditions
 from farm.judge.environment import environment_guards
 from farm.judge.performance import energy_report, peak_rss_by_launch, performance_reports
-from farm.planning.devices import with_local
-from farm.site.agent.agent import SiteAgent
+from farm.planning.devices import find_devices
 from farm.store.objects import ContentStore
 
 Emit = Callable[[ViewEvent], None]
@@ -47,6 +48,8 @@ class BenchRequest:
     workload: Workload
     #: Every one is measured, one after the other; 0 lets the runner choose.
     threads: tuple[int, ...] = (0,)
+    #: Address of the cluster whose devices are meant too; `none`: those of this host.
+    cluster: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +90,25 @@ def bench(request: BenchRequest, home: Path, emit: Emit) -> BenchResult:
     for path in (request.pte, request.data):
         if path is not None and not path.is_file():
             raise ConfigError(f"{path}: there is no such file; `farm export CONFIG` makes one")
+    cluster_start.launch(request.cluster)
     with ContentStore(paths.store_root(home)).in_use(f"farm bench {request.pte.name}"):
         return asyncio.run(_bench(request, home, emit))
 
 
 async def _bench(request: BenchRequest, home: Path, emit: Emit) -> BenchResult:
-    agent = SiteAgent(home)
-    try:
-        device = await _find_device(agent, request)
+    async with cluster_start.started(request.cluster, home) as runtime:
+        device = await _find_device(runtime, request)
         store = ContentStore(paths.store_root(home))
         artifact = [DeployFile(store.put_file(request.pte, "model.pte"), "model.pte")]
         if request.data is not None:
             artifact.append(DeployFile(store.put_file(request.data, "model.ptd"), "model.ptd"))
+        run_id = job_run_id("bench")
         jobs = [
-            _job(request, device, tuple(artifact), threads)
+            _job(request, device, tuple(artifact), threads, run_id)
             for threads in dict.fromkeys(request.threads)
         ]
-        await agent.submit(jobs)
-        ended = await finished(agent, jobs, emit)
-    finally:
-        await agent.close()
+        places = {device.name: device.entry.site}
+        ended = await perform(jobs, places, runtime.sites, str(home), emit)
     results = []
     for event in ended:
         if event.result is None:
@@ -127,15 +129,19 @@ async def _bench(request: BenchRequest, home: Path, emit: Emit) -> BenchResult:
 
 
 def _job(
-    request: BenchRequest, device: Device, artifact: tuple[DeployFile, ...], threads: int
+    request: BenchRequest,
+    device: Device,
+    artifact: tuple[DeployFile, ...],
+    threads: int,
+    run_id: str,
 ) -> DeviceJob:
     # Without token ids the runner takes some that the model's own vocabulary has.
     launch = LaunchRequest(threads=threads, measures=measures(request.workload))
     return DeviceJob(
         job_id=f"bench:{request.pte.name}:t{threads}",
         attempt=1,
-        epoch=int(time.time()),
-        run_id="bench",
+        epoch=1,
+        run_id=run_id,
         cell_id=f"bench:{request.pte.name}:{device.name}",
         device=device.name,
         runner=OWN,
@@ -157,31 +163,16 @@ def _judged(
     return tuple(rows), conditions(run, device, guards)
 
 
-async def _find_device(agent: SiteAgent, request: BenchRequest) -> Device:
-    inventory = load_inventory(request.inventory)
-    devices = await agent.inventory(with_local(inventory), adb_auto=inventory.adb_auto)
+async def _find_device(runtime: Runtime, request: BenchRequest) -> Device:
+    devices = await find_devices(runtime.sites, load_inventory(request.inventory), elsewhere=True)
     found = next((device for device in devices if device.name == request.device), None)
     if found is None:
         names = tuple(device.name for device in devices)
         raise UnknownName(
-            f"no device {request.device!r}; the inventory has {', '.join(names) or 'none'}",
+            f"no device {request.device!r}; the inventory has {', '.join(names) or 'none'}"
+            f"{meant(request.device, names)}",
             known=names,
         )
     if found.facts is None:
         raise ConnectError(f"{found.name}: {found.reason or found.state}", device=found.name)
     return found
-
-
-async def finished(agent: SiteAgent, jobs: Sequence[DeviceJob], emit: Emit) -> list[JobFinished]:
-    """Show what the jobs of a run do until all have ended; return their last events."""
-    ended: list[JobFinished] = []
-    after = 0
-    while len(ended) < len(jobs):
-        for item in (await agent.poll(jobs[0].run_id, after, 2.0)).events:
-            after = item.seq
-            event = item.event
-            if isinstance(event, JobStarted | JobProgress | JobFinished):
-                emit(event)
-            if isinstance(event, JobFinished):
-                ended.append(event)
-    return ended

@@ -36,8 +36,9 @@ from farm.site.device.connection import Connection, Snapshot
 from farm.site.device.helper import Polled
 from farm.site.device.lease import user_and_host
 from farm.site.job.cooldown import cool_down
+from farm.site.job.power import gauge
 from farm.site.job.telemetry import INTERVAL_S, summarise
-from farm.site.parsers.telemetry import parse_telemetry
+from farm.site.parsers.telemetry import Recording, parse_telemetry
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,10 @@ class CheckUp:
         free = facts.storage_free_bytes
         detail = "unknown" if free is None else f"{free >> 20} MiB free"
         self._add("disk", "space", "blind" if free is None else "works", detail)
-        names = ("model", "soc", "os", "abi", "cores", "ram_bytes", "kernel", "libc", "governor")
+        names = (
+            *("model", "soc", "os", "abi", "cores", "ram_bytes", "kernel", "libc", "governor"),
+            *("battery_c", "battery_level", "thermal_status"),
+        )
         for name in names:
             value = getattr(facts, name)
             if value is not None:
@@ -213,14 +217,14 @@ class CheckUp:
         work = self._work()
         try:
             self._follow(work, ("sh", "-c", script), lease, limit_s=self.soak_s + 60, watched=True)
-            telemetry = self._telemetry(work)
+            recording = self._recording(work)
         except FarmError as error:
             self._add("sensors", "soak", "fails", error.message, words.of_failure("sensors"))
             return
+        telemetry = summarise(recording, 0, ())
         found = f"{telemetry.samples} samples in {telemetry.seconds:.0f} s"
         self._add("sensors", "soak", "works" if telemetry.samples else "blind", found)
-        energy = telemetry.energy_source
-        told = not energy.startswith("no ")
+        told, energy = gauge(recording)
         state: State = "works" if told else "blind"
         self._add("sensors", "energy", state, energy, "" if told else words.of_unread("energy"))
         self._judged(snapshot, telemetry)
@@ -242,15 +246,15 @@ class CheckUp:
                 means = "numbers measured now would be flagged so"
             self._add("trust", guard.name, state, detail, means)
 
-    def _telemetry(self, work: str) -> LaunchTelemetry:
+    def _recording(self, work: str) -> Recording:
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder, "telemetry")
             path = f"{work}/telemetry.jsonl"
             self.connection.transport.pull(path, local, max_bytes=_MAX_TELEMETRY)
-            return summarise(parse_telemetry(local.read_bytes()), 0, ())
+            return parse_telemetry(local.read_bytes())
 
     def _work(self) -> str:
-        return f"{self.connection.helper.root}/work/{_RUN}-{os.getpid()}"
+        return "/".join((self.connection.helper.root, "work", f"{_RUN}-{os.getpid()}"))
 
     def _start(
         self, work: str, argv: Sequence[str], lease: LeaseOwner, *, watched: bool = False
@@ -295,18 +299,19 @@ def check(connection: Connection, soak_s: float) -> tuple[list[Finding], str | N
     return done.run(), done.snapshot.facts.identity if done.snapshot else None
 
 
+def counts(findings: Sequence[Finding]) -> dict[State, int]:
+    """How many pieces are in each state."""
+    states: tuple[State, ...] = ("works", "fails", "blind", "skipped")
+    return {state: sum(f.state == state for f in findings) for state in states}
+
+
 def to_data(
     findings: Sequence[Finding], connection: Connection, identity: str | None
 ) -> dict[str, Any]:
     """What a person can attach to an issue: names of the device and its owner are masked."""
-    entry = connection.entry
-    counts = {
-        state: sum(f.state == state for f in findings)
-        for state in ("works", "fails", "blind", "skipped")
-    }
     data = {
-        "transport": entry.transport,
-        "counts": counts,
+        "transport": connection.entry.transport,
+        "counts": counts(findings),
         "findings": [codec.to_data(finding) for finding in findings],
     }
     private = sorted(set(_private(connection, identity)), key=len, reverse=True)

@@ -13,7 +13,7 @@ from farm.cluster.bound import way_to
 from farm.commands.cluster import this_farm
 from farm.config.load import load_inventory
 from farm.core.device import Device, Inventory
-from farm.core.errors import FarmError
+from farm.core.errors import FarmError, SiteLost
 from farm.planning.devices import entries_by_site, one_of_each
 from farm.protocols import Site
 
@@ -88,6 +88,16 @@ def state_of(cluster: str, inventory: Path | None, *, ask: bool) -> ClusterState
             for name, n in places.items()
         ]
     return ClusterState(cluster, farm, nodes, tuple(sites))
+
+
+def lost_sites(cluster: str) -> dict[str, FarmError]:
+    """Sites whose node was lost, and how it comes back; not those that somebody stopped.
+
+    Raises:
+        PlanError: The head doesn't answer.
+    """
+    sites = state_of(cluster, None, ask=False).sites
+    return {site.name: SiteLost(site.reason) for site in sites if site.state == "gone"}
 
 
 def _places(nodes: tuple[Node, ...]) -> dict[str, Node]:

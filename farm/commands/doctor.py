@@ -26,11 +26,12 @@ from typing import Literal
 import psutil
 
 from farm.clock import Deadline
+from farm.cluster.start_failure import LOOKED_AT, likely_causes
 from farm.core.abi import BUILT
 from farm.core.errors import ConfigError, ConnectError, FarmError
 from farm.host.limits import Limits, read_limits
 from farm.host.ssh_agent import agent_keys
-from farm.paths import model_cache, native_cache, store_root
+from farm.paths import model_cache, native_cache, store_root, unwritable
 from farm.run.journal import NETWORK_FILE_SYSTEMS, file_system_type
 from farm.store.objects import ContentStore
 from runners.build.compiler import cross_package, cross_variable, find_compiler, host_abi
@@ -80,7 +81,9 @@ def checks(home: Path, *, deadline_s: float = 10.0) -> list[Check]:
             answers[name] = probe(home)
         except Exception as error:  # the fence between probes: the outcome is recorded
             log.debug("the probe of %s failed", name, exc_info=True)
-            answers[name] = Check(name, "error", f"the check itself failed: {error!r}")
+            answers[name] = Check(
+                name, "error", f"the check itself failed: {error!r}", "please report this line"
+            )
 
     # Daemons: a thread stuck in the kernel must not keep the process from ending.
     threads = [
@@ -132,11 +135,15 @@ def compiler(_home: Path) -> Check:
         found = find_compiler(host_abi())
     except FarmError as error:
         return Check("compiler", "error", str(error), remedy)
-    with tempfile.TemporaryDirectory() as scratch:
-        source = Path(scratch, "probe.cpp")
-        source.write_text(_CXX17)
-        words = [*found.command, "-std=c++17", str(source), "-o", str(source.with_suffix(""))]
-        done = _ask(words)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            source = Path(scratch, "probe.cpp")
+            source.write_text(_CXX17)
+            words = [*found.command, "-std=c++17", str(source), "-o", str(source.with_suffix(""))]
+            done = _ask(words)
+    except OSError as error:
+        detail = f"{found.identity} can't be tried: {error}"
+        return Check("compiler", "error", detail, "set TMPDIR to a folder that can be written")
     if done.returncode != 0:
         why = (done.stderr.strip() or "no output").splitlines()[0]
         detail = f"{found.identity} can't build a C++17 program: {why}"
@@ -177,6 +184,10 @@ def adb(_home: Path) -> Check:
     except ConfigError as error:
         return Check("adb", "error", str(error), "unset the variable, or correct it")
     if not adb_devices.listens(address):
+        if variable := adb_devices.named_by():
+            where = adb_devices.spelled(address)
+            detail = f"no adb server answers at {where}, which {variable} names"
+            return Check("adb", "error", detail, f"start it there, or unset {variable}")
         if program is None:
             detail = "neither an adb program nor a server: Android devices can't be used"
             remedy = "apt-get install adb, or install Android's platform-tools"
@@ -222,6 +233,10 @@ def farm_home(home: Path) -> Check:
     if kind in NETWORK_FILE_SYSTEMS:
         remedy = "set FARM_HOME to a folder on a local disk"
         return Check(name, "error", f"{home} is on a network file system ({kind})", remedy)
+    parts = ("*", "store/*", "store/objects/*", "device/*")
+    for path in (home, *(found for part in parts for found in home.glob(part))):
+        if why := unwritable(path):
+            return Check(name, "error", f"{path} can't be written", why)
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home) as file:
@@ -232,6 +247,9 @@ def farm_home(home: Path) -> Check:
         remedy = "free some space, mend its permissions, or set FARM_HOME to another folder"
         return Check(name, "error", f"{home} can't be written: {error.strerror}", remedy)
     detail = f"{home} ({kind or 'unknown file system'}), {_size(free)} free"
+    if os.statvfs(home).f_flag & os.ST_NOEXEC:
+        remedy = "set FARM_HOME to a folder on a file system without noexec"
+        return Check(name, "warn", f"{detail}, mounted noexec: no local device", remedy)
     if free < HOME_WARN_BYTES:
         status: Status = "error" if free < HOME_ERROR_BYTES else "warn"
         remedy = "farm store gc, free some space, or set FARM_HOME to a larger disk"
@@ -292,10 +310,21 @@ def shared_memory(_home: Path) -> Check:
         free = shutil.disk_usage(path).free
     except OSError:
         return Check(name, "ok", f"no {path} on this system; Ray uses a folder")
+    if not os.access(path, os.W_OK | os.X_OK):
+        remedy = "mount it so that this user can write there"
+        return Check(name, "warn", f"{path} can't be written", remedy)
     if free < SHM_WARN_BYTES:
         remedy = "in a container: docker run --shm-size 2g; else enlarge the mount"
         return Check(name, "warn", f"{path}: {_size(free)} free; Ray falls back to disk", remedy)
     return Check(name, "ok", f"{path}: {_size(free)} free")
+
+
+def ray(_home: Path) -> Check:
+    """What keeps Ray from starting here; nothing is started."""
+    if causes := list(likely_causes()):
+        remedy = "mend that, or use `--cluster none`, which works without Ray"
+        return Check("Ray", "warn", f"may not start: {'; '.join(causes)}", remedy)
+    return Check("Ray", "ok", f"{LOOKED_AT} suffice")
 
 
 def clock(_home: Path) -> Check:
@@ -330,6 +359,7 @@ PROBES: dict[str, Probe] = {
     "memory": memory,
     "cores": cores,
     "shared memory": shared_memory,
+    "Ray": ray,
     "clock": clock,
 }
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from farm.cluster import start as cluster_start
-from farm.cluster.start import Runtime
+from farm.commands.cluster_state import lost_sites
 from farm.config.load import load_inventory
 from farm.core.device import Device, Inventory
-from farm.core.errors import UnknownName
-from farm.paths import quarantine_file
-from farm.planning.devices import find_devices, find_entry, survey
-from farm.state.health_book import HealthBook
+from farm.core.errors import FarmError, UnknownName
+from farm.core.names import meant
+from farm.planning.devices import find_entry
+from farm.planning.reach import WORK_S, Reach, reaching
 
 T = TypeVar("T")
-
-#: Longest time for a short piece of work on a device, by way of its site; seconds.
-WORK_S = 120.0
 
 
 def look(
@@ -34,13 +30,8 @@ def look(
         home: FARM_HOME.
         limit_s: Longest time that a silent device may take.
     """
-    if cluster == "none":
-        return survey(inventory, select, home, limit_s)
-
-    async def probe(runtime: Runtime) -> tuple[Device, ...]:
-        return await find_devices(runtime.sites, inventory, select, limit_s=limit_s)
-
-    return HealthBook(quarantine_file(home)).apply(_joined(cluster, home, probe))
+    with reaching(cluster, home) as reach:
+        return reach.look(inventory, select, limit_s)
 
 
 def work_on(
@@ -50,6 +41,7 @@ def work_on(
     home: Path,
     work: Callable[..., T],
     *arguments: object,
+    limit_s: float = WORK_S,
 ) -> T:
     """Call `work(FARM_HOME, entry, *arguments)` on the host that a device hangs on.
 
@@ -60,6 +52,7 @@ def work_on(
         home: FARM_HOME of this host.
         work: A function of a module; it may travel.
         arguments: What it is called with.
+        limit_s: Longest time for it at another host.
 
     Raises:
         UnknownName: There is no such device.
@@ -67,29 +60,58 @@ def work_on(
     """
     if cluster == "none":
         return work(home, find_entry(load_inventory(inventory), name), *arguments)
-
-    async def find(runtime: Runtime) -> T:
-        found = await find_devices(runtime.sites, load_inventory(inventory))
-        entry = next((device.entry for device in found if device.name == name), None)
-        if entry is None:
-            known = tuple(device.name for device in found)
-            raise UnknownName(
-                f"no device {name!r}; the cluster has {', '.join(known) or 'none'}", known=known
-            )
-        if not entry.site:
-            return work(home, entry, *arguments)
-        from farm.cluster.ray_errand import run_at
-
-        return run_at(entry.site, work, entry, *arguments, limit_s=WORK_S)
-
-    return _joined(cluster, home, find)
+    with reaching(cluster, home) as reach:
+        entry = device_of(reach, name, inventory).entry
+        return reach.at(entry.site, work, entry, *arguments, limit_s=limit_s)
 
 
-def _joined(cluster: str, home: Path, ask: Callable[[Runtime], Awaitable[T]]) -> T:
-    cluster_start.launch(cluster)
+def device_of(reach: Reach, name: str, inventory: Path | None) -> Device:
+    """Return the device of that name, probed now.
 
-    async def work() -> T:
-        async with cluster_start.started(cluster, home) as runtime:
-            return await ask(runtime)
+    Raises:
+        UnknownName: There is no such device.
+    """
+    found = reach.look(load_inventory(inventory), "")
+    device = next((device for device in found if device.name == name), None)
+    if device is None:
+        known = tuple(device.name for device in found)
+        raise UnknownName(
+            f"no device {name!r}; the cluster has {', '.join(known) or 'none'}{meant(name, known)}",
+            known=known,
+        )
+    return device
 
-    return asyncio.run(work())
+
+def at_each(
+    cluster: str, home: Path, work: Callable[..., T], *arguments: object
+) -> dict[str, T | FarmError]:
+    """Call `work(FARM_HOME, *arguments)` on this host and on that of every site of a cluster.
+
+    Args:
+        cluster: Its address, or `none` for this host alone.
+        home: FARM_HOME of this host.
+        work: A function of a module; it may travel.
+        arguments: What it is called with.
+
+    Returns:
+        What it gave, or why it gave nothing, by site, those that are lost included; the empty
+        name is this host.
+
+    Raises:
+        FarmError: What `work` raises on this host.
+    """
+    found: dict[str, T | FarmError] = {"": work(home, *arguments)}
+    if cluster == "none":
+        return found
+
+    with reaching(cluster, home) as reach:
+
+        def at(site: str) -> T | FarmError:
+            try:
+                return reach.at(site, work, *arguments)
+            except FarmError as error:
+                return error
+
+        with ThreadPoolExecutor(max(1, len(reach.sites))) as threads:
+            found.update(zip(reach.sites, threads.map(at, reach.sites), strict=True))
+    return lost_sites(cluster) | found

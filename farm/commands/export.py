@@ -20,7 +20,7 @@ from farm.core.result import ExportReport
 from farm.core.spec import Resources
 from farm.core.view import TaskFinished, TaskProgress, TaskStarted, ViewEvent
 from farm.planning.planning import RunOptions, load_checked
-from farm.state.history import History
+from farm.run.past_runs import PastRuns
 from farm.store.objects import ContentStore
 
 Emit = Callable[[ViewEvent], None]
@@ -62,9 +62,8 @@ async def _export(
     limits: Resources,
     wanted: Sequence[ArtifactId],
 ) -> list[Made]:
-    history = History(paths.history_db(home))
-    estimates = history.durations_s()
-    history.close()
+    # Estimates are a help: where the index can't be used the export goes on without them.
+    estimates = PastRuns(home, []).durations_s()
     runtime = await cluster_start.start(options.cluster, home)
 
     async def one(artifact: ArtifactId) -> Made:

@@ -1,4 +1,4 @@
-"""`farm history show`: the metrics of cells over the nights, as lines for people and as a table."""
+"""`farm history`: the metrics of cells over the nights, as lines, as a table, and as a page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from farm.core.errors import ConfigError, StoreError
+from farm.core.nights import counted
+from farm.core.rules.changes import changes
 from farm.core.rules.trend import red_since, sparkline
-from farm.state.history import Night
+from farm.reports import dashboard
+from farm.run import run_folder
+from farm.state.history import History, Night, PastRun
+
+#: Nights that are drawn.
+SHOWN = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,8 @@ class Line:
     drawn: str
     #: Run in which the cell began to fail; empty where it isn't failing.
     red_since: str
+    #: Changes of level: share, and the first run of the new level; never judged.
+    moved: tuple[tuple[float, str], ...] = ()
 
 
 def chosen(nights: Sequence[Night], cell: str, metric: str) -> list[Night]:
@@ -61,6 +70,41 @@ def lines(nights: Sequence[Night]) -> list[Line]:
     return [_line(group) for _, group in sorted(groups.items())]
 
 
+def write_page(index: History, name: str | None, limit: int, folder: Path) -> Path:
+    """Write a page of the newest runs of the index, of one config or of all; return its path.
+
+    Raises:
+        StoreError: The folder can't be made or written.
+    """
+    runs = index.runs(name=name, limit=limit)
+    groups: dict[tuple[str, str, str], list[Night]] = {}
+    for night in index.nights(name=name, limit=limit):
+        if night.regime == "warm":
+            groups.setdefault((night.name, night.cell_id, night.metric), []).append(night)
+    checks = {
+        config: counted(found[0], found[1:])
+        for config in {run.name for run in runs}
+        if (found := index.self_checks(config, limit=limit))
+    }
+    path = folder / "index.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"can't make {folder}: {error.strerror}") from error
+    trends = [_trend(group) for group in groups.values()]
+    newest: dict[str, PastRun] = {}
+    for run in runs:
+        newest.setdefault(run.name, run)
+    outcomes = {config: index.outcomes(run.run_id) for config, run in newest.items()}
+    run_folder.write_text(path, dashboard.render(runs, trends, checks, outcomes))
+    return path
+
+
+def _trend(group: Sequence[Night]) -> dashboard.Trend:
+    line = _line(group)
+    return dashboard.Trend(group, line.change, line.red_since, line.moved)
+
+
 def _line(group: Sequence[Night]) -> Line:
     last = group[-1]
     trusted = [None if night.trust == "invalid" else night.median for night in group]
@@ -76,9 +120,20 @@ def _line(group: Sequence[Night]) -> Line:
         len(group),
         trusted[-1],
         change,
-        sparkline(trusted[-30:]),
+        _drawn(trusted),
         "" if first_red is None else group[first_red].run_id,
+        tuple((one.after / one.before - 1, group[one.place].run_id) for one in changes(trusted)),
     )
+
+
+def _drawn(values: Sequence[float | None]) -> str:
+    """The last nights as bars; `|` stands before a night at which the level changed."""
+    bars = list(sparkline(values[-SHOWN:]))
+    hidden = max(0, len(values) - SHOWN)
+    for one in changes(values):
+        if one.place >= hidden:
+            bars[one.place - hidden] = f"|{bars[one.place - hidden]}"
+    return "".join(bars)
 
 
 def as_csv(nights: Sequence[Night]) -> str:

@@ -10,10 +10,13 @@ import contextlib
 import logging
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from farm.clock import Deadline
 from farm.config.load import load_inventory
+from farm.core.command import Command, Completed
 from farm.core.device import DeviceEntry
 from farm.core.errors import DeviceError, LeaseError, TransportError
 from farm.core.lease import Hold, Lease
@@ -29,6 +32,8 @@ log = logging.getLogger(__name__)
 #: A hold of a command that goes on: its end without renewal, and how often it is renewed, seconds.
 TTL_S = 60.0
 RENEW_AFTER_S = 20.0
+#: Pause before a device that somebody has is asked for again, seconds.
+ASK_S = 1.0
 #: Longest reason that is kept, characters.
 REASON_LENGTH = 200
 
@@ -47,7 +52,9 @@ def connected(name: str, inventory: Path | None, home: Path) -> Iterator[Connect
         connection.close()
 
 
-def hold_device(home: Path, entry: DeviceEntry, for_s: float, reason: str, me: str) -> Hold:
+def hold_device(
+    home: Path, entry: DeviceEntry, for_s: float, reason: str, me: str, wait_s: float = 0.0
+) -> Hold:
     """Take a device for a person, on the host that it hangs on.
 
     Args:
@@ -56,13 +63,21 @@ def hold_device(home: Path, entry: DeviceEntry, for_s: float, reason: str, me: s
         for_s: How long.
         reason: Why.
         me: The person, as `user_and_host` names them where they sit.
+        wait_s: How long to wait for it. The run that has it lets go after the job that it does.
 
     Raises:
         LeaseError: Somebody else has it; the message says who, why and how long.
         TransportError: It can't be reached.
     """
+    limit = Deadline(wait_s)
     with contextlib.closing(Connection(entry, home)) as connection:
-        return hold(connection.helper, for_s, reason, me)
+        while True:
+            try:
+                return hold(connection.helper, for_s, reason, me)
+            except LeaseError:
+                if limit.remaining_s < ASK_S:
+                    raise
+                time.sleep(ASK_S)
 
 
 def release_device(
@@ -169,21 +184,66 @@ def open_shell(connection: Connection) -> int:
         ConfigError: It has no shell.
     """
     argv = shell_argv(connection.entry)
-    helper = connection.helper
-    if _is_held_by(user_and_host(), helper.show_lease()):
+    with kept_hold(connection, "shell", user_and_host()):
         return _attended(argv)
-    hold(helper, TTL_S, "shell", user_and_host())
+
+
+def run_command(
+    home: Path, entry: DeviceEntry, words: Sequence[str], me: str, timeout_s: float
+) -> Completed:
+    """Run a program on a device, on the host that it hangs on, and hold the device meanwhile.
+
+    Args:
+        home: FARM_HOME of that host.
+        entry: The device.
+        words: The program and its arguments, which reach it unchanged.
+        me: The person, as `user_and_host` names them where they sit.
+        timeout_s: Longest time for it; it is ended then.
+
+    Raises:
+        LeaseError: Somebody else has the device.
+        TransportError: It can't be reached, or the program took longer.
+    """
+    with (
+        contextlib.closing(Connection(entry, home)) as connection,
+        kept_hold(connection, "shell", me),
+    ):
+        return connection.transport.run(Command(tuple(words), timeout_s=timeout_s))
+
+
+@contextlib.contextmanager
+def kept_hold(
+    connection: Connection, reason: str, me: str, *, over_left: bool = False
+) -> Iterator[None]:
+    """Have a device for as long as the block runs; a hold of ours stays as it is.
+
+    Args:
+        connection: To the device.
+        reason: Why, for others.
+        me: The person.
+        over_left: Take over a hold of ours as short as those that a process renews: the one that
+            did was killed, and nobody renews it. A longer one is a person's, and stays.
+
+    Raises:
+        LeaseError: Somebody else has it.
+    """
+    before = connection.helper.show_lease()
+    left = over_left and before is not None and before.left_s <= TTL_S
+    if _is_held_by(me, before) and not left:
+        yield
+        return
+    hold(connection.helper, TTL_S, reason, me)
     ended = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(connection, ended), daemon=True)
+    keeper = threading.Thread(target=_keep, args=(connection, reason, me, ended), daemon=True)
     keeper.start()
     try:
-        return _attended(argv)
+        yield
     finally:
         ended.set()
         keeper.join(timeout=RENEW_AFTER_S)
         fresh = connection.reopen()
         try:
-            fresh.helper.release_hold(user_and_host())
+            fresh.helper.release_hold(me)
         except DeviceError as error:
             log.warning("not released, it expires within %.0f s: %s", TTL_S, error)
         finally:
@@ -201,12 +261,12 @@ def _attended(argv: Sequence[str]) -> int:
                 continue
 
 
-def _keep(connection: Connection, ended: threading.Event) -> None:
+def _keep(connection: Connection, reason: str, me: str, ended: threading.Event) -> None:
     """Renew the hold while the shell is open, over connections of its own."""
     while not ended.wait(RENEW_AFTER_S):
         fresh = connection.reopen()
         try:
-            hold(fresh.helper, TTL_S, "shell", user_and_host())
+            hold(fresh.helper, TTL_S, reason, me)
         except LeaseError as error:
             log.warning("%s is no longer yours: %s", connection.entry.name, error)
             return

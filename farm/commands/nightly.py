@@ -98,3 +98,33 @@ def told_night(run: Callable[[], Finished], told: Told, config: str) -> Finished
         raise
     told.tell(notice.of_run(finished.report, finished.folder))
     return finished
+
+
+def told_deployment(
+    deploy: Callable[[], tuple[int, str]], told: Told, finished: Finished
+) -> tuple[int, str]:
+    """Deploy after a night that was told as passed; what goes wrong is told again.
+
+    Args:
+        deploy: Gives the exit code and the last line.
+        told: Where.
+        finished: The night.
+
+    Raises:
+        FarmError: It could not begin, or was interrupted; that is told too, as is a defect of farm.
+    """
+
+    def failed(code: int, line: str) -> None:
+        told.tell(notice.of_deployment(finished.report, finished.folder, code, line))
+
+    try:
+        code, line = deploy()
+    except FarmError as error:
+        failed(error.exit_code, str(error))
+        raise
+    except Exception as error:  # goes on to the last fence, which keeps the traceback
+        failed(_DEFECT, f"a defect of farm itself: {type(error).__name__}: {error}")
+        raise
+    if code:
+        failed(code, line)
+    return code, line

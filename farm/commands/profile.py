@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from farm import codec, paths
-from farm.commands import bench
+from farm.cluster import start as cluster_start
 from farm.commands import export as export_command
+from farm.commands.jobs import Emit, job_run_id, perform
 from farm.core.artifact import ExportResult
 from farm.core.device import Device
 from farm.core.errors import DeviceUnfit, FarmError
@@ -31,7 +31,6 @@ from farm.planning import planning
 from farm.planning.planning import Prepared, RunOptions
 from farm.reports import profile as page
 from farm.run import run_folder
-from farm.site.agent.agent import SiteAgent
 from farm.store.objects import ContentStore
 from runners.output.etdump import read_etdump
 
@@ -42,7 +41,7 @@ SCHEMA_VERSION = 1
 _Exports = Mapping[ArtifactId, ExportResult | ErrorReport]
 
 
-def profile(options: RunOptions, home: Path, emit: bench.Emit) -> tuple[ProfileReport, Path]:
+def profile(options: RunOptions, home: Path, emit: Emit) -> tuple[ProfileReport, Path]:
     """Trace every cell of a config on its device.
 
     Returns:
@@ -53,7 +52,8 @@ def profile(options: RunOptions, home: Path, emit: bench.Emit) -> tuple[ProfileR
     """
     prepared = planning.plan(options, home)
     made = export_command.export(options, home, emit)
-    cells = asyncio.run(_cells(prepared, home, emit, _by_artifact(made)))
+    cluster_start.launch(options.cluster)
+    cells = asyncio.run(_cells(prepared, options.cluster, home, emit, _by_artifact(made)))
     now = datetime.datetime.now(datetime.UTC)
     run_id = run_folder.new_run_id(f"{prepared.spec.name}-profile", now)
     report = ProfileReport(SCHEMA_VERSION, run_id, prepared.spec.name, cells)
@@ -86,11 +86,11 @@ def _by_artifact(made: Sequence[export_command.Made]) -> _Exports:
 
 
 async def _cells(
-    prepared: Prepared, home: Path, emit: bench.Emit, made: _Exports
+    prepared: Prepared, cluster: str, home: Path, emit: Emit, made: _Exports
 ) -> tuple[CellProfile, ...]:
     plan = prepared.plan
     devices = {device.name: device for device in plan.devices}
-    agent = SiteAgent(home)
+    run_id = job_run_id("profile")
     failed: dict[str, ErrorReport] = {
         skip.cell.cell_id: error_report(DeviceUnfit(skip.reason)) for skip in plan.skips
     }
@@ -103,14 +103,13 @@ async def _cells(
             reason = f"runner {cell.runner} writes no profile; only {OWN.name} does"
             failed[cell.cell_id] = error_report(DeviceUnfit(reason))
         else:
-            jobs.append(_job(cell, prepared.spec, outcome))
-    try:
-        entries = [devices[job.device].entry for job in jobs]
-        await agent.inventory(list(dict.fromkeys(entries)), adb_auto=False)
-        await agent.submit(jobs)
-        ended = await bench.finished(agent, jobs, emit)
-    finally:
-        await agent.close()
+            jobs.append(_job(cell, prepared.spec, outcome, run_id))
+    places = {job.device: devices[job.device].entry.site for job in jobs}
+    async with cluster_start.started(cluster, home) as runtime:
+        for name in dict.fromkeys(places.values()):
+            entries = [devices[device].entry for device, site in places.items() if site == name]
+            await runtime.sites[name].inventory(entries, adb_auto=False)
+        ended = await perform(jobs, places, runtime.sites, str(home), emit)
     finished = {event.job_id: event for event in ended}
     store = ContentStore(paths.store_root(home))
     found = []
@@ -125,16 +124,17 @@ async def _cells(
     return tuple(found)
 
 
-def _job(cell: Cell, spec: RunSpec, export: ExportResult) -> DeviceJob:
+def _job(cell: Cell, spec: RunSpec, export: ExportResult, run_id: str) -> DeviceJob:
     bundle = export.bundle
+    (toolchain,) = (t for t in spec.toolchains if t.name == cell.artifact.toolchain)
     files = [DeployFile(bundle.pte, "model.pte")]
     if bundle.data is not None:
         files.append(DeployFile(bundle.data, bundle.data.name))
     return DeviceJob(
         job_id=cell.cell_id,
         attempt=1,
-        epoch=int(time.time()),
-        run_id="profile",
+        epoch=1,
+        run_id=run_id,
         cell_id=cell.cell_id,
         device=cell.devices[0],
         runner=OWN,
@@ -142,7 +142,7 @@ def _job(cell: Cell, spec: RunSpec, export: ExportResult) -> DeviceJob:
         launches=(launch(spec, cell.threads),),
         ram_need_bytes=ram_need_bytes(bundle),
         toolchain=cell.artifact.toolchain,
-        sdk=export.sdk,
+        sdk=export.sdk(toolchain),
     )
 
 

@@ -12,6 +12,7 @@ from farm.core.abi import BUILT, abi_of_machine
 from farm.core.artifact import Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import DeviceUnfit, RunnerError, UnknownName
+from farm.core.names import meant
 from farm.core.runner import OWN_KINDS, TUNED, RunnerBuild
 from farm.paths import native_cache
 from runners.build.android import android_way
@@ -40,7 +41,8 @@ def build(target: str, home: Path, say: Callable[[str], None]) -> RunnerBuild:
     wanted = target or abi_of_machine(platform.machine()) or platform.machine()
     if wanted not in _KNOWN:
         raise UnknownName(
-            f"no runner for ABI {wanted!r}; there are {', '.join(_KNOWN)}", known=_KNOWN
+            f"no runner for ABI {wanted!r}; there are {', '.join(_KNOWN)}{meant(wanted, _KNOWN)}",
+            known=_KNOWN,
         )
     abi = wanted.removeprefix(_ANDROID)
     android = abi != wanted

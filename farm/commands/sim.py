@@ -16,6 +16,7 @@ from farm.cluster.start import CPUS_PER_EXPORT
 from farm.core.device import Device
 from farm.core.errors import PlanError
 from farm.core.flow.flow import RunFlow
+from farm.core.flow.lengths import CLOSING, OPENING
 from farm.core.flow.simulate import Hosts, SimulatedRun, simulate
 from farm.core.plan import Plan, make_plan
 from farm.core.runtime import DeviceJob
@@ -26,7 +27,16 @@ from farm.planning.planning import plan as probe_and_plan
 from farm.state.history import History
 
 #: Seconds of a host task that no earlier run tells, by kind.
-_ASSUMED_S = {"export": 120.0, "reference": 60.0, "host_run": 30.0, "compare": 1.0, "canary": 30.0}
+_ASSUMED_S = {
+    "export": 120.0,
+    "tokens": 1.0,
+    "reference": 60.0,
+    "host_run": 30.0,
+    "compare": 1.0,
+    "canary": 30.0,
+}
+#: Of what a run does before its first task and after its last result.
+_ASSUMED_AROUND_S = {OPENING: 10.0, CLOSING: 2.0}
 #: A change of the wall time that names a bottleneck.
 _MATTERS = 0.05
 #: Most devices or hosts that a deadline is tried with.
@@ -84,6 +94,10 @@ class Durations:
             assumed = self._like(f"{kind}:") or _ASSUMED_S[kind]
             self._known[name] = self._first(name, same_model, assumed)
         return self._known[name]
+
+    def around_s(self) -> float:
+        """How long a run takes before its first task and after its last result together."""
+        return sum(self._first(name, (), s) for name, s in _ASSUMED_AROUND_S.items())
 
     def _job_s(self, job: DeviceJob) -> float:
         cell = self._original(job.cell_id)
@@ -230,7 +244,8 @@ class _Nights:
         nights = []
         for seed in range(request.seed, request.seed + request.nights):
             chance = random.Random(seed)
-            flow = RunFlow(spec, plan, self._prepared.catalog, run_id=f"simulated-{seed}")
+            catalog, run_id = self._prepared.catalog, f"simulated-{seed}"
+            flow = RunFlow(spec, plan, catalog, run_id=run_id, past=self._past)
 
             def seconds(work: HostTask | DeviceJob, chance: random.Random = chance) -> float:
                 factor = 1 + request.scatter * chance.gauss(0, 1)
@@ -239,7 +254,8 @@ class _Nights:
             def lost(_job: DeviceJob, chance: random.Random = chance) -> bool:
                 return chance.random() < request.lost
 
-            nights.append(simulate(flow, seconds, limits, lost))
+            night = simulate(flow, seconds, limits, lost)
+            nights.append(replace(night, wall_s=night.wall_s + durations.around_s()))
         nights.sort(key=lambda night: night.wall_s)
         walls = tuple(night.wall_s for night in nights)
         return Case(devices, hosts, plan.planned, walls, nights[len(nights) // 2])

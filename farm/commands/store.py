@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farm import paths
-from farm.core.artifact import ExportResult, ReferenceResult
+from farm.core.artifact import ExportResult
 from farm.core.errors import StoreError
 from farm.core.hostrun import HostRunResult
+from farm.core.reference import ReferenceResult
 from farm.core.rules.retention import EntryKind, Policy, Removal, StoreEntry, StoreObject, choose
 from farm.core.runner import RunnerBuild
 from farm.run import baselines

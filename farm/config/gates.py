@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from farm.core.errors import ConfigError
+from farm.core.names import nearest
+from farm.core.rules.family import SECOND_BUDGET
 from farm.core.rules.gates import (
     BUILT_IN,
     CORRECTNESS_METRICS,
@@ -17,19 +19,25 @@ from farm.core.rules.gates import (
     REGRESS,
     applies,
     kind_of,
-    nearest,
 )
 from farm.core.rules.launches import measures
 from farm.core.spec import Gate, RunSpec, Waiver, Workload
 
+#: Rates of decoding without a pause.
+SUSTAINED = ("first_minute", "steady")
 #: Gates of the config whose names built-in rules have too.
 _ALSO_BUILT_IN = ("kl_mean", "max_abs_error")
-#: Values that a metric can have at all, where that is less than every positive number.
+#: Values that a metric can have at all, where that is less than every positive number. A bound
+#: beyond these is most likely in another unit.
 _RANGES: Mapping[str, tuple[float, float]] = {
     "perplexity": (1.0, math.inf),
     "top1_agreement": (0.0, 1.0),
     "cosine_min": (-1.0, 1.0),
+    "peak_rss_bytes": (2.0**20, 2.0**50),
 }
+_RATES, _TIMES = (0.0, 1e7), (0.0, 1e6)
+#: Begins of the metrics of which more is better.
+_MORE_IS_BETTER = ("pp", "tg", *SUSTAINED, "top1_agreement", "cosine_min")
 Problem = tuple[str, str]
 
 
@@ -39,7 +47,7 @@ def check_gates(spec: RunSpec) -> None:
     Raises:
         ConfigError: Names the file and, for each problem, its key and what is right.
     """
-    problems = [*_gates(spec), *_waivers(spec), *_excluded(spec)]
+    problems = [*_gates(spec), *_waivers(spec), *_excluded(spec), *_budget(spec), *_planted(spec)]
     if problems:
         text = "\n".join(f"{spec.source}: {key}: {message}" for key, message in problems)
         raise ConfigError(text, file=spec.source, key=problems[0][0])
@@ -53,7 +61,7 @@ def measured(workload: Workload) -> list[str]:
     names = [*prefills, *decodes, "load"]
     names += ["ttft"] if len(prefills) == 1 else [f"ttft@{name}" for name in prefills]
     names += ["inter_token"] if len(decodes) == 1 else [f"inter_token@{name}" for name in decodes]
-    return names
+    return [*names, *(SUSTAINED if workload.sustained_s else ())]
 
 
 def _gates(spec: RunSpec) -> Iterator[Problem]:
@@ -61,7 +69,12 @@ def _gates(spec: RunSpec) -> Iterator[Problem]:
     if not 0 < spec.regress < 1:
         yield "gates.regress", f"{spec.regress:.0%} can't be decided; write for example `2%`"
     for gate in spec.gates:
-        message = _unknown(gate.metric, metrics) or _undecidable(gate, spec) or _empty(gate)
+        message = (
+            _unknown(gate.metric, metrics)
+            or _undecidable(gate, spec)
+            or _empty(gate)
+            or _backwards(gate)
+        )
         if message:
             yield f"gates.{gate.metric}", message
 
@@ -71,6 +84,8 @@ def _unknown(name: str, metrics: Sequence[str]) -> str:
     fixed = (*CORRECTNESS_METRICS, *MEMORY_METRICS)
     if name in fixed or any(applies(name, metric) for metric in metrics):
         return ""
+    if name in BUILT_IN:
+        return "a built-in rule judges it in every run: leave it out"
     listed = ", ".join(metrics)
     if name in PERFORMANCE_METRICS:
         return f"nothing of the workload gives it; it measures {listed}"
@@ -112,8 +127,8 @@ def _empty(gate: Gate) -> str:
     if not math.isfinite(gate.value):
         return f"{gate.text!r} is no finite number"
     if gate.relative_to is not None:
-        return "" if gate.value > 0 else f"{gate.text!r}: write a factor above 0"
-    low, high = _RANGES.get(gate.metric, (0.0, math.inf))
+        return _better_than_base(gate)
+    low, high = _range(gate.metric)
     compare: dict[str, Callable[[float], bool]] = {
         "<=": lambda value: value <= gate.value,
         "<": lambda value: value < gate.value,
@@ -124,11 +139,62 @@ def _empty(gate: Gate) -> str:
     ends = [compare[gate.op](low), compare[gate.op](high)]
     inside = gate.op == "==" and low < gate.value < high
     positive = kind_of(gate.metric) != "correctness"
-    if (not any(ends) and not inside) or (positive and gate.op in ("<=", "<") and gate.value <= 0):
+    if inside:
+        return f"{gate.text!r} can never be met: measured values vary; write `<=` or `>=`"
+    if not any(ends) or (positive and gate.op in ("<=", "<") and gate.value <= 0):
         return f"{gate.text!r} can never be met: {gate.metric} lies between {low:g} and {high:g}"
     if all(ends):
         return f"{gate.text!r} can never fail: {gate.metric} lies between {low:g} and {high:g}"
     return ""
+
+
+def _range(metric: str) -> tuple[float, float]:
+    """The least and the most that a metric can be."""
+    if kind_of(metric) != "speed":
+        return _RANGES.get(metric, (0.0, math.inf))
+    return _RATES if _more_is_better(metric) else _TIMES
+
+
+def _more_is_better(metric: str) -> bool:
+    return metric.startswith(_MORE_IS_BETTER) or metric.endswith("tok_s")
+
+
+def _better_than_base(gate: Gate) -> str:
+    """Say that a factor asks for more than what the artifact is held against gives itself."""
+    if gate.value <= 0:
+        return f"{gate.text!r}: write a factor above 0"
+    more = _more_is_better(gate.metric)
+    if gate.op[0] != (">" if more else "<") or (gate.value <= 1 if more else gate.value >= 1):
+        return ""
+    side = "below" if more else "above"
+    return f"{gate.text!r} asks for better than {gate.relative_to}; write a factor of 1 or {side}"
+
+
+def _budget(spec: RunSpec) -> Iterator[Problem]:
+    """A second sitting that its limit ends confirms nothing, and so no loss is ever proven."""
+    longest = SECOND_BUDGET * spec.workload.budget_s
+    if longest >= spec.limits.job_s:
+        yield (
+            "workload.budget_s",
+            f"a second sitting may take {SECOND_BUDGET} times as long, {longest:g} s, and"
+            f" limits.job_s ends it after {spec.limits.job_s:g} s",
+        )
+
+
+def _planted(spec: RunSpec) -> Iterator[Problem]:
+    if spec.self_check is not None and spec.self_check.slower in spec.matrix.recipe:
+        name = spec.self_check.slower
+        yield "self_check.slower", f"{name} is what the matrix runs: beside itself it is not slower"
+
+
+def _backwards(gate: Gate) -> str:
+    """Say that a gate passes what is wrong or slow, and fails what is right and quick."""
+    more = _more_is_better(gate.metric)
+    wanted = ">=" if more else "<="
+    if gate.op == "==" or gate.op[0] == wanted[0]:
+        return ""
+    word = "more" if more else "less"
+    return f"{gate.text!r} is the wrong way round: {word} is better; write `{wanted}`"
 
 
 def _waivers(spec: RunSpec) -> Iterator[Problem]:
@@ -153,10 +219,12 @@ def _waived_metric(waiver: Waiver, metrics: Sequence[str], key: str) -> Iterator
     if not waiver.metric:
         return
     known = [*metrics, *MEMORY_METRICS, "perplexity"]
+    if waiver.gate != REGRESS:  # such a gate fails its own metrics only
+        known = [metric for metric in known if applies(waiver.gate, metric)] or [waiver.gate]
     if any(applies(waiver.metric, metric) for metric in known):
         return
     hint = _hint(waiver.metric, [*known, *PERFORMANCE_METRICS])
-    yield key, f"{waiver.metric!r} isn't measured here{hint}; measured: {', '.join(known)}"
+    yield key, f"{waiver.gate} judges no {waiver.metric!r} here{hint}; it judges {', '.join(known)}"
 
 
 def _excluded(spec: RunSpec) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ recipes or runners exist; names are resolved by the composition root.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -14,28 +15,21 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pydantic
-import yaml
 from pydantic import BaseModel
 
+from farm.config.asking import as_prompt
+from farm.config.exporting import RecipeConfig
 from farm.config.gates import check_gates
-from farm.config.quantities import accepted_loss, exact_share, share
-from farm.config.schema import (
-    GATE,
-    DeviceConfig,
-    InventoryConfig,
-    ModelConfig,
-    RecipeConfig,
-    RegexConfig,
-    RunConfig,
-    RunnerConfig,
-    WorkloadConfig,
-)
+from farm.config.inventory_schema import DeviceConfig, InventoryConfig
+from farm.config.quantities import GATE, accepted_loss, exact_share, share
+from farm.config.refusals import refusal
+from farm.config.schema import ModelConfig, RegexConfig, RunConfig, RunnerConfig, WorkloadConfig
+from farm.config.yaml_text import read_value
 from farm.core import spec as core
 from farm.core.artifact import ModelSource, SourceKind, Toolchain
 from farm.core.device import DeviceEntry, Inventory, ThermalLimits
 from farm.core.errors import ConfigError
 from farm.core.printable import shown_value
-from farm.core.rules.gates import nearest
 from farm.core.runner import RUNNER_KINDS, RunnerSpec
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -62,7 +56,16 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> tuple[core.RunSpec, d
     text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     spec = _run_spec(config, path, hashlib.sha256(text.encode()).hexdigest())
     check_gates(spec)
-    return spec, _masked(data)
+    return spec, _plain(_masked(data))
+
+
+def _plain(value: Any) -> Any:
+    """What YAML reads as a date is text again: reports and plans are JSON."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 def _masked(data: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def load_inventory(path: Path | None) -> Inventory:
     return Inventory(
         entries=tuple(entries),
         adb_auto=config.defaults.adb == "auto",
-        local=config.defaults.local,
+        local=config.defaults.local is True or (config.defaults.local == "auto" and not entries),
         source=str(path),
     )
 
@@ -130,7 +133,12 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
     base = path.parent
     toolchains = tuple(
         Toolchain(
-            name, _requirement(value.executorch, base), value.torch or "", value.torchao or ""
+            name,
+            "" if value.executorch is None else _requirement(value.executorch, base),
+            value.torch or "",
+            value.torchao or "",
+            source="" if value.source is None else _near(base, value.source),
+            preset=value.preset or "",
         )
         for name, value in config.toolchains.items()
     ) or (Toolchain("default"),)
@@ -172,6 +180,7 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
             max_new_tokens=config.correctness.max_new_tokens,
             canary=config.correctness.canary,
         ),
+        prompts=tuple(map(as_prompt, config.prompts)),
         export=core.Resources(
             cpus=config.export.cpus or 0,
             memory_bytes=config.export.memory or 0,
@@ -181,6 +190,7 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
         gates=tuple(_gate(metric, text) for metric, text in gates.items()),
         regress=share("2%") if regress is None else regress,
         regress_auto=regress is None,
+        priority=config.priority,
         require=core.Require(_exact(config.require.judged), _exact(config.require.speed)),
         waivers=tuple(
             core.Waiver(
@@ -188,6 +198,10 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
             )
             for w in config.waivers
         ),
+        deploy=None if config.deploy is None else config.deploy.wish,
+        self_check=None
+        if config.self_check is None
+        else core.SelfCheckSpec(config.self_check.every, config.self_check.slower),
         source=str(path),
         sha256=sha256,
     )
@@ -226,6 +240,7 @@ def _model_source(model: ModelConfig, base: Path) -> ModelSource:
         path=path if hub_id else _near(base, path),
         tokenizer=None if model.tokenizer is None else _near(base, model.tokenizer),
         data=None if model.data is None else _near(base, model.data),
+        adapter=None if model.adapter is None else _near(base, model.adapter),
     )
 
 
@@ -277,13 +292,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: there is no such file; `ls configs` shows the examples", file=str(path)
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: byte {error.start} is not UTF-8: save the file in that encoding",
+            file=str(path),
+        ) from None
+    except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error}", file=str(path)) from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        detail = " ".join(str(error).split())
-        raise ConfigError(f"{path}: is not YAML: {detail}", file=str(path)) from error
+    data = read_value(text, str(path))
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must be a mapping of keys to values", file=str(path))
     return data
@@ -296,10 +312,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
             f"--set {override!r}: write dotted.key=VALUE, for example `--set workload.decode=[32]`",
             key=key,
         )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not YAML", key=key) from error
+    value = read_value(text, f"--set {override!r}")
     *parents, last = key.strip().split(".")
     target: Any = data
     for parent in parents:
@@ -313,69 +326,7 @@ def _validate(kind: type[_M], data: Mapping[str, Any], path: Path) -> _M:
     try:
         return kind.model_validate(data)
     except pydantic.ValidationError as error:
-        raise _config_error(kind, error, path) from None
-
-
-def _config_error(
-    kind: type[BaseModel], error: pydantic.ValidationError, path: Path
-) -> ConfigError:
-    lines: dict[str, list[str]] = {}
-    for item in error.errors(include_url=False):
-        loc = [str(part) for part in item["loc"] if not str(part).startswith(_UNION_TAGS)]
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            allowed = _allowed_keys(kind, loc[:-1])
-            meant = nearest(loc[-1], allowed)
-            message = f"unknown key; allowed: {', '.join(allowed)}" if allowed else "unknown key"
-            message += "" if meant is None else f"; did you mean {meant}?"
-        elif item["type"] == "too_short" and lines:
-            continue  # a list whose items were refused counts as empty: only the cause helps
-        elif item["type"] == "string_type" and isinstance(item["input"], dict):
-            continue  # the other form of a union, which the user did not mean
-        lines.setdefault(".".join(loc) or "(top)", []).append(message)
-    text = [f"{path}: {key}: {message}" for key, found in lines.items() for message in found]
-    return ConfigError("\n".join(text), file=str(path), key=next(iter(lines), "(top)"))
-
-
-#: Parts of pydantic's error locations that name a member of a union, not a key.
-_UNION_TAGS = (
-    "constrained-str",
-    "function-after",
-    "ModelConfig",
-    "CommandStep",
-    "RegexConfig",
-    "literal[",
-)
-
-
-def _allowed_keys(kind: Any, loc: Sequence[str]) -> list[str]:
-    """Names of the keys of the model that stands at a place of the config."""
-    candidates = [kind]
-    for part in loc:
-        following: list[Any] = []
-        for candidate in candidates:
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                field = candidate.model_fields.get(part)
-                if field is not None:
-                    following += _models_in(field.annotation)
-            if not following and part.isdigit():
-                following.append(candidate)
-        candidates = following or candidates
-    return [
-        name
-        for candidate in candidates
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel)
-        for name in candidate.model_fields
-    ]
-
-
-def _models_in(annotation: Any) -> list[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    found: list[Any] = []
-    for argument in getattr(annotation, "__args__", ()):
-        found += _models_in(argument)
-    return found
+        raise refusal(kind, error, path) from None
 
 
 def _near(base: Path, text: str) -> str:

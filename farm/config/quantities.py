@@ -1,4 +1,4 @@
-"""Shares, sizes and thread counts as users write them."""
+"""Gates, shares, sizes and thread counts as users write them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from fractions import Fraction
 
 from farm.core.selector import quantity
 
+#: A bound on a metric, as a gate is written.
+GATE = re.compile(
+    r"^\s*(?P<op><=|>=|==|<|>)\s*(?P<value>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)"
+    r"(?:\s*x\s+(?P<base>host|eager_fp32|eager_quantised))?\s*$"
+)
 _PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
 
 
@@ -46,9 +51,12 @@ def accepted_loss(text: str) -> float | None:
     """
     if text == "auto":
         return None
-    if not any(character.isdigit() for character in text):
-        raise ValueError(f"regress: {text!r} is neither `auto` nor a percentage such as `2%`")
-    return share(text)
+    try:
+        return share(text)
+    except ValueError as error:
+        raise ValueError(
+            f"regress: {text!r} is neither `auto` nor a percentage such as `2%`"
+        ) from error
 
 
 def threads(value: object) -> int:

@@ -9,20 +9,29 @@ import datetime
 import re
 from typing import Annotated, Any, Literal
 
-import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
-from farm.config.quantities import accepted_loss, exact_share, share, size, threads
-from farm.core.artifact import Backend, LinearQuantization
+from farm.config.asking import PromptConfig, PromptText
+from farm.config.deploying import DeployConfig
+from farm.config.exporting import RecipeConfig, ToolchainConfig
+from farm.config.forms import Form, Name, Positive, distinct
+from farm.config.quantities import GATE, accepted_loss, exact_share, share, size, threads
 from farm.core.errors import ConfigError
 from farm.core.figures import Figure
+from farm.core.names import meant, nearest
+from farm.core.rules.gates import REGRESS
 from farm.core.runner import RunnerKind
 from farm.core.selector import parse_selector
 
-GATE = re.compile(
-    r"^\s*(?P<op><=|>=|==|<|>)\s*(?P<value>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)"
-    r"(?:\s*x\s+(?P<base>host|eager_fp32|eager_quantised))?\s*$"
-)
+#: What the number of a gate counts, by the end of its name.
+_UNITS = {"tok_s": " of tokens per second", "_s": " of seconds", "_bytes": " of bytes"}
 
 
 def _selector(value: str) -> str:
@@ -33,31 +42,14 @@ def _selector(value: str) -> str:
     return value
 
 
-SelectorText = Annotated[str, pydantic.AfterValidator(_selector)]
+SelectorText = Annotated[str, AfterValidator(_selector)]
 Share = Annotated[float, BeforeValidator(share), Field(ge=0, le=1)]
 Threads = Annotated[int, BeforeValidator(threads)]
-Positive = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)]
-
-#: One release of a package, no range of them.
-Version = Annotated[str, Field(pattern=r"^[0-9][0-9A-Za-z.+!]*$", max_length=100)]
+Names = Annotated[tuple[Name, ...], AfterValidator(distinct)]
+Lengths = Annotated[tuple[Positive, ...], AfterValidator(distinct)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ToolchainConfig(_Model):
-    """One toolchain."""
-
-    executorch: str = Field(description="Version specifier (`==1.5.1`) or path of a wheel.")
-    torch: Version | None = Field(None, description="Version of torch; default: farm's own.")
-    torchao: Version | None = Field(
-        None, description="Version of torchao; default: farm's own, or pip's choice with `torch`."
-    )
-
-
-class RegexConfig(_Model):
+class RegexConfig(Form):
     """Patterns that find figures in what a program prints."""
 
     regex: dict[Figure, str] = Field(min_length=1)
@@ -75,7 +67,7 @@ class RegexConfig(_Model):
         return patterns
 
 
-class RunnerConfig(_Model):
+class RunnerConfig(Form):
     """A runner of your own; see `farm runners` for the kinds."""
 
     kind: RunnerKind | None = Field(
@@ -85,7 +77,7 @@ class RunnerConfig(_Model):
     argv: tuple[str, ...] = Field(
         (), description="Program and arguments; {model}, {prompt_file}, {threads} and others."
     )
-    env: dict[str, str] = {}
+    env: dict[str, str] = Field({})
     parse: Literal["pytorch_observer", "jsonl"] | RegexConfig | None = None
     logits: str | None = Field(None, description="File of raw fp32 logits that it writes.")
     text_file: Annotated[str, Field(pattern=r"^\w[\w.-]{0,120}$")] | None = Field(
@@ -94,7 +86,7 @@ class RunnerConfig(_Model):
     python: str | None = Field(None, description="Interpreter on the device, executorch_python.")
 
 
-class ModelConfig(_Model):
+class ModelConfig(Form):
     """A model of your own: exactly one source."""
 
     name: Name
@@ -104,6 +96,7 @@ class ModelConfig(_Model):
     pte: str | None = Field(None, description="A prebuilt .pte: nothing is exported.")
     tokenizer: str | None = Field(None, description="tokenizer.json, where the source has none.")
     data: str | None = Field(None, description="The .ptd of a prebuilt .pte: external weights.")
+    adapter: str | None = Field(None, description="Folder of a LoRA (peft), added to `hf`.")
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelConfig:
@@ -112,44 +105,23 @@ class ModelConfig(_Model):
             raise ValueError("name exactly one source: hf, gguf, meta or pte")
         if self.data is not None and self.pte is None:
             raise ValueError("`data` (a .ptd) goes with `pte` only")
+        if self.adapter is not None and self.hf is None:
+            raise ValueError("`adapter` (a LoRA) goes with `hf` only")
         return self
 
 
-class RecipeConfig(_Model):
-    """A recipe of your own: a built-in one, and what is different."""
-
-    base: Name = Field(description="The built-in recipe that it changes (see `farm recipes`).")
-    engine: Literal["farm", "stock"] = "farm"
-    backend: Backend = "xnnpack"
-    linear: LinearQuantization = "none"
-    group_size: Positive | None = Field(None, description="Weights that share a scale; 4 bit only.")
-    embedding_bits: Literal[4, 8] | None = Field(None, description="null leaves the table in fp32.")
-    embedding_group: Annotated[int, Field(ge=0)] = Field(0, description="0 is one group a row.")
-    quantised_kv_cache: bool = False
-    custom_sdpa: bool = True
-    max_context: Positive = Field(512, description="Length of the KV cache, tokens.")
-    max_seq: Positive = Field(512, description="Longest single forward, tokens.")
-    dynamic_shape: bool = True
-    external_weights: bool = Field(
-        False, description="Weights in a .ptd beside a small program; engine farm only."
-    )
-    options: dict[str, str | int | float | bool] = Field(
-        {}, description="engine stock only: any key of LlmConfig, as `group.key: value`."
-    )
-
-
-class MatrixConfig(_Model):
+class MatrixConfig(Form):
     """Every combination is a cell."""
 
-    recipe: tuple[Name, ...] = Field(("xnnpack-8da4w",), min_length=1)
-    toolchain: tuple[Name, ...] | None = Field(
+    recipe: Names = Field(("xnnpack-8da4w",), min_length=1)
+    toolchain: Names | None = Field(
         None, min_length=1, description="Names of `toolchains`; default: all of them."
     )
-    runner: tuple[Name, ...] = Field(("executorch",), min_length=1)
-    threads: tuple[Threads, ...] = Field((0,), min_length=1)
+    runner: Names = Field(("executorch",), min_length=1)
+    threads: Annotated[tuple[Threads, ...], AfterValidator(distinct)] = Field((0,), min_length=1)
 
 
-class DeviceRequestConfig(_Model):
+class DeviceRequestConfig(Form):
     """Either `each: SELECTOR`, or `any: N` of a pool."""
 
     each: SelectorText | None = None
@@ -168,12 +140,14 @@ class DeviceRequestConfig(_Model):
         return self
 
 
-class WorkloadConfig(_Model):
+class WorkloadConfig(Form):
     """What is measured."""
 
-    prefill: tuple[Positive, ...] = (128,)
-    decode: tuple[Positive, ...] = (64,)
-    depth: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    prefill: Lengths = (128,)
+    decode: Lengths = (64,)
+    depth: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(distinct)] = Field(
+        (0,), min_length=1
+    )
     launches: Annotated[int, Field(ge=1, le=100)] = Field(
         3, description="Process starts, at least; more until the rates are known well enough."
     )
@@ -192,7 +166,12 @@ class WorkloadConfig(_Model):
         120.0, description="Seconds that a cell may spend in measuring."
     )
     precision: Annotated[Share, Field(gt=0)] | None = Field(
-        None, description="Half width that intervals shall get below; default: gates.regress."
+        None,
+        description="Half width that intervals shall get below; default: gates.regress beside a"
+        " baseline or with require.speed, else `launches` are enough unless a gate is open.",
+    )
+    sustained_s: Annotated[float, Field(gt=0, le=7200)] | None = Field(
+        None, description="Then decode so long without a pause, such as 600: does it throttle?"
     )
 
     @model_validator(mode="after")
@@ -203,10 +182,12 @@ class WorkloadConfig(_Model):
             )
         if not self.prefill and not self.decode:
             raise ValueError("prefill and decode are both empty: nothing would be measured")
+        if self.sustained_s and not self.decode:
+            raise ValueError("sustained_s decodes: it needs `decode`")
         return self
 
 
-class CorrectnessConfig(_Model):
+class CorrectnessConfig(Form):
     """What is compared with eager PyTorch."""
 
     text: str = Field("builtin", description="`builtin`, or a UTF-8 text file.")
@@ -220,7 +201,7 @@ class CorrectnessConfig(_Model):
     )
 
 
-class ExportConfig(_Model):
+class ExportConfig(Form):
     """What an export may take on its host."""
 
     cpus: Annotated[int, Field(ge=1, le=256)] | None = Field(
@@ -234,14 +215,18 @@ class ExportConfig(_Model):
     )
 
 
-class LimitsConfig(_Model):
+class LimitsConfig(Form):
     """When a run ends what doesn't end by itself; the cells concerned read as errored."""
 
-    job_s: float = Field(4 * 3600.0, gt=0, description="Most time of a job, waits included.")
+    job_s: float = Field(
+        4 * 3600.0,
+        gt=0,
+        description="Most time of a job on its device, and of waiting for a person who holds that.",
+    )
     run_s: float = Field(48 * 3600.0, gt=0, description="Most time of the whole run.")
 
 
-class WaiverConfig(_Model):
+class WaiverConfig(Form):
     """A known failure, allowed until a date."""
 
     cells: Annotated[str, Field(min_length=1)] = Field(description="Glob on cell ids.")
@@ -251,17 +236,15 @@ class WaiverConfig(_Model):
         None, description="With `gate: regress`: only losses up to this, such as `5%`."
     )
     until: datetime.date
-    reason: Annotated[str, Field(min_length=3)]
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
     issue: str = ""
 
 
-class RequireConfig(_Model):
+class RequireConfig(Form):
     """How much of a run must have been decided; `farm nightly` asks for 90% each by default."""
 
     judged: str | float | None = Field(None, description="Share of the cells, such as `95%`.")
-    speed: str | float | None = Field(
-        None, description="Share of the cells with a gate on speed, such as `90%`."
-    )
+    speed: str | float | None = Field(None, description="Share of cells with a gate on speed.")
 
     @field_validator("judged", "speed", mode="before")
     @classmethod
@@ -270,24 +253,40 @@ class RequireConfig(_Model):
         return value
 
 
-class RunConfig(_Model):
+class SelfCheckConfig(Form):
+    """How `farm nightly` tries its gate: a cell against itself every night, and a slower one."""
+
+    every: Positive = Field(7, description="Nights from one planted slower artifact to the next.")
+    slower: Name = Field(
+        "xnnpack-8da4w-plain-sdpa",
+        description="Recipe of the slower artifact; best about twice as much as `regress` allows.",
+    )
+
+
+class RunConfig(Form):
     """A run config, as users write it."""
 
     name: Name
-    toolchains: dict[Name, ToolchainConfig] = {}
+    toolchains: dict[Name, ToolchainConfig] = Field({})
     models: tuple[Name | ModelConfig, ...] = Field(min_length=1)
-    runners: dict[Name, RunnerConfig] = {}
+    runners: dict[Name, RunnerConfig] = Field({})
     recipes: dict[Name, RecipeConfig] = Field({}, description="Recipes of your own, by name.")
     matrix: MatrixConfig = MatrixConfig()
     exclude: tuple[dict[str, str | int], ...] = ()
     devices: tuple[DeviceRequestConfig, ...] = Field((DeviceRequestConfig(each=""),), min_length=1)
     workload: WorkloadConfig = WorkloadConfig()
     correctness: CorrectnessConfig = CorrectnessConfig()
+    prompts: tuple[PromptText | PromptConfig, ...] = Field(
+        (), max_length=20, description="Asked of every cell's device; the report shows the answers."
+    )
     export: ExportConfig = ExportConfig()
     limits: LimitsConfig = LimitsConfig()
-    gates: dict[str, str] = {}
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    gates: dict[str, str] = Field({})
     require: RequireConfig = RequireConfig()
     waivers: tuple[WaiverConfig, ...] = ()
+    deploy: DeployConfig | None = Field(None, description="What a green nightly deploys.")
+    self_check: SelfCheckConfig | None = None
 
     @field_validator("exclude")
     @classmethod
@@ -296,34 +295,47 @@ class RunConfig(_Model):
     ) -> tuple[dict[str, str | int], ...]:
         allowed = ("model", "recipe", "toolchain", "runner", "threads", "device")
         for rule in rules:
+            if not rule:
+                raise ValueError("an empty rule would leave out every cell")
             for key in rule:
                 if key not in allowed:
                     raise ValueError(
-                        f"{key!r} is no field of a cell; allowed: {', '.join(allowed)}"
+                        f"{key!r} is no field of a cell{meant(key, allowed)}; allowed:"
+                        f" {', '.join(allowed)}"
                     )
         return rules
 
     @field_validator("gates", mode="before")
     @classmethod
     def _texts(cls, gates: object) -> object:
-        written = gates if isinstance(gates, dict) else {}
-        bare = [f"{name}: {text!r}" for name, text in written.items() if not isinstance(text, str)]
-        if bare:
-            raise ValueError(f"{bare[0]} has no direction; write for example `>= 5`")
+        written = gates.items() if isinstance(gates, dict) else ()
+        for name, bare in ((name, text) for name, text in written if not isinstance(text, str)):
+            bound = "`2%` or `auto`" if name == REGRESS else "for example `>= 5`"
+            raise ValueError(f"{name}: {bare!r} is no bound; write {bound}")
         return gates
 
     @field_validator("gates")
     @classmethod
     def _readable(cls, gates: dict[str, str]) -> dict[str, str]:
         for metric, text in gates.items():
-            if metric == "regress":
+            if metric == REGRESS:
                 accepted_loss(text)
             elif GATE.match(text) is None:
+                near = nearest(metric, (REGRESS,)) if text == "auto" or "%" in text else None
+                hint = "" if near is None else f", did you mean {near}?"
+                ends = (word for end, word in _UNITS.items() if metric.endswith(end))
+                unit = next(ends, "")
                 raise ValueError(
-                    f"{metric}: {text!r} can't be read; write `<= 1.01x host`, `>= 5` or, "
-                    "for regress, `2%` or `auto`"
+                    f"{metric}: {text!r} can't be read{hint}; write a number{unit} such as `>= 5`,"
+                    " or a factor such as `<= 1.01x host` (host, eager_fp32, eager_quantised)"
                 )
         return gates
+
+    @field_validator("models")
+    @classmethod
+    def _once(cls, models: tuple[str | ModelConfig, ...]) -> tuple[str | ModelConfig, ...]:
+        distinct(tuple(one if isinstance(one, str) else one.name for one in models))
+        return models
 
     @model_validator(mode="after")
     def _toolchains_exist(self) -> RunConfig:
@@ -334,67 +346,6 @@ class RunConfig(_Model):
         return self
 
 
-class ThermalConfig(_Model):
-    """When a device is too warm to measure."""
-
-    battery_max_c: float | None = None
-    wait_max_s: Annotated[float, Field(ge=0)] = 600.0
-
-
-class CommandStep(_Model):
-    """A recovery step that is a command on the host."""
-
-    command: str
-
-
-class DeviceConfig(_Model):
-    """One device of an inventory."""
-
-    name: Name
-    transport: Literal["adb", "ssh", "local", "sim"]
-    site: str = ""
-    serial: str | None = None
-    adb_server: str | None = Field(None, description="host:port of the adb server.")
-    host: str | None = None
-    user: str | None = None
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    identity: str | None = None
-    known_hosts: str | None = None
-    root: str | None = Field(None, description="Folder of farm on the device.")
-    labels: dict[Name, str] = {}
-    expect: dict[str, str] = {}
-    thermal: ThermalConfig = ThermalConfig()
-    recover: tuple[Literal["reconnect", "reboot"] | CommandStep, ...] = ()
-    sim: dict[str, str] = {}
-
-    @model_validator(mode="after")
-    def _complete(self) -> DeviceConfig:
-        if self.transport == "adb" and not self.serial:
-            raise ValueError("an adb device needs `serial` (see `adb devices`)")
-        if self.transport == "ssh" and not self.host:
-            raise ValueError("an ssh device needs `host`")
-        return self
-
-
-class DefaultsConfig(_Model):
-    """Devices that need no entry."""
-
-    adb: Literal["auto", "none"] = "auto"
-    local: bool = True
-
-
-class InventoryConfig(_Model):
-    """An inventory, as users write it."""
-
-    devices: tuple[DeviceConfig, ...] = ()
-    defaults: DefaultsConfig = DefaultsConfig()
-
-
 def run_schema() -> dict[str, Any]:
     """JSON Schema of run configs."""
     return RunConfig.model_json_schema()
-
-
-def inventory_schema() -> dict[str, Any]:
-    """JSON Schema of inventories."""
-    return InventoryConfig.model_json_schema()

@@ -1,4 +1,4 @@
-"""What an export makes and what correctness starts from: recipes, bundles, references.
+"""What an export takes and makes: models, recipes, toolchains, bundles, logits.
 
 Everything here crosses processes (Ray tasks, the toolchain's worker) and is plain data.
 """
@@ -10,6 +10,7 @@ from typing import Literal
 
 Backend = Literal["xnnpack", "portable", "vulkan", "coreml", "qnn", "openvino", "mps", "ggml"]
 LinearQuantization = Literal["none", "8da4w", "4w", "int8"]
+Scales = Literal["range", "hqq"]
 SourceKind = Literal["registry", "gguf", "hf", "meta", "pte", "seeded"]
 
 
@@ -35,6 +36,8 @@ class ModelSource:
     tokenizer: str | None = None
     #: External weights (.ptd) of a prebuilt artifact; None when they are inside the program.
     data: str | None = None
+    #: Folder of a LoRA adapter, which is added to the weights (hf); None where there is none.
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,15 @@ class Recipe:
     linear: LinearQuantization = "none"
     #: Group size of 4-bit weights; None where the quantisation has no groups.
     group_size: int | None = None
+    #: How scales of 4-bit groups are chosen: by the largest weight, or by half-quadratic search.
+    scales: Scales = "range"
+    #: Bits of the output projection where it has others than all Linears; one scale a row.
+    output_bits: Literal[8] | None = None
+    #: Linears of 8 bits with one scale a row where the others have 4, in every layer
+    #: (`feed_forward.w2`) or in one (`layers.3.feed_forward.w2`); `layers.3` is all of a layer.
+    wide: tuple[str, ...] = ()
+    #: Weights are rounded in a rotated basis, which spreads outliers.
+    rotated: bool = False
     #: Bits of the embedding table; None leaves it in fp32.
     embedding_bits: Literal[4, 8] | None = None
     #: Group size of the embedding; 0 is one group a row.
@@ -65,6 +77,17 @@ class Recipe:
     #: `engine: stock` only: LlmConfig keys and values, as `group.key`.
     options: tuple[tuple[str, str], ...] = ()
 
+    def is_wide(self, linear: str) -> bool:
+        """Whether a Linear has 8 bits where the others have 4.
+
+        Args:
+            linear: Its full name: `layers.3.feed_forward.w2`, or `output`.
+        """
+        if linear == "output":
+            return self.output_bits is not None or linear in self.wide
+        _, number, name = linear.split(".", 2)
+        return not {linear, name, f"layers.{number}"}.isdisjoint(self.wide)
+
     @property
     def program(self) -> Literal["pte", "gguf"]:
         """What kind of file a runner has to load."""
@@ -81,6 +104,10 @@ class Toolchain:
     #: Versions of what it exports with; empty is farm's own torch, and with it farm's own torchao.
     torch: str = ""
     torchao: str = ""
+    #: Folder of a git checkout of ExecuTorch that runners are built from, and one of its CMake
+    #: presets. Empty is the C++ SDK of the wheel. Not to be confused with what exports.
+    source: str = ""
+    preset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +118,9 @@ class Sdk:
     #: The toolchain's environment under FARM_HOME, where it was installed on this host: two
     #: builds may call themselves by one version.
     environment: str = ""
+    #: As in Toolchain.
+    source: str = ""
+    preset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +186,30 @@ class Delegation:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorCheck:
+    """One tensor as it stands in a written artifact, against its source in the checkpoint."""
+
+    name: str
+    #: Width of its integers; None where it is stored as float32.
+    bits: int | None
+    #: Root of the squared differences over the root of the source's squares.
+    error: float | None = None
+    #: How much of the source it holds by least squares; 1 is all of it.
+    gain: float | None = None
+    #: Greatest difference of one weight, in steps of its group's ideal scale.
+    steps: float | None = None
+    #: Greatest relative difference of a stored scale from its group's ideal one.
+    scale_error: float | None = None
+    #: Relative rounding of a stored scale, and of the source's own numbers.
+    scale_rounding: float = 0.0
+    source_rounding: float = 0.0
+    #: Scales were searched for, and may cut the greatest weights of a group.
+    searched: bool = False
+    #: Why there are no figures; empty where there are.
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ExportResult:
     """One finished export, from the cache or not."""
 
@@ -177,11 +231,15 @@ class ExportResult:
     replay: LayerReplay | None = None
     #: Why there is none; empty where there is one.
     no_replay: str = ""
+    #: Every weight of the artifact, read back from the written files.
+    weights: tuple[TensorCheck, ...] = ()
+    #: Why none was read back; empty where they were.
+    no_weights: str = "this artifact came without its weights' sources"
 
-    @property
-    def sdk(self) -> Sdk:
+    def sdk(self, toolchain: Toolchain) -> Sdk:
         """What a runner for this artifact is to be built against."""
-        return Sdk(self.versions.executorch, self.environment) if self.environment else Sdk()
+        version = self.versions.executorch if self.environment else ""
+        return Sdk(version, self.environment, toolchain.source, toolchain.preset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,60 +306,9 @@ class LayerReplay:
         return tuple(range(self.inputs.rows))
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceRequest:
-    """Ask for token ids and eager logits of a text."""
-
-    model: ModelSource
-    recipe: Recipe
-    toolchain: Toolchain
-    bundle: Bundle
-    #: `builtin`, or a path of a UTF-8 text file.
-    text: str
-    #: Length of the teacher-forced text in tokens, BOS included.
-    tokens: int
-    #: The user's message of the generated text.
-    prompt: str
-    #: Lengths in tokens of the texts that runners without ids are measured with.
-    text_lengths: tuple[int, ...] = ()
-    #: Exactly these ids instead of the text: an answer that is judged.
-    forced: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SourceCheck:
-    """How far a source that shares no code with farm agrees with our reading of a checkpoint."""
-
-    #: `anchor` (logits kept with farm) or `transformers`; empty where nothing was compared.
-    by: str = ""
-    #: Positions compared.
-    tokens: int = 0
-    #: Whether the source makes the same token ids of the text; None where it has no tokenizer.
-    ids_equal: bool | None = None
-    #: Greatest difference of eager fp32 logits to the source's.
-    max_abs_error: float | None = None
-    #: Why nothing was compared, or where token ids part.
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceResult:
-    """Token ids for the device and eager logits to judge it by."""
-
-    #: Teacher-forced text, length `tokens`.
-    tokens: tuple[int, ...]
-    #: Chat-formatted prompt.
-    prompt: tuple[int, ...]
-    stop_ids: tuple[int, ...]
-    #: Rows for every position; None for a prebuilt artifact.
-    eager_fp32: LogitsRef | None
-    eager_quantised: LogitsRef | None
-    source: SourceCheck = SourceCheck(reason="this artifact has no weights to read again")
-    #: The chat-formatted prompt as text.
-    prompt_text: str = ""
-    #: By length in tokens, for runners without ids.
-    texts: tuple[tuple[int, str], ...] = ()
-    cache_hit: bool = False
+#: Name of the first event of a task that has its host: what it takes is counted from there. Shown
+#: nowhere.
+BEGUN = "begun"
 
 
 @dataclass(frozen=True, slots=True)

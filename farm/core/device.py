@@ -118,6 +118,21 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class InQueue:
+    """Somebody who waits for a device."""
+
+    #: Of the run; `hold` for a person.
+    run_id: str
+    #: Who asked the device itself; None: a job in the queue of the site's agent.
+    owner: str | None
+    #: That job; None for others.
+    job_id: str | None
+    #: Priority of its run; None for others, who have none.
+    priority: int | None
+    waits_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """A device as a site sees it now."""
 
@@ -138,6 +153,9 @@ class Device:
     remedy: str = ""
     #: Warmest sensor now, by name, degrees Celsius; None when it tells none.
     hottest: tuple[str, float] | None = None
+    #: Who waits for it: those who asked the device first, as it lets them go first; then the jobs
+    #: at its agent in their order.
+    queue: tuple[InQueue, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -217,3 +235,14 @@ class Inventory:
     local: bool = True
     #: File it was read from; empty for the default.
     source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that had to be done about a device during the run."""
+
+    device: str
+    at: str
+    #: `recovery`, `quarantine`.
+    kind: str
+    detail: str

@@ -9,6 +9,10 @@ from farm.core.device import Device
 from farm.core.errors import FarmError
 from farm.core.runtime import AttemptId, DeviceRunResult
 
+#: What launches so far gave: metric, tok/s, and the relative half width of its 95 % interval
+#: (None: too few launches).
+Speeds = tuple[tuple[str, float, float | None], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
@@ -49,6 +53,13 @@ class JobProgress(JobEvent):
     detail: str = ""
     #: Rate of the latest timed window, tok/s, by metric name.
     rate: tuple[str, float] | None = None
+    #: Of the launches so far.
+    speeds: Speeds = ()
+    #: Seconds of the budget for launches that are spent, and all of them; None where none is spent.
+    budget: tuple[float, float] | None = None
+    #: Degrees Celsius of what decides whether a launch may begin, and its limit (None: it has
+    #: none); None of a device that doesn't tell.
+    heat: tuple[float, float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

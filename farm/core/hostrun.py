@@ -8,6 +8,23 @@ from farm.core.artifact import LogitsRef
 from farm.core.runner import RunnerBuild
 from farm.core.runtime import Hello
 
+#: Why no other code of the host was run, where nobody asks for it.
+NO_OTHER_CPU = "no device of the run was known to have another CPU than this host"
+
+
+@dataclass(frozen=True, slots=True)
+class PathFloor:
+    """How far order-only perturbations move the host artifact on one path, the farthest of them."""
+
+    path: str
+    max_abs_error: float
+    #: Of the regression of the difference on the logits; see farm.judge.metrics.Relation.
+    slope: float
+    r_squared: float
+    column_ratio: float
+    #: Root mean square of ln(perplexity ratio); None where no row has a next token.
+    log_perplexity: float | None
+
 
 @dataclass(frozen=True, slots=True)
 class NoiseFloor:
@@ -15,6 +32,17 @@ class NoiseFloor:
 
     kl_mean: tuple[tuple[str, float], ...]
     perturbations: int
+    paths: tuple[PathFloor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IsaControl:
+    """The artifact on the same CPU through other code of XNNPACK: what the choice of code does."""
+
+    #: Beyond which XNNPACK used nothing: `avx2`, `avx` or `sse`.
+    isa: str
+    #: KL(normal || this), per pass name.
+    kl_mean: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,4 +53,8 @@ class HostRunResult:
     hello: Hello
     logits: tuple[tuple[str, LogitsRef], ...]
     noise_floor: NoiseFloor | None
+    #: Empty where no device has another CPU, or none could be made.
+    controls: tuple[IsaControl, ...] = ()
+    #: Why there are none.
+    no_controls: str = NO_OTHER_CPU
     cache_hit: bool = False

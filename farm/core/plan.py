@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from farm.core.artifact import ModelSource, Recipe, Toolchain
 from farm.core.device import Device
 from farm.core.errors import PlanError
-from farm.core.rules.gates import nearest
+from farm.core.names import meant, nearest
 from farm.core.runner import RunnerSpec
 from farm.core.selector import Selector, parse_selector
 from farm.core.spec import DeviceRequest, Resources, RunSpec
@@ -87,11 +87,17 @@ class Plan:
     #: Distinct exports in the order of first need.
     artifacts: tuple[ArtifactId, ...]
     devices: tuple[Device, ...]
+    #: Requests of the config that no device meets, and so have no cell.
+    unmet: tuple[str, ...] = ()
 
     @property
     def planned(self) -> int:
         """Number of cells that get a result, skipped ones included."""
         return len(self.cells) + len(self.skips)
+
+    def cpu_features(self) -> tuple[tuple[str, ...], ...]:
+        """CPU features of its devices, each set once."""
+        return tuple(sorted({one.facts.features for one in self.devices if one.facts is not None}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +142,13 @@ def make_plan(spec: RunSpec, devices: Sequence[Device], catalog: Catalog) -> Pla
     """
     cells: list[Cell] = []
     skips: list[Skip] = []
-    for request in spec.devices:
-        for cell, usable in _requested(spec, request, devices):
+    unmet = []
+    for number, request in enumerate(spec.devices):
+        found = list(_requested(spec, request, devices))
+        if not found:
+            hint = _meant(request, devices)
+            unmet.append(f"devices.{number}: no device is `{request.select}`{hint}")
+        for cell, usable in found:
             excluded = _excluded_by(spec, cell)
             unusable = catalog.unusable(cell.artifact, cell.runner)
             if excluded is not None:
@@ -152,7 +163,7 @@ def make_plan(spec: RunSpec, devices: Sequence[Device], catalog: Catalog) -> Pla
         raise PlanError(_nothing_matches(spec, devices))
     _refuse_duplicates([*cells, *(skip.cell for skip in skips)])
     artifacts = tuple(dict.fromkeys(cell.artifact for cell in cells))
-    return Plan(tuple(cells), tuple(skips), artifacts, tuple(devices))
+    return Plan(tuple(cells), tuple(skips), artifacts, tuple(devices), tuple(unmet))
 
 
 def _requested(
@@ -211,8 +222,8 @@ def only(plan: Plan, cell_id: str, on: str = "") -> Plan:
     """
     known = {cell.cell_id: cell for cell in (*plan.cells, *(skip.cell for skip in plan.skips))}
     if cell_id not in known:
-        meant = nearest(cell_id, known) or next(iter(known), "none")
-        raise PlanError(f"the run has no cell {cell_id!r}; did you mean {meant}?")
+        near = nearest(cell_id, known) or next(iter(known), "none")
+        raise PlanError(f"the run has no cell {cell_id!r}; did you mean {near}?")
     cell = replace(known[cell_id], group="")
     if on:
         moved = _cell_id(cell.artifact, cell.runner, cell.threads, on)
@@ -220,7 +231,8 @@ def only(plan: Plan, cell_id: str, on: str = "") -> Plan:
     devices = tuple(device for device in plan.devices if device.name in cell.devices)
     if not devices:
         names = ", ".join(device.name for device in plan.devices)
-        raise PlanError(f"the run has no device {on!r}; it has {names}")
+        near = meant(on, [device.name for device in plan.devices])
+        raise PlanError(f"the run has no device {on!r}; it has {names}{near}")
     return Plan((cell,), (), (cell.artifact,), devices)
 
 
@@ -233,7 +245,8 @@ def measuring_at_most_s(spec: RunSpec, plan: Plan) -> float:
         sum(1 / len(cell.devices) for cell in plan.cells if device.name in cell.devices)
         for device in plan.devices
     ]
-    return spec.workload.budget_s * max(counts, default=0.0)
+    workload = spec.workload
+    return (workload.budget_s + (workload.sustained_s or 0.0)) * max(counts, default=0.0)
 
 
 def selects(selector: Selector, device: Device) -> bool:
@@ -269,11 +282,14 @@ def _excluded_by(spec: RunSpec, cell: Cell) -> str | None:
 
 
 def _nothing_matches(spec: RunSpec, devices: Sequence[Device]) -> str:
-    asked = "; ".join(f"`{request.select or '(all)'}`" for request in spec.devices)
+    place = f"{spec.source}: devices: " if spec.source else ""
+    asked = "; ".join(
+        f"`{request.select or '(all)'}`{_meant(request, devices)}" for request in spec.devices
+    )
     if not devices:
         return (
-            f"no device for {asked}: the inventory has none. Attach a phone (`adb devices`), "
-            "add one to the inventory file, or leave `local: true` in its defaults."
+            f"{place}no device for {asked}: the inventory has none. Attach a phone (`adb devices`),"
+            " add one to the inventory file, or leave `local: true` in its defaults."
         )
     lines = []
     for device in devices:
@@ -281,7 +297,19 @@ def _nothing_matches(spec: RunSpec, devices: Sequence[Device]) -> str:
             failing = parse_selector(request.select).failing(device.attributes)
             terms = ", ".join(str(term) for term in failing)
             lines.append(f"{device.name}: not {terms}")
-    return f"no device for {asked}. Of the inventory: {'; '.join(lines)}."
+    return f"{place}no device for {asked}. Of the inventory: {'; '.join(lines)}."
+
+
+def _meant(request: DeviceRequest, devices: Sequence[Device]) -> str:
+    """Say which key or value a selector that no device meets may have meant."""
+    known = [device.attributes for device in devices]
+    keys = list(dict.fromkeys(key for attributes in known for key in attributes))
+    for term in parse_selector(request.select).terms:
+        values = [str(attributes[term.key]) for attributes in known if term.key in attributes]
+        meant = nearest(term.values[0] if term.key in keys else term.key, values or keys)
+        if meant is not None and meant not in term.values:
+            return f", did you mean {meant}?"
+    return ""
 
 
 def _refuse_duplicates(cells: Sequence[Cell]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from farm.core.artifact import ExportResult, ToolchainVersions
-from farm.core.device import Device
+from farm.core.asked import Prompt, unanswered
+from farm.core.device import Device, Incident
 from farm.core.errors import FarmError
 from farm.core.flow.outcomes import artifact_report, error_report
 from farm.core.plan import ArtifactId, Plan
@@ -16,7 +17,6 @@ from farm.core.result import (
     DeviceReport,
     ExportReport,
     FarmReport,
-    Incident,
     Report,
 )
 from farm.core.rules import verdict
@@ -136,7 +136,7 @@ def build_report(
         interrupted=facts.interrupted,
     )
     used = {name for cell in plan.cells for name in cell.devices}
-    return Report(
+    made = Report(
         schema_version=SCHEMA_VERSION,
         run_id=facts.run_id,
         name=spec.name,
@@ -150,6 +150,7 @@ def build_report(
         toolchains=dict(toolchains),
         farm=facts.farm,
         alarms=(
+            *plan.unmet,
             *alarms(plan.devices, exports, facts.incidents, facts.dropped),
             *cell_alarms(results),
             *extra,
@@ -167,9 +168,34 @@ def build_report(
             for device in plan.devices
         ),
         exports=tuple(exports),
-        results=tuple(results),
+        results=tuple(_answered(result, spec.prompts) for result in results),
         verdict_line=verdict.last_line(results, summary, code),
     )
+    made = verdict.unproven(made, "; ".join(plan.unmet)) if plan.unmet else made
+    torn = _torn(results)
+    return verdict.unproven(replace(made, alarms=(*made.alarms, *torn)), torn[0]) if torn else made
+
+
+def _torn(results: Iterable[CellResult]) -> list[str]:
+    """Say which artifact has other bytes in some cells: exported anew for a part of a run."""
+    seen: dict[ArtifactId, set[str]] = {}
+    for result in results:
+        if result.artifact.sha256 is not None:
+            name = ArtifactId(result.model, result.recipe, result.toolchain)
+            seen.setdefault(name, set()).add(result.artifact.sha256)
+    return [
+        f"{name} is {len(found)} artifacts in one run: it was exported anew with other bytes"
+        for name, found in seen.items()
+        if len(found) > 1
+    ]
+
+
+def _answered(result: CellResult, prompts: Sequence[Prompt]) -> CellResult:
+    """Say of a cell whose device was never asked that it wasn't, and why."""
+    if result.answers or not prompts:
+        return result
+    why = f"not asked, the cell was {result.outcome}: {result.reason or ', '.join(result.flags)}"
+    return replace(result, answers=unanswered(prompts, why))
 
 
 def _device_missing(result: CellResult) -> bool:

@@ -9,9 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from farm.core.artifact import Delegation, ToolchainVersions
+from farm.core.asked import AnswerReport
 from farm.core.comparison import BaselineReport, MetricComparison
-from farm.core.device import DeviceFacts
+from farm.core.device import DeviceFacts, Incident
+from farm.core.nights import LevelChange, MetricTrend, SelfCheck
 from farm.core.runtime import Arm, Regime
+from farm.core.sustained import Sustained
+from farm.core.telemetry import LaunchState
+from farm.core.work import NOT_COUNTED, WorkReport
 
 Outcome = Literal["passed", "failed", "inconclusive", "errored", "skipped"]
 Trust = Literal["ok", "unverified", "noisy", "invalid"]
@@ -67,6 +72,8 @@ class Canary:
     layer_cosine: float | None = None
     #: Of the worst position.
     layer_cosine_min: float | None = None
+    #: How much of what PyTorch adds the device does, by least squares; 1 is all.
+    layer_gain: float | None = None
     #: Which layer it was, counted from 0.
     layer: int | None = None
     #: Why there is no cosine; empty where there is one.
@@ -83,6 +90,8 @@ class CorrectnessReport:
     generated_text: str | None
     gates: tuple[GateResult, ...]
     prompt: str = ""
+    #: The ids of that continuation; None where the runner gave none.
+    generated: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +277,7 @@ class CellResult:
     energy: EnergyReport
     conditions: dict[str, str]
     baseline: BaselineReport | None
+    work: WorkReport = NOT_COUNTED
     #: Threads asked for; 0 is auto.
     threads: int = 0
     waived: bool = False
@@ -283,6 +293,18 @@ class CellResult:
     origin_run: str = ""
     #: Where the first look left something open and there was a baseline to run beside.
     second: SecondSitting | None = None
+    #: Where the workload asks for it.
+    sustained: Sustained | None = None
+    #: Changes of level over the last nights, this one included; shown, never judged.
+    changes: tuple[LevelChange, ...] = ()
+    #: First run in which the cell failed since it last passed; empty where it doesn't fail.
+    red_since: str = ""
+    #: Of metrics that earlier nights have too.
+    trend: tuple[MetricTrend, ...] = ()
+    #: What each timed launch said of the device; empty where nothing could be read.
+    launches: tuple[LaunchState, ...] = ()
+    #: To each prompt of the config, in its order; no part of any verdict.
+    answers: tuple[AnswerReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,17 +324,6 @@ class ExportReport:
     unquantised: tuple[str, ...]
     error: ErrorReport | None
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Incident:
-    """Something that had to be done about a device during the run."""
-
-    device: str
-    at: str
-    #: `recovery`, `quarantine`.
-    kind: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,20 +386,5 @@ class Report:
     results: tuple[CellResult, ...]
     #: The last line, as printed.
     verdict_line: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What judging one finished device run gives: the judged part of a CellResult."""
-
-    outcome: Outcome
-    reason: str
-    flags: tuple[str, ...]
-    correctness: CorrectnessReport | None
-    performance: tuple[PerformanceReport, ...]
-    memory: MemoryReport
-    energy: EnergyReport
-    conditions: dict[str, str]
-    backend_effective: str | None = None
-    correctness_decision: Decision = "undecided"
-    speed_decision: Decision = "not gated"
+    #: Where the config asks for it (`self_check`).
+    self_check: SelfCheck | None = None

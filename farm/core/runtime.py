@@ -15,6 +15,8 @@ from farm.core.telemetry import NOTHING_USUAL, LaunchTelemetry, Start, Usual
 #: How a launch finds the device: right after its files arrived; with its files out of the page
 #: cache; or with them in it, after another launch.
 Regime = Literal["first_ever", "cold", "warm"]
+#: Longest work of one job, but for what its workload makes longer, seconds.
+JOB_S = 3600.0
 #: Whose artifact and runner a launch runs.
 Arm = Literal["candidate", "baseline"]
 
@@ -43,6 +45,8 @@ class Generate:
     stop_ids: tuple[int, ...]
     #: The prompt as text, for runners that read the tokenizer themselves.
     text: str = ""
+    #: A line for each token when it is chosen; farm's own runners only.
+    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,14 @@ class LaunchRequest:
     affinity: str = "auto"
     #: Order-only perturbation of custom SDPA; 0 is the normal order.
     sdpa_order: int = 0
+    #: XNNPACK uses no code beyond it (`avx2`, `avx`, `sse`); empty: the best that the CPU has.
+    xnnpack_isa: str = ""
     timeout_s: float = 600.0
     #: Put the program's files out of the page cache first, unless they have just arrived.
     cold: bool = False
     arm: Arm = "candidate"
+    #: Each window waits for its turn with those of the other arm.
+    turns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +89,25 @@ class Hello:
     kernels: tuple[str, ...]
     #: What the CPU has that backends choose their code by; empty where a runner doesn't tell.
     features: tuple[str, ...] = ()
+    #: Whether its windows can wait for their turn with those of another process.
+    turns: bool = False
 
     @property
     def own_code(self) -> tuple[str, ...]:
         """What farm's code does in place of ExecuTorch's."""
         return tuple(name.removesuffix("=farm") for name in self.kernels if name.endswith("=farm"))
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Tokens that a timed window chose, each the most likely one."""
+
+    #: What a decode without a prefill begins with; chosen before the window.
+    begins: int
+    #: By the first pass: after its prefill, then for each decoded token.
+    ids: tuple[int, ...]
+    #: Place of the first choice that another pass made otherwise; None where all agree.
+    odd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +132,10 @@ class Sample:
     arm: Arm = "candidate"
     #: How often the window did what its measure asks for.
     passes: int = 1
+    #: Instructions of all its threads in user space; None where nobody counted them.
+    instructions: int | None = None
+    #: What it chose; None where the runner doesn't tell.
+    chosen: Chosen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +176,10 @@ class LaunchResult:
     arm: Arm = "candidate"
     #: Traces of windows: files of the output folder, in a job's result objects of the store.
     profiles: tuple[ProfileRef, ...] = ()
+    #: Both arms were loaded at once, under one number, and their windows took turns.
+    in_turn: bool = False
+    #: Why its instructions were not counted; empty where they were.
+    uncounted: str = "the runner doesn't count them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +193,26 @@ class LaunchPolicy:
     most: int
     #: No round begins that would probably end after this much time in launches, seconds.
     budget_s: float
-    #: Relative half width that every rate's interval must get below.
-    precision: float
+    #: Relative half width that every rate's interval must get below; None: nobody asks for one.
+    precision: float | None
     #: Largest accepted loss: what the ratio to a baseline arm must be told from.
     regress: float
     #: Metric name and bound of gates on a rate: no interval may hold its bound.
     bounds: tuple[tuple[str, float], ...] = ()
-    #: Whether the rounds end once what they show is enough; else only the time ends them.
-    looks: bool = True
+    #: Whether a loss is to be confirmed: no loss, however sure, ends the rounds before their time.
+    confirms: bool = False
+    #: Whether a gate or a required share judges speeds: their scatter has to be told from noise.
+    judged: bool = True
+
+    @property
+    def asks(self) -> bool:
+        """Whether anybody asks for more than the least number of launches."""
+        return self.paired or self.judged or bool(self.bounds) or self.precision is not None
+
+    @property
+    def paired(self) -> bool:
+        """Whether a block has both arms."""
+        return any(request.arm == "baseline" for request in self.block)
 
     @property
     def per_block(self) -> int:
@@ -200,6 +242,28 @@ class BaselineArm:
     run_id: str
     artifact: tuple[DeployFile, ...]
     runner: RunnerBuild
+    #: Measure it also where it is the candidate, file by file: the gate is what is tried then.
+    even_if_same: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SustainedLaunch:
+    """A launch that decodes without a pause, after all others of a job."""
+
+    #: With the one measure that is repeated; how often is found out on the device.
+    request: LaunchRequest
+    #: About so long.
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SustainedRun:
+    """What came of such a launch."""
+
+    #: None where it could not be made.
+    launch: LaunchResult | None
+    telemetry: LaunchTelemetry | None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +304,7 @@ class DeviceJob:
     tokenizer: DeployFile | None = None
     #: Bytes of RAM the artifact is expected to need; 0 when unknown.
     ram_need_bytes: int = 0
-    timeout_s: float = 3600.0
+    timeout_s: float = JOB_S
     #: Runs before everything else; None where the runner can't give its logits.
     canary: CanaryLaunch | None = None
     #: Runs after it: one layer of the artifact; None where there is none to run alone.
@@ -252,6 +316,12 @@ class DeviceJob:
     policy: LaunchPolicy | None = None
     #: None: `launches` and `policy` name the candidate only.
     baseline: BaselineArm | None = None
+    #: Of its run: of the jobs that wait for one device the greatest goes first.
+    priority: int = 0
+    #: Comes last; None where the workload asks for none.
+    sustained: SustainedLaunch | None = None
+    #: After everything: a launch for each prompt that people read the answer of, or why none.
+    asked: tuple[LaunchRequest | str, ...] = ()
 
     @property
     def attempt_id(self) -> AttemptId:
@@ -302,3 +372,6 @@ class DeviceRunResult:
     unpaired: str = ""
     canary: LaunchResult | None = None
     replay: LaunchResult | None = None
+    sustained: SustainedRun | None = None
+    #: For each prompt its launch, or why there is none.
+    asked: tuple[LaunchResult | str, ...] = ()

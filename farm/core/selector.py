@@ -101,7 +101,12 @@ def parse_selector(text: str) -> Selector:
             members = tuple(m.strip() for m in match["members"].split(",") if m.strip())
             terms.append(Term(match["key"], re.sub(r"\s+", " ", match["set"]), members))
         else:
-            terms.append(Term(match["key"], match["op"], (match["value"].strip(),)))
+            value = match["value"].strip()
+            if match["op"] not in ("=", "!=") and quantity(value) is None:
+                raise ConfigError(
+                    f"selector {text!r}: {value!r} is no number; write for example `ram>=6GiB`"
+                )
+            terms.append(Term(match["key"], match["op"], (value,)))
         rest = rest[match.end() :]
     return Selector(tuple(terms))
 

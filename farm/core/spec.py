@@ -7,6 +7,8 @@ from fractions import Fraction
 from typing import Literal
 
 from farm.core.artifact import ModelSource, Toolchain
+from farm.core.asked import Prompt
+from farm.core.deployment import Stages
 from farm.core.runner import RunnerSpec
 
 Operator = Literal["<=", ">=", "<", ">", "=="]
@@ -54,8 +56,10 @@ class Workload:
     #: Most time a cell may spend in measuring, seconds.
     budget_s: float = 120.0
     #: Relative half width that every rate's interval shall get below; None: as narrow as the
-    #: config's `regress` needs.
+    #: config's `regress` needs beside a baseline or with a required share of speeds, else any.
     precision: float | None = None
+    #: After all that, decode for so long without a pause, seconds; None: don't.
+    sustained_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ class Resources:
 class Limits:
     """When the controller ends what doesn't end by itself."""
 
-    #: Most time of one job on a device, from its submission to its end, seconds.
+    #: Most time of one job, from its start on the device to its end, and of waiting for a person
+    #: who holds the device, seconds.
     job_s: float = 4 * 3600.0
     #: Most time of the run, seconds.
     run_s: float = 48 * 3600.0
@@ -144,8 +149,32 @@ class Waiver:
     max_loss: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DeployWish:
+    """Which devices get what a green nightly validated."""
+
+    #: Selector.
+    to: str
+    stages: Stages = field(default_factory=Stages)
+    wait_s: float = 0.0
+    #: Name of the deployment; empty: the model's.
+    name: str = ""
+    #: Cell ids or globs; none: whatever passed.
+    cells: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SelfCheckSpec:
+    """How a nightly tries its own gate."""
+
+    #: Nights from one planted slower artifact to the next.
+    every: int = 7
+    #: Recipe that makes it.
+    slower: str = "xnnpack-8da4w-plain-sdpa"
+
+
 #: Value of a field of core.artifact.Recipe.
-RecipeValue = str | int | bool | None | tuple[tuple[str, str], ...]
+RecipeValue = str | int | bool | None | tuple[tuple[str, str] | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +204,8 @@ class RunSpec:
     devices: tuple[DeviceRequest, ...] = (DeviceRequest(select=""),)
     workload: Workload = field(default_factory=Workload)
     correctness: Correctness = field(default_factory=Correctness)
+    #: What every cell's device answers for people to read.
+    prompts: tuple[Prompt, ...] = ()
     export: Resources = field(default_factory=Resources)
     limits: Limits = field(default_factory=Limits)
     gates: tuple[Gate, ...] = ()
@@ -184,6 +215,11 @@ class RunSpec:
     regress_auto: bool = False
     require: Require = field(default_factory=Require)
     waivers: tuple[Waiver, ...] = ()
+    #: What a nightly deploys that ends with exit code 0; None: nothing.
+    deploy: DeployWish | None = None
+    #: Among runs that want the same devices: the greater goes first.
+    priority: int = 0
+    self_check: SelfCheckSpec | None = None
     #: File it came from, and the hash of what it says after overrides.
     source: str = ""
     sha256: str = ""

@@ -5,6 +5,7 @@ Each kind has one function in farm.tasks.perform, which Ray and the in-process p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from farm.core.artifact import (
@@ -14,13 +15,13 @@ from farm.core.artifact import (
     ExportResult,
     LogitsPass,
     Recipe,
-    ReferenceRequest,
-    ReferenceResult,
     Sdk,
 )
+from farm.core.asked import Prompt
 from farm.core.device import Device
 from farm.core.hostrun import HostRunResult
-from farm.core.result import Judgement
+from farm.core.judgement import Judgement
+from farm.core.reference import ReferenceRequest, ReferenceResult, Tokenized
 from farm.core.runner import OWN, RunnerSpec
 from farm.core.runtime import DeviceRunResult
 from farm.core.spec import Resources, RunSpec
@@ -33,6 +34,15 @@ class ExportTask:
     task_id: str
     request: ExportRequest
     resources: Resources = field(default_factory=Resources)
+
+
+@dataclass(frozen=True, slots=True)
+class TokensTask:
+    """Tokenise the text: what devices need to begin. Its reference computes meanwhile."""
+
+    task_id: str
+    request: ReferenceRequest
+    prompts: tuple[Prompt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,9 @@ class HostRunTask:
     sdk: Sdk = field(default_factory=Sdk)
     #: One of those that farm builds itself.
     runner: RunnerSpec = OWN
+    #: Features of the devices' CPUs. Where one has others than this host's, the host's other code
+    #: runs too, as a control.
+    features: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +85,8 @@ class CompareTask:
     #: None where no export host can run the artifact (another runner or backend).
     host: HostRunResult | None
     run: DeviceRunResult
+    #: Why there is none where one was wanted; empty where nothing failed.
+    host_error: str = ""
     #: What the device's canary is judged by; None where there is none.
     canary: CanaryProgram | None = None
     #: How to get eager logits for the device's answer, where text is all that it gives.
@@ -86,14 +101,33 @@ class CanaryTask:
     resources: Resources = field(default_factory=Resources)
 
 
-HostTask = ExportTask | ReferenceTask | HostRunTask | CompareTask | CanaryTask
-HostTaskResult = ExportResult | ReferenceResult | HostRunResult | Judgement | CanaryProgram
+HostTask = ExportTask | TokensTask | ReferenceTask | HostRunTask | CompareTask | CanaryTask
+HostTaskResult = (
+    ExportResult | Tokenized | ReferenceResult | HostRunResult | Judgement | CanaryProgram
+)
 
 #: Name of each kind, for people and for history.
 KIND_NAMES: dict[type[HostTask], str] = {
     ExportTask: "export",
+    TokensTask: "tokens",
     ReferenceTask: "reference",
     HostRunTask: "host_run",
     CompareTask: "compare",
     CanaryTask: "canary",
 }
+
+#: The one host of a pool that has one.
+HERE = "here"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolHosts:
+    """The hosts that a pool's tasks may run on."""
+
+    names: frozenset[str] = frozenset({HERE})
+    #: Host by site, for sites whose host is one of them; the empty name is the controller's.
+    of_site: Mapping[str, str] = field(default_factory=lambda: {"": HERE})
+
+    def host_of(self, site: str) -> str:
+        """Return the host of a site; one that the pool doesn't use has a name of its own."""
+        return self.of_site.get(site, f"site {site}")

@@ -89,6 +89,19 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class LaunchState:
+    """How warm a device was during one timed launch, and how its clocks were capped."""
+
+    launch: int
+    #: Of its first window, seconds since the job's first.
+    t_s: float
+    #: Name and degrees Celsius of the warmest sensor at its warmest.
+    hottest: tuple[str, float] | None
+    battery_c: float | None
+    clocks: tuple[ClockRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchTelemetry:
     """Telemetry of one timed launch."""
 

@@ -13,6 +13,13 @@ from farm.core.result import CellResult
 
 
 @dataclass(frozen=True, slots=True)
+class Preparing:
+    """What goes on before there is a plan: `starting Ray`, `probing devices`."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunStarted:
     """The plan is made."""
 
@@ -99,7 +106,8 @@ class RunEnded:
 
 
 ViewEvent = (
-    RunStarted
+    Preparing
+    | RunStarted
     | TaskStarted
     | TaskProgress
     | TaskFinished

@@ -7,8 +7,8 @@ import platform
 from importlib import metadata
 from typing import Any
 
-import farm
 from farm.core.result import FarmReport
+from farm.core.version import VERSION
 from farm.host.source_tree import tree_sha256
 
 
@@ -34,4 +34,4 @@ def version_of(package: str) -> str | None:
 
 def farm_report() -> FarmReport:
     """Return which farm this is."""
-    return FarmReport(version=farm.__version__, tree_sha256=tree_sha256())
+    return FarmReport(version=VERSION, tree_sha256=tree_sha256())

@@ -1,7 +1,9 @@
-"""Limits that control groups (version 1 or 2) put on this process. Knows nothing of their use."""
+"""Limits of this process, by control groups (version 1 or 2) and otherwise. Not what for."""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +57,14 @@ def read_limits(root: Path = Path("/")) -> Limits:
                 tasks += _numbers(folder / "pids.max")
     limited = [value for value in memory if value < _UNLIMITED_BYTES]
     return Limits(min(limited, default=None), min(cpus, default=None), min(tasks, default=None))
+
+
+def usable_cpus() -> int:
+    """Processors that this process may keep busy: of its affinity or cpuset, within its quota."""
+    asked = getattr(os, "sched_getaffinity", None)  # macOS has none
+    cores = len(asked(0)) if asked else os.cpu_count() or 1
+    quota = read_limits().cpus
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from farm.core.rules.gates import is_gated
 from farm.judge.comparable import changed_system, differences, way_of_measuring
 from farm.judge.unchanged import Past, compare_unchanged
 from farm.judge.verdicts import compare_pairs, compare_peaks
+from farm.judge.work import changed, compare_work
 
 Method = Literal["paired", "identity", "sittings"]
 
@@ -48,7 +49,6 @@ def compare_cell(
     accepted: Callable[[str], float] | None = None,
     unpaired: str = "",
     past: Past | None = None,
-    looked: bool = True,
 ) -> CellResult:
     """Attach a comparison with the baseline; the outcome is farm.judge.night's to adjust.
 
@@ -61,7 +61,6 @@ def compare_cell(
         unpaired: Why the baseline's artifact could not run beside the cell; empty when it did
             or the cell itself says why.
         past: What the same bytes gave on this device in earlier nights.
-        looked: The number of launches was chosen by looking at what they gave.
     """
     if new.outcome in ("errored", "skipped"):
         return new
@@ -81,14 +80,19 @@ def compare_cell(
         return replace(new, baseline=report)
     if method == "paired":
         speeds = accepted or (lambda metric: regress)
-        metrics = [*_paired(new, regress, speeds, looked=looked), *_perplexity(new, old, regress)]
+        speed = _paired(new, old, regress, speeds)
+        metrics = [*speed, *compare_work(new, old), *_perplexity(new, old, regress)]
         return replace(new, baseline=fold(run_id, metrics, method))
     if method == "identity":
         rates, alarms = ([], []) if new.device.emulated else compare_unchanged(new, old, past or {})
-        report = _identical(run_id, new, [*rates, *_perplexity(new, old, regress)])
+        work = compare_work(new, old)
+        alarms += [f"device {new.device.name}: the same bytes: {text}" for text in changed(work)]
+        report = _identical(run_id, new, [*rates, *work, *_perplexity(new, old, regress)])
         return replace(new, baseline=report, alarms=(*new.alarms, *alarms))
     why = unpaired or new.conditions.get("unpaired", "")
-    metrics = [*_nights(new, old), *_peaks(new, old, regress), *_perplexity(new, old, regress)]
+    peaks = _peaks(new.memory.launches_bytes, old.memory.launches_bytes, regress)
+    others = [*peaks, *_perplexity(new, old, regress)]
+    metrics = [*_nights(new, old), *compare_work(new, old), *others]
     report = fold(run_id, metrics, method)
     if why:
         report = replace(report, reason=f"not measured side by side: {why}")
@@ -138,17 +142,21 @@ def _speeds(result: CellResult) -> list[PerformanceReport]:
 
 
 def _paired(
-    new: CellResult, regress: float, accepted: Callable[[str], float], *, looked: bool
+    new: CellResult, old: CellResult, regress: float, accepted: Callable[[str], float]
 ) -> Iterable[MetricComparison]:
+    before = {p.metric for p in _speeds(old) if p.median is not None}
     for report in _speeds(new):
         if any(sample.arm == "baseline" for sample in report.samples):
-            yield compare_pairs(report, accepted(report.metric), looked=looked)
+            yield compare_pairs(report, accepted(report.metric))
         elif report.median is not None:
             reason = "the baseline's artifact gave no such number"
             yield MetricComparison(report.metric, "INCOMPARABLE", None, None, reason)
-    now, then = new.memory.launches_bytes, new.memory.baseline_launches_bytes
-    if now and then:
-        yield compare_peaks(now, then, regress)
+        elif report.metric in before:  # a context that shrank, a runner that tells less
+            reason = f"no longer measured: {report.reason or 'there is no number'}"
+            yield MetricComparison(report.metric, "INCOMPARABLE", None, None, reason)
+    told = {report.metric for report in _speeds(new)}
+    yield from _lost(sorted(before - told) if not new.device.emulated else ())
+    yield from _peaks(new.memory.launches_bytes, new.memory.baseline_launches_bytes, regress)
 
 
 def _nights(new: CellResult, old: CellResult) -> Iterable[MetricComparison]:
@@ -164,20 +172,27 @@ def _nights(new: CellResult, old: CellResult) -> Iterable[MetricComparison]:
         ratio = report.median / earlier.median if report.median and earlier.median else None
         reason = "numbers of two nights are never judged" if both else "there is no number"
         yield MetricComparison(report.metric, "INSUFFICIENT", ratio, None, reason)
-    for metric in () if new.device.emulated else sorted(before):
+    yield from _lost(() if new.device.emulated else sorted(before))
+
+
+def _lost(metrics: Iterable[str]) -> Iterable[MetricComparison]:
+    """What the baseline has and tonight nobody could compare: it never reads as unchanged."""
+    for metric in metrics:
         yield MetricComparison(metric, "INCOMPARABLE", None, None, "no longer measured")
 
 
-def _peaks(new: CellResult, old: CellResult, regress: float) -> Iterable[MetricComparison]:
-    now, then = new.memory.launches_bytes, old.memory.launches_bytes
+def _peaks(now: Sequence[int], then: Sequence[int], regress: float) -> Iterable[MetricComparison]:
     if now and then:
         yield compare_peaks(now, then, regress)
+    elif then:
+        yield from _lost(["peak_rss_bytes"])
 
 
 def _perplexity(new: CellResult, old: CellResult, regress: float) -> Iterable[MetricComparison]:
     """Perplexity of the device: the same text through a deterministic program has no scatter."""
     now, then = _device_perplexity(new), _device_perplexity(old)
     if now is None or then is None:
+        yield from _lost(["perplexity"] if then is not None else ())
         return
     (tokens, reference, value), (old_tokens, old_reference, old_value) = now, then
     same_text = (

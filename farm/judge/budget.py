@@ -1,22 +1,29 @@
 """What a budget can decide: the smallest tolerance that a number of pairs tells apart, and back.
 
-A tolerance is decided where a clean cell passes with all of its metrics, and a loss of twice the
-tolerance is found, each with the chance asked for. Both follow from the scatter of launches.
+A tolerance is decided where a clean cell passes with all of its metrics, in its first look or in
+the second sitting that an open cell gets, and a loss of twice the tolerance is found, each with the
+chance asked for. All follows from the scatter of launches. A cheap first look at every cell and a
+long second one at few of them decide more than one strict look does; how few is `AGAIN`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
-from farm.core.rules.family import SUSPECT, second_level
+from farm.core.rules.family import FAMILY, SUSPECT, WEIGHT
 from farm.core.rules.interval import LEAST_PAIRS, LOOKING
-from farm.judge.statistics import found_with_power
 
 #: Chance that a clean cell passes with all of its metrics.
 PASSES = 0.95
-#: Chance that a loss of twice the tolerance is found.
-FINDS = 0.99
+#: Chance that a loss of twice the tolerance is found: some more than is promised, since a device
+#: drifts.
+FINDS = 0.995
+#: Share of the clean cells that may need a second sitting: what first looks save by stopping early
+#: pays for about so many, since a second sitting that finds no loss ends early too.
+AGAIN = 0.2
 #: Tolerances that a budget is asked for, as shares: fine enough for people.
 _STEP = 0.001
 
@@ -50,16 +57,43 @@ def decidable(scatter: float, night: Night) -> float | None:
     """
     if night.pairs < LEAST_PAIRS or night.confirming < LEAST_PAIRS:
         return None
-    first = scatter * math.sqrt(2 / night.pairs) * LOOKING
-    second = scatter * math.sqrt(2 / night.confirming)
-    passes = found_with_power(first, night.pairs - 2, (0.025,), power=PASSES ** (1 / night.metrics))
-    level = second_level(night.comparisons)
-    each = math.sqrt(FINDS)
-    finds = max(
-        found_with_power(first, night.pairs - 2, (SUSPECT,), power=each),
-        found_with_power(second, night.confirming - 2, (level,), power=each),
-    )
+    error = scatter * math.sqrt(2 / night.pairs)
+    passes, finds = _shifts(night)
     # The tolerance is r where ln(1 - r) is excluded, and where ln(1 - 2 r) lies so far below that.
-    lost = math.exp(-finds)
-    tolerance = max(-math.expm1(-passes), (1 - lost) / (2 - lost))
+    lost = math.exp(-finds * error)
+    tolerance = max(-math.expm1(-passes * error), (1 - lost) / (2 - lost))
     return math.ceil(tolerance / _STEP - 1e-9) * _STEP
+
+
+@cache
+def _shifts(night: Night) -> tuple[float, float]:
+    """How far a bound has to lie from a clean cell, and a loss beyond it, in standard errors."""
+    # Half of the time in which a farm command starts, and most ask nothing of it.
+    from scipy import optimize, stats
+
+    df, df2 = night.pairs - 2, night.confirming - 2
+    longer = math.sqrt(night.confirming / night.pairs)
+    level = FAMILY / night.comparisons
+
+    def above(chance: float, df: int, shift: float) -> float:
+        return float(stats.nct.sf(LOOKING * stats.t.isf(chance, df), df, shift))
+
+    def passes(shift: float) -> float:
+        first = above(0.025, df, shift) ** night.metrics
+        second = above(0.025, df2, longer * shift) ** night.metrics
+        return min(first + (1 - first) * second - PASSES, first - (1 - AGAIN))
+
+    def finds(shift: float) -> float:
+        suspected = above(SUSPECT, df, shift)
+        proven, alone = (
+            above(level * share, df2, longer * shift) for share in (WEIGHT / SUSPECT, 1 - WEIGHT)
+        )
+        return suspected * proven + (1 - suspected) * alone - FINDS
+
+    def least(missing: Callable[[float], float]) -> float:
+        high = 4.0
+        while missing(high) < 0:
+            high *= 2
+        return float(optimize.brentq(missing, 0.0, high, xtol=1e-3))
+
+    return least(passes), least(finds)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from farm.core.artifact import LogitsRef
+from farm.core.artifact import CanaryProgram, LogitsRef
 from farm.core.result import GateResult
 from farm.core.rules.launches import canary_passes
+from farm.core.runtime import LaunchResult
 from farm.core.tasks import CompareTask
 from farm.judge.logits import Matrix
 
@@ -30,10 +31,17 @@ def canary_error(task: CompareTask, open_ref: Callable[[LogitsRef], Matrix]) -> 
     """
     if task.canary is None or task.run.canary is None:
         return None
-    expected = open_ref(task.canary.expected)
-    given = dict(task.run.canary.logits)
+    return launch_error(task.canary, task.run.canary, open_ref)
+
+
+def launch_error(
+    program: CanaryProgram, launch: LaunchResult, open_ref: Callable[[LogitsRef], Matrix]
+) -> float:
+    """Largest difference of any logit of one launch of the canary, as `canary_error`."""
+    expected = open_ref(program.expected)
+    given = dict(launch.logits)
     worst = 0.0
-    for one in canary_passes(task.canary):
+    for one in canary_passes(program):
         # A pass that is missing is as wrong as one of other numbers.
         found = open_ref(given[one.name]) if one.name in given else None
         rows = list(one.positions)

@@ -11,26 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from farm.core.artifact import LogitsRef, SourceCheck
-from farm.core.hostrun import HostRunResult
-from farm.core.result import (
-    CorrectnessReport,
-    GateResult,
-    Judgement,
-    MemoryReport,
-    PerformanceReport,
-)
+from farm.core.artifact import LogitsRef
+from farm.core.judgement import Judgement
+from farm.core.reference import SourceCheck
+from farm.core.result import CorrectnessReport, GateResult, MemoryReport, PerformanceReport
 from farm.core.rules.classes import device_class
 from farm.core.rules.launches import logits_passes, measures, too_long
 from farm.core.runtime import LaunchResult
 from farm.core.tasks import CompareTask
 from farm.judge.answers import Answer, judge_answer
 from farm.judge.canary import canary_gates
-from farm.judge.conditions import conditions
+from farm.judge.conditions import conditions, launch_states
 from farm.judge.correctness import (
     EVERY_PATH,
     PATHS,
-    ChainResult,
     StageLogits,
     compare_chain,
     source_report,
@@ -46,14 +40,24 @@ from farm.judge.gates import (
 from farm.judge.guards import (
     Guard,
     backend_guard,
-    no_language_perplexity,
 )
+from farm.judge.hosted import (
+    absent,
+    control_condition,
+    host_gates,
+    passes_not_judged,
+    same_code,
+)
+from farm.judge.language import text_gate, text_guard
 from farm.judge.logits import Logits, Matrix, every_position
 from farm.judge.performance import energy_report, peak_rss_by_launch, performance_reports
 from farm.judge.replay import LayerCosine, canary_report, replay_gates
 from farm.judge.rules import RuleContext, judge_pair, judge_source
 from farm.judge.sides import Sides, untrusted
-from farm.judge.text import garbage_reason
+from farm.judge.sustained import CAPS, judge_sustained
+from farm.judge.timed_tokens import timed_token_gates, timed_tokens_condition
+from farm.judge.weights import weight_gates, weights_condition
+from farm.judge.work import told, work_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +135,13 @@ def judge_cell(
         too_long(spec.workload, task.export.bundle.metadata.max_context),
     )
     memory = _memory(task)
-    extra = unmatched(spec.gates, [report.metric for report in performance])
-    right = (*canary_gates(canary), *replay_gates(layer), *correctness.report.gates)
+    long, rates = judge_sustained(task, [guard for guard in guards if guard.name not in CAPS])
+    # Gates stand on warm numbers: a row of another regime, or of what didn't fit, decides none.
+    judged = [p.metric for p in (*performance, *rates) if p.regime == "warm" and not p.reason]
+    extra = unmatched(spec.gates, judged)
+    # In the order in which a cell comes about: the first that fails is what it is blamed on.
+    kernels = (*canary_gates(canary), *replay_gates(layer))
+    right = (*weight_gates(task.export), *kernels, *host_gates(task), *correctness.report.gates)
     report = replace(
         correctness.report,
         gates=(*right, *extra),
@@ -142,30 +151,36 @@ def judge_cell(
     emulated = facts is not None and bool(facts.emulated)
     sides = Sides(
         correctness=right,
-        speed=[*extra, *(gate for p in performance for gate in p.gates)],
+        speed=[*extra, *(gate for p in (*performance, *rates) for gate in p.gates)],
         memory=memory.gates,
         untrusted=(no_speed := untrusted(performance, emulated=emulated)),
-        # Canary and source can fail a cell; alone they say nothing of the model on the device.
-        model_judged=len(correctness.report.gates) > len(judge_source(task.reference.source)),
     )
     outcome, reason = sides.outcome()
+    work = work_report(task.run)
     flags = _flags(task, performance, guards)
     return Judgement(
         outcome=outcome,
         reason=reason,
         flags=(
-            *_unread(task.reference.source, correctness, generated_text),
+            *_unread(task, correctness),
             *(("speed_untrusted",) if no_speed else ()),
             *flags,
         ),
         correctness=report,
-        performance=tuple(performance),
+        performance=(*performance, *rates),
         memory=memory,
         energy=energy_report(task.run),
+        sustained=long,
+        launches=launch_states(task.run),
         conditions=conditions(task.run, task.device, guards)
         | _source(task.reference.source)
+        | weights_condition(task.export)
+        | control_condition(task)
+        | timed_tokens_condition(task.run.launches)
+        | {"instructions": told(work)}
         | ({"speed": no_speed} if no_speed else {}),
         backend_effective=effective,
+        work=work,
         correctness_decision=sides.correctness_decision,
         speed_decision=sides.speed_decision,
     )
@@ -187,17 +202,6 @@ def effective_backend(task: CompareTask) -> str | None:
     return None if delegation is None else requested
 
 
-def same_code(host: HostRunResult | None, launches: Sequence[LaunchResult], sha256: str) -> bool:
-    """True when host and device ran one binary with one instruction set: bits must agree.
-
-    Backends choose their code by more of the CPU than the set that the runner itself uses.
-    """
-    if host is None or not launches or host.runner.sha256 != sha256:
-        return False
-    ours, theirs = host.hello, launches[0].hello
-    return (ours.isa, ours.features) == (theirs.isa, theirs.features)
-
-
 def _judge_correctness(
     task: CompareTask, logits: StageLogits, generated_text: str | None, answer: Answer | None
 ) -> _Correctness:
@@ -207,17 +211,23 @@ def _judge_correctness(
     context = RuleContext(
         linear=task.recipe.linear,
         noise_floor=dict(floor.kl_mean) if floor is not None else {},
+        floors={one.path: one for one in floor.paths} if floor is not None else {},
+        bound=task.reference.bound,
         same_code=same_code(task.host, task.run.launches, task.run.runner.sha256),
+        controls=() if task.host is None else task.host.controls,
+        other_abi=task.host is not None and task.host.runner.abi != task.run.runner.abi,
     )
-    gates = [*chain.malformed, *_repeatable(task.run.launches)]
-    stages = []
+    timed = timed_token_gates(spec.workload, task.run.launches, dict(logits.get("device_pte", {})))
+    gates = [*chain.malformed, *absent(task, logits), *_repeatable(task.run.launches), *timed]
+    stages, of_device = [], 0
     source = task.reference.source
     if source.max_abs_error is not None:
         stages.append(source_report(source.max_abs_error, source.tokens))
     gates += judge_source(source)
     for path in PATHS:
         for pair in (p for p in chain.pairs if p.path == path):
-            gates += judge_pair(pair, context)
+            gates += (found := judge_pair(pair, context))
+            of_device += len(found) if pair.to == "device_pte" else 0
             to_device = (pair.from_, pair.to) == ("host_pte", "device_pte")
             stages.append(
                 stage_report(pair, path, context.noise_floor.get(path) if to_device else None)
@@ -226,9 +236,11 @@ def _judge_correctness(
         stage, gate = judge_answer(answer)
         stages.append(stage)
         gates.append(gate)
-    guard = _text_guard(generated_text, chain, task.export.bundle.metadata.vocab_size)
+    vocabulary = task.export.bundle.metadata.vocab_size
+    guard = text_guard(generated_text, chain, vocabulary, source)
     if guard is not None:
-        gates.append(_text_gate(guard))
+        gates.append(text_gate(guard))
+    gates += [] if of_device or answer is not None or guard is not None else [_nothing()]
     gates += correctness_gates(spec.gates, chain.pairs)
     report = CorrectnessReport(
         stages=tuple(stages),
@@ -240,50 +252,10 @@ def _judge_correctness(
     return _Correctness(report, guard)
 
 
-def _text_guard(text: str | None, chain: ChainResult, vocabulary: int) -> Guard | None:
-    """Look at the generated text, unless the model is known to know no language.
-
-    Without an eager reference a huge perplexity may be a random model or a broken artifact, and
-    its text can't tell which: the guard is unavailable, and the cell can't pass by it.
-    """
-    if text is None:
-        return None
-    reference = _perplexity_of("eager_fp32", chain)
-    limit = no_language_perplexity(vocabulary)
-    if reference is not None and reference > limit:
-        return None
-    host = _perplexity_of("host_pte", chain)
-    if reference is None and host is not None and host > limit:
-        return Guard(
-            "garbage_text",
-            "unavailable",
-            f"perplexity {host:.0f} and no reference: a random model, or a broken artifact",
-        )
-    reason = garbage_reason(text)
-    return Guard("garbage_text", "ok" if reason is None else "flagged", reason or "")
-
-
-def _perplexity_of(stage: str, chain: ChainResult) -> float | None:
-    return next(
-        (
-            pair.comparison.perplexity_from
-            for pair in chain.pairs
-            if pair.from_ == stage and pair.comparison.perplexity_from is not None
-        ),
-        None,
-    )
-
-
-def _text_gate(guard: Guard) -> GateResult:
-    return GateResult(
-        metric="text",
-        op="==",
-        threshold=None,
-        value=None,
-        passed=None if guard.state == "unavailable" else guard.state == "ok",
-        text="generated text is language",
-        reason=guard.detail,
-    )
+def _nothing() -> GateResult:
+    """Canary, source and the host say nothing of the model on the device."""
+    reason = "nothing to judge the model by: no logits, no text"
+    return GateResult("model", "==", None, None, None, "device_pte", reason)
 
 
 def _repeatable(launches: Sequence[LaunchResult]) -> list[GateResult]:
@@ -358,24 +330,31 @@ def _flags(
         flags.append("same_as_baseline")
     if task.export.unquantised:
         flags.append("unquantised")
-    if task.spec.correctness.canary and task.run.canary is None:
+    if task.spec.correctness.canary and None in (task.run.canary, task.canary):
         flags.append("no_canary")
     if not task.runner.gives_logits:
         flags.append("text_only")
+    flags += passes_not_judged(task)
     if task.run.launches and all(x.peak_rss_bytes is None for x in task.run.launches):
         flags.append("no_peak_rss")
     return tuple(dict.fromkeys(flags))
 
 
-def _unread(
-    source: SourceCheck, correctness: _Correctness, generated_text: str | None
-) -> tuple[str, ...]:
-    """What of the model nobody could judge: its reading by farm, its text."""
-    found = []
+def _unread(task: CompareTask, correctness: _Correctness) -> tuple[str, ...]:
+    """What of the model nobody could judge: its reading by farm, its text, its weights."""
+    source, found = task.reference.source, []
     if not source.by or source.ids_equal is None:
         found.append("unanchored")
-    if generated_text is not None and correctness.text_guard is None:
+    if correctness.text_guard is None:
         found.append("text_not_judged")
+    if task.reference.eager_quantised is None and task.reference.eager_fp32 is not None:
+        found.append("quantisation_not_checked")
+    elif task.recipe.linear != "none" and task.reference.eager_quantised is not None:
+        found += [] if task.reference.bound is not None else ["bound_not_learned"]
+    if task.runner.gives_logits and task.host is None:
+        found.append("no_host_run")
+    if not task.export.weights:
+        found.append("weights_not_checked")
     return tuple(found)
 
 

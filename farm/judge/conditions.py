@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from farm.core.device import Device
 from farm.core.rules.classes import device_class
 from farm.core.runtime import DeviceRunResult
-from farm.core.telemetry import LaunchTelemetry, Start
+from farm.core.telemetry import LaunchState, LaunchTelemetry, Start
 from farm.judge.guards import Guard
 from farm.judge.statistics import most_of
 
@@ -30,6 +30,19 @@ def conditions(run: DeviceRunResult, device: Device, guards: Sequence[Guard]) ->
         if guard.state != "ok" and guard.detail:
             found[f"guard_{guard.name}"] = guard.detail
     return found
+
+
+def launch_states(run: DeviceRunResult) -> tuple[LaunchState, ...]:
+    """What is known of heat and clocks launch by launch, in order; those that told nothing miss."""
+    starts: dict[int, float] = {}
+    for launch in run.launches:
+        for sample in launch.samples:
+            starts[sample.launch] = min(sample.t_s, starts.get(sample.launch, sample.t_s))
+    return tuple(
+        LaunchState(x.launch, starts[x.launch], x.hottest, x.battery_c, x.clocks)
+        for x in run.telemetry
+        if x.launch in starts and (x.hottest or x.battery_c is not None or x.clocks)
+    )
 
 
 def _worst(launches: Sequence[LaunchTelemetry]) -> dict[str, str]:

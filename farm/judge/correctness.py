@@ -14,8 +14,8 @@ from typing import Literal
 
 from farm.core.result import GateResult, StageComparison
 from farm.judge.logits import Logits, common_rows
-from farm.judge.metrics import compare
-from farm.judge.rules import Pair
+from farm.judge.metrics import compare, first_non_finite
+from farm.judge.rules import Pair, not_finite
 
 CHAIN = ("eager_fp32", "eager_quantised", "host_pte", "device_pte")
 PATHS: tuple[Literal["decode", "prefill"], ...] = ("decode", "prefill")
@@ -28,7 +28,7 @@ StageLogits = Mapping[str, Mapping[str, Logits]]
 
 @dataclass(frozen=True, slots=True)
 class ChainResult:
-    """All comparisons, and failed gates for stages whose logits have the wrong shape."""
+    """All comparisons, and failed gates for stages whose logits have the wrong shape or NaN."""
 
     pairs: tuple[Pair, ...]
     malformed: tuple[GateResult, ...]
@@ -44,7 +44,7 @@ def compare_chain(
         tokens: The teacher-forced token ids.
         extra: Further (from, to) pairs to compare on the decode path.
     """
-    good, malformed = _well_formed(logits)
+    good, malformed = _well_formed(logits, len(tokens))
     pairs = []
     for path in PATHS:
         present = [stage for stage in CHAIN if _on_path(good, stage, path) is not None]
@@ -58,7 +58,7 @@ def compare_chain(
             if path != "decode" and _pathless(good, from_) and _pathless(good, to):
                 continue  # the same rows as on the decode path
             pairs.append(Pair(from_, to, path, compare(first, second, tokens)))
-    return ChainResult(tuple(pairs), tuple(malformed))
+    return ChainResult(tuple(pairs), (*malformed, *_alone(good, pairs)))
 
 
 def stage_report(
@@ -112,17 +112,36 @@ def _pathless(logits: StageLogits, stage: str) -> bool:
     return list(logits.get(stage, {})) == [EVERY_PATH]
 
 
-def _well_formed(logits: StageLogits) -> tuple[StageLogits, list[GateResult]]:
-    """Split off stages whose rows or vocabulary don't fit: wrong output, not an exception."""
+def _alone(logits: StageLogits, pairs: Sequence[Pair]) -> list[GateResult]:
+    """Logits with a NaN that nothing was compared with: no pair tells of it."""
+    compared = {(stage, pair.path) for pair in pairs for stage in (pair.from_, pair.to)}
+    found = []
+    for stage, paths in logits.items():
+        for path, matrix in paths.items():
+            ways = PATHS if path == EVERY_PATH else (path,)
+            if any((stage, way) in compared for way in ways):
+                continue
+            position = first_non_finite(matrix)
+            if position is not None:
+                found.append(not_finite(stage, path, position))
+    return found
+
+
+def _well_formed(logits: StageLogits, tokens: int) -> tuple[StageLogits, list[GateResult]]:
+    """Split off stages whose rows or vocabulary don't fit: wrong output, not an exception.
+
+    Rows of other tokens, or of some of them only, would be compared where both have one.
+    """
     vocabulary = _vocabulary(logits)
     good: dict[str, dict[str, Logits]] = {}
     bad = []
     for stage, paths in logits.items():
         for path, matrix in paths.items():
-            if matrix.consistent and matrix.values.shape[1] == vocabulary:
+            rows = tokens if path == EVERY_PATH else len(matrix.positions)
+            expected = (rows, vocabulary)
+            if matrix.values.shape == expected and max(matrix.positions, default=0) < tokens:
                 good.setdefault(stage, {})[path] = matrix
                 continue
-            expected = (len(matrix.positions), vocabulary)
             bad.append(
                 GateResult(
                     metric="shape",

@@ -29,7 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from farm.core.result import Trust
+from farm.core.result import PerformanceReport, Trust
 from farm.core.rules.interval import MAX_SPREAD
 
 GuardState = Literal["ok", "flagged", "unavailable"]
@@ -86,6 +86,15 @@ def spread_guard(spread: float | None) -> Guard:
     if spread > MAX_SPREAD:
         return Guard("spread", "flagged", f"samples scatter by {spread:.0%}")
     return Guard("spread", "ok")
+
+
+def why_invalid(report: PerformanceReport) -> str:
+    """Say which guards made a number meaningless, or that there is none."""
+    flagged = [name for name, state in report.guards.items() if state == "flagged"]
+    fired = [name for name in flagged if name not in _WEAKENING]
+    if report.median is None or not fired:
+        return "there is no number"
+    return f"the number is invalid: {', '.join(fired)}"
 
 
 def trust_of(guards: list[Guard]) -> Trust:

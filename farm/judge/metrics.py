@@ -16,6 +16,8 @@ from farm.judge.logits import Logits, Matrix, common_rows, rows_of
 
 #: Elements of one block in float64: two blocks and their exponentials stay under 32 MiB.
 _BLOCK_ELEMENTS = 1 << 19
+#: Positions of a block over which a perplexity's error is taken, and how many blocks say something.
+_BLOCK_POSITIONS, _LEAST_BLOCKS = 16, 8
 #: exp() of more overflows; a model this wrong gets a perplexity of 1e304, which JSON can hold.
 _MAX_NLL = 700.0
 
@@ -35,10 +37,28 @@ class PerplexityChange:
     """ln(perplexity_to / perplexity_from), paired by position."""
 
     log_ratio: float
-    #: Standard error of it over the positions; None below two positions.
+    #: Standard error of it over blocks of positions; None below two positions.
     standard_error: float | None
     #: Positions that have a next token.
     positions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """How the difference `to - from` hangs on `from`, all logits of all rows at once.
+
+    Rounding has no direction: slope and R2 are near 0 however large the noise. A wrong scale, mask
+    or position moves logits in a direction that they themselves show.
+    """
+
+    #: Of the regression of the difference on `from`, both without the mean of their row.
+    slope: float
+    #: Share of the difference that it explains, 0..1.
+    r_squared: float
+    #: Root mean square of the difference in the column where it is largest, over the median column.
+    column_ratio: float
+    #: That column: a token id.
+    column: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +82,13 @@ class Comparison:
     perplexity_from: float | None = None
     perplexity_to: float | None = None
     perplexity_change: PerplexityChange | None = None
+    #: None where nothing differs.
+    relation: Relation | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Per-row figures of some rows; shapes [rows]."""
+    """Figures of some rows; shapes [rows] but for the last two."""
 
     kl: _Vector
     cosine: _Vector
@@ -75,6 +97,11 @@ class _Block:
     #: Negative log-likelihood of the next token; NaN where there is none.
     nll_from: _Vector
     nll_to: _Vector
+    #: Sums over all logits without their row's mean: from x from, from x difference; None where
+    #: both sides are the same bits.
+    products: tuple[float, float] | None
+    #: Sum over the rows of the squared difference, [vocabulary].
+    columns: _Vector | None
 
 
 def compare(first: Logits, second: Logits, tokens: Sequence[int]) -> Comparison:
@@ -124,12 +151,26 @@ def _same_bits(a: Matrix, b: Matrix) -> bool:
     )
 
 
+def first_non_finite(logits: Logits) -> int | None:
+    """Position of the first row that holds a NaN or infinity; None where none does."""
+    for part in _parts(*logits.values.shape):
+        row = _non_finite_row(logits.values[part])
+        if row is not None:
+            return int(logits.positions[part][row])
+    return None
+
+
 def _first_non_finite(a: Matrix, b: Matrix, positions: Sequence[int]) -> NonFinite | None:
     for side, values in (("from", a), ("to", b)):
-        finite = np.isfinite(values).all(axis=1)
-        if not finite.all():
-            return NonFinite(side, positions[int(np.argmin(finite))])
+        row = _non_finite_row(values)
+        if row is not None:
+            return NonFinite(side, positions[row])
     return None
+
+
+def _non_finite_row(values: Matrix) -> int | None:
+    finite = np.isfinite(values).all(axis=1)
+    return None if finite.all() else int(np.argmin(finite))
 
 
 def _softmax(values: _Vector) -> tuple[_Vector, _Vector]:
@@ -150,20 +191,28 @@ def _compare_block(a32: Matrix, b32: Matrix, targets: npt.NDArray[np.int64]) -> 
     rows = len(targets)
     if b32 is a32:
         zero = np.zeros(rows)
-        return _Block(zero, np.ones(rows), zero, np.ones(rows, dtype=bool), nll_a, nll_a)
+        same = np.ones(rows, dtype=bool)
+        return _Block(zero, np.ones(rows), zero, same, nll_a, nll_a, None, None)
     b = b32.astype(np.float64)
     _, lse_b = _softmax(b)
     nll_b = np.where(known, lse_b - np.take_along_axis(b, index, 1)[:, 0], np.nan)
     difference = a - b
     # sum p (log p - log q) with log p = a - lse_a; rounding can leave -1e-16 where it is 0.
     kl = np.maximum(0.0, np.einsum("ij,ij->i", probabilities, difference) - lse_a + lse_b)
+    cosine = _cosine(a, b)
+    error = np.abs(difference).max(axis=1)
+    # Logits have no zero: what a whole row has in common changes no probability.
+    moved = difference.mean(axis=1, keepdims=True) - difference
+    centred = a - a.mean(axis=1, keepdims=True)
     return _Block(
         kl=kl,
-        cosine=_cosine(a, b),
-        error=np.abs(difference).max(axis=1),
+        cosine=cosine,
+        error=error,
         same_top=a32.argmax(axis=1) == b32.argmax(axis=1),
         nll_from=nll_a,
         nll_to=nll_b,
+        products=(float(np.vdot(centred, centred)), float(np.vdot(centred, moved))),
+        columns=np.einsum("ij,ij->j", moved, moved),
     )
 
 
@@ -196,6 +245,26 @@ def _combine(blocks: Sequence[_Block], positions: Sequence[int], *, bit_equal: b
         perplexity_from=None if change is None else _perplexity(nll_from[known]),
         perplexity_to=None if change is None else _perplexity(nll_to[known]),
         perplexity_change=change,
+        relation=_relation(blocks),
+    )
+
+
+def _relation(blocks: Sequence[_Block]) -> Relation | None:
+    columns = [block.columns for block in blocks if block.columns is not None]
+    products = [block.products for block in blocks if block.products is not None]
+    if not columns:
+        return None
+    by_column = np.sum(columns, axis=0)
+    squares, mixed = (sum(pair[i] for pair in products) for i in (0, 1))
+    total, middle = float(by_column.sum()), float(np.median(by_column))
+    if squares <= 0 or total <= 0 or middle <= 0:
+        return None
+    worst = int(by_column.argmax())
+    return Relation(
+        slope=mixed / squares,
+        r_squared=min(1.0, mixed * mixed / (squares * total)),
+        column_ratio=math.sqrt(float(by_column[worst]) / middle),
+        column=worst,
     )
 
 
@@ -203,12 +272,26 @@ def _perplexity(nll: _Vector) -> float:
     return math.exp(min(float(nll.mean()), _MAX_NLL))
 
 
+def _standard_error(values: _Vector) -> float | None:
+    """Standard error of the mean of a row of positions; None of a single one.
+
+    What moves one position moves its neighbours: the error over blocks of them counts where it is
+    the larger one.
+    """
+    if values.size < 2:
+        return None
+    single = float(values.std(ddof=1) / math.sqrt(values.size))
+    blocks = values.size // _BLOCK_POSITIONS
+    if blocks < _LEAST_BLOCKS:
+        return single
+    means = np.array([part.mean() for part in np.array_split(values, blocks)])
+    return max(single, float(means.std(ddof=1) / math.sqrt(blocks)))
+
+
 def _perplexity_change(nll_from: _Vector, nll_to: _Vector) -> PerplexityChange | None:
     if nll_from.size == 0:
         return None
     difference = nll_to - nll_from
-    error = None
-    if difference.size > 1:
-        error = float(difference.std(ddof=1) / math.sqrt(difference.size))
+    error = _standard_error(difference)
     log_ratio = max(-_MAX_NLL, min(float(difference.mean()), _MAX_NLL))
     return PerplexityChange(log_ratio, error, int(difference.size))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from farm.core.comparison import BaselineVerdict, MetricComparison
 from farm.core.result import (
     CellResult,
+    CorrectnessReport,
     Decision,
     Outcome,
     PerformanceReport,
@@ -79,9 +80,7 @@ def compare_run(
     """
     compared = [_compared(result, against) for result in results]
     seconds = {
-        first.cell_id: _compared(
-            _of_the_same(confirming[first.cell_id], first), against, looked=False
-        )
+        first.cell_id: _compared(_of_the_same(confirming[first.cell_id], first), against)
         for first in results
         if confirming is not None and first.cell_id in confirming
     }
@@ -123,7 +122,7 @@ def _not_made(second: CellResult | None, missing: str) -> str:
     return "it has no such number" + (f" ({second.reason})" if second.reason else "")
 
 
-def _compared(result: CellResult, against: Against, *, looked: bool = True) -> CellResult:
+def _compared(result: CellResult, against: Against) -> CellResult:
     cell_id = result.cell_id
     old = against.cells.get(cell_id)
     found = compare_cell(
@@ -134,13 +133,18 @@ def _compared(result: CellResult, against: Against, *, looked: bool = True) -> C
         accepted=lambda metric: against.accepted(cell_id, metric),
         unpaired=against.unpaired.get(cell_id, ""),
         past=against.past.get(cell_id),
-        looked=looked,
     )
     if against.speeds is None or found.baseline is None or found.baseline.method != "paired":
         return found
     gated = [m.metric for m in found.baseline.metrics if is_gated(m.metric)]
-    told = ", ".join(f"{name} {against.accepted(cell_id, name):.1%}" for name in gated)
-    return replace(found, conditions={**found.conditions, "regress": f"auto: {told}"})
+    held = {name: against.accepted(cell_id, name) for name in gated}
+    told = ", ".join(f"{name} {loss:.1%}" for name, loss in held.items())
+    found = replace(found, conditions={**found.conditions, "regress": f"auto: {told}"})
+    if not (wide := [f"{name} {loss:.0%}" for name, loss in held.items() if loss > UNKNOWN]):
+        return found
+    # It is the smallest that can be told apart, and still a gate that lets much through.
+    alarm = f"{cell_id}: regress auto accepts a loss of {', '.join(wide)}: its launches scatter so"
+    return replace(found, alarms=(*found.alarms, f"{alarm} much; a larger budget_s decides less"))
 
 
 def _twice(one: MetricComparison, second: CellResult | None) -> MetricComparison:
@@ -195,15 +199,28 @@ def _with_second(result: CellResult, second: CellResult | None) -> CellResult:
     if second.outcome in ("errored", "skipped"):
         alarm = f"{result.cell_id}: its second sitting could not be made: {second.reason}"
         return replace(result, alarms=(*result.alarms, alarm))
-    if second.correctness_decision == "failed" and result.correctness_decision != "failed":
-        return replace(
-            result,
-            outcome="failed",
-            reason=f"second sitting: {second.reason}",
-            correctness=second.correctness,
-            correctness_decision="failed",
-        )
-    return result
+    if second.correctness_decision != "failed":
+        return result
+    correctness = _with_gates_of(result.correctness, second.correctness)
+    if result.correctness_decision == "failed":
+        return replace(result, correctness=correctness)
+    return replace(
+        result,
+        outcome="failed",
+        reason=f"second sitting: {second.reason}",
+        correctness=correctness,
+        correctness_decision="failed",
+    )
+
+
+def _with_gates_of(
+    first: CorrectnessReport | None, second: CorrectnessReport | None
+) -> CorrectnessReport | None:
+    """Add what failed in a second sitting: a waiver has to cover that, too."""
+    if first is None or second is None:
+        return first or second
+    failed = tuple(g for g in second.gates if g.passed is False and g not in first.gates)
+    return replace(first, gates=(*first.gates, *failed))
 
 
 def _with_power(one: MetricComparison, cell: CellResult, comparisons: int) -> MetricComparison:

@@ -119,7 +119,9 @@ def energy_report(run: DeviceRunResult) -> EnergyReport:
 
     It is the whole device's: what it needs when idle is part of it.
     """
-    others = {s.launch for x in run.launches if x.arm == "baseline" for s in x.samples}
+    # The number of a launch in which both arms worked in turn is the candidate's too.
+    alone = [x for x in run.launches if x.arm == "baseline" and not x.in_turn]
+    others = {s.launch for x in alone for s in x.samples}
     own = [launch for launch in run.telemetry if launch.launch not in others]
     parts = [part for launch in own for part in launch.energy]
     decode = [part for part in parts if part.metric.startswith("tg")]

@@ -4,7 +4,7 @@ PyTorch computes with the recipe's weights and 8-bit activations, so only the or
 SmolLM2-135M (8da4w) agrees to 1e-13, but for a position where it decides how one activation is
 rounded (0.99986): the mean is judged (0.999995), not the worst. The inputs, far larger than what
 the layer adds, are taken out: attention scores 2 % too large give 0.9992, with them 0.99996.
-A cosine is blind to a factor that all of the layer's sum has in common.
+A cosine is blind to a factor that all of the layer's sum has in common: that is judged by itself.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _Wide: TypeAlias = npt.NDArray[np.float64]
 
 #: Lowest accepted mean cosine.
 MIN_COSINE = 0.9999
+#: Largest difference from 1 of what the device's layer holds of PyTorch's, by least squares over
+#: all positions. A cosine of MIN_COSINE leaves 1.4 % of noise, which has no part in it.
+MAX_GAIN_ERROR = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class LayerCosine:
     mean: float
     #: Of the worst position on any path.
     lowest: float
+    #: How much of PyTorch's sums the device's hold, of the path where it is farthest from 1.
+    gain: float = 1.0
 
 
 def layer_cosine(task: CompareTask, open_ref: Callable[[LogitsRef], Matrix]) -> LayerCosine | None:
@@ -50,17 +55,20 @@ def layer_cosine(task: CompareTask, open_ref: Callable[[LogitsRef], Matrix]) -> 
         return None
     inputs, added = (open_ref(ref).astype(np.float64) for ref in (replay.inputs, replay.added))
     given = dict(run.logits)
-    means, lows = [], []
+    means, lows, gains = [], [], []
     for one in replay_passes(replay):
         rows = list(one.positions)
         found = open_ref(given[one.name]) if one.name in given else None
         if found is None or found.shape != (len(rows), inputs.shape[1]):
-            return LayerCosine(math.nan, math.nan)
-        cosines = _row_cosines(found - inputs[rows], added[rows])
+            return LayerCosine(math.nan, math.nan, math.nan)
+        ours, theirs = found - inputs[rows], added[rows]
+        cosines = _row_cosines(ours, theirs)
+        gains.append(float(np.vdot(ours, theirs) / np.vdot(theirs, theirs)))
         means.append(float(cosines.mean()))
         lows.append(float(cosines.min()))
     # NumPy's minimum keeps NaN, Python's may lose it.
-    return LayerCosine(float(np.min(means)), float(np.min(lows)))
+    farthest = max(gains, key=lambda gain: math.inf if math.isnan(gain) else abs(gain - 1.0))
+    return LayerCosine(float(np.min(means)), float(np.min(lows)), farthest)
 
 
 def _row_cosines(one: _Wide, other: _Wide) -> _Wide:
@@ -74,21 +82,30 @@ def replay_gates(found: LayerCosine | None) -> list[GateResult]:
     """Judge the cosine; nothing where there is none."""
     if found is None:
         return []
-    passed, known = found.mean >= MIN_COSINE, math.isfinite(found.mean)
+    known = math.isfinite(found.mean) and math.isfinite(found.gain)
     what = f"cosine {found.mean:.6f}" if known else "it gave NaN, or not every row"
+    scaled = f"it gives {found.gain:.4f} of what it should" if known else what
+    wrong = "a layer of the model computes wrongly on this device"
+    alike, whole = found.mean >= MIN_COSINE, abs(found.gain - 1.0) <= MAX_GAIN_ERROR
     return [
         GateResult(
             metric="layer_replay",
             op=">=",
             threshold=MIN_COSINE,
             value=found.mean if known else None,
-            passed=passed,
+            passed=alike,
             text="canary: one layer of the model on recorded inputs against PyTorch",
-            reason=""
-            if passed
-            else f"a layer of the model computes wrongly on this device: {what},"
-            f" {MIN_COSINE:g} is needed",
-        )
+            reason="" if alike else f"{wrong}: {what}, {MIN_COSINE:g} is needed",
+        ),
+        GateResult(
+            metric="layer_gain",
+            op="<=",
+            threshold=MAX_GAIN_ERROR,
+            value=abs(found.gain - 1.0) if known else None,
+            passed=whole,
+            text="canary: one layer of the model, its size against PyTorch's",
+            reason="" if whole else f"{wrong}: {scaled}, {MAX_GAIN_ERROR:.1%} off is allowed",
+        ),
     ]
 
 
@@ -113,6 +130,7 @@ def canary_report(
         max_abs_error=_finite(error),
         layer_cosine=None if found is None else _finite(found.mean),
         layer_cosine_min=None if found is None else _finite(found.lowest),
+        layer_gain=None if found is None else _finite(found.gain),
         layer=None if found is None or replay is None else replay.layer,
         layer_reason=reason,
     )

@@ -8,17 +8,26 @@ Each rule judges two neighbouring stages on one path. The bounds let a healthy 4
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from farm.core.artifact import LinearQuantization, SourceCheck
+from farm.core.artifact import LinearQuantization
+from farm.core.hostrun import IsaControl, PathFloor
+from farm.core.reference import LearnedBound, SourceCheck
 from farm.core.result import GateResult
 from farm.judge.metrics import Comparison, PerplexityChange
+from farm.judge.rounding import rounding_gates
 
 #: KL(device || host) against the noise floor, which is the mean over at least 4 order-only
 #: perturbations of the host artifact: another binary or ISA is one more such perturbation.
 DEVICE_KL_FACTOR = 1.5
 #: Device against host perplexity. Rounding noise is unbiased, so perplexity hardly moves.
 DEVICE_PERPLEXITY = 0.01
+#: The same in units of what order-only perturbations do to the host's, where that is more: 256
+#: tokens of a small 4-bit model move by up to 4 % under rounding alone.
+PERPLEXITY_NOISE = 3.0
+#: A control differs alike where its KL is at least this share of the device's.
+ALIKE = 0.5
 #: Below this KL a device is as good as the host, whatever the noise floor: fp32 logits that
 #: differ by 1e-4 give 1e-8 nats. It stands in for the floor of recipes that have none (fp32).
 KL_NOTHING = 1e-6
@@ -37,6 +46,14 @@ HOST_KL_FP32 = 1e-3
 HOST_PERPLEXITY = 0.05
 #: Source anchors against our fp32 model, in logits (which are of the order of 10).
 SOURCE_MAX_ABS_ERROR = 1e-3
+#: Perplexity of the source against our fp32 model, on the same ids: relative.
+SOURCE_PERPLEXITY = 1e-3
+#: What a healthy export of this model and recipe was measured to lose. On the text that it was
+#: measured on only another CPU's rounding comes in; another text is another sample.
+LEARNED_FACTOR = 1.15
+LEARNED_OTHER_TEXT = 2.0
+#: Perplexity: rounding alone moves 256 tokens by that much, ln.
+LEARNED_PERPLEXITY = 0.04
 #: Fewer rows than this have no perplexity worth judging and a wide KL bound.
 MIN_ROWS = 32
 #: KL of single rows between two builds scatters by 0.6 of its mean (measured), in longer tails by
@@ -91,20 +108,34 @@ class RuleContext:
     noise_floor: dict[str, float]
     #: Host and device ran the same binary with the same instruction set.
     same_code: bool
+    #: How else those perturbations move the host artifact, by path.
+    floors: Mapping[str, PathFloor] = field(default_factory=dict)
+    #: What quantising costs a healthy export of this model and recipe; None: nobody measured it.
+    bound: LearnedBound | None = None
+    #: Their processors have different instruction sets: no order of sums is the same.
+    other_abi: bool = False
+    #: Other code on the host's own CPU: tells the choice of code from hardware.
+    controls: Sequence[IsaControl] = ()
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether activations are rounded while running."""
+        return self.linear in ("8da4w", "int8")
 
 
 def judge_pair(pair: Pair, context: RuleContext) -> list[GateResult]:
     """Apply the rules of this pair's stages. Pairs that skip a stage have only the NaN rule."""
     bad = pair.comparison.non_finite
     if bad is not None:
-        return [_not_finite(pair, pair.from_ if bad.side == "from" else pair.to, bad.position)]
+        stage = pair.from_ if bad.side == "from" else pair.to
+        return [not_finite(stage, pair.path, bad.position)]
     match (pair.from_, pair.to):
         case ("host_pte", "device_pte"):
             return _device(pair, context)
         case ("eager_quantised", "host_pte" | "device_pte"):
             return _host(pair, context)
         case ("eager_fp32", "eager_quantised"):
-            return _quantisation(pair, context.linear)
+            return _quantisation(pair, context)
         case _:
             return []
 
@@ -125,9 +156,11 @@ def judge_source(source: SourceCheck) -> list[GateResult]:
             value=error if error is not None and math.isfinite(error) else None,
             passed=error is not None and error <= SOURCE_MAX_ABS_ERROR,
             text=f"source ({source.by}) -> eager_fp32",
-            reason="" if error is not None else "no position of the source could be compared",
+            reason="" if error is not None else source.reason or "no position could be compared",
         )
     ]
+    if source.perplexity is not None and source.own_perplexity is not None:
+        gates.append(_source_perplexity(source.by, source.perplexity, source.own_perplexity))
     if source.ids_equal is not None:
         gates.append(
             GateResult(
@@ -143,14 +176,30 @@ def judge_source(source: SourceCheck) -> list[GateResult]:
     return gates
 
 
-def _not_finite(pair: Pair, stage: str, position: int) -> GateResult:
+def _source_perplexity(by: str, theirs: float, ours: float) -> GateResult:
+    moved = abs(math.log(ours / theirs))
+    return GateResult(
+        metric="perplexity_change",
+        op="<=",
+        threshold=SOURCE_PERPLEXITY,
+        value=moved,
+        passed=moved <= SOURCE_PERPLEXITY,
+        text=f"source ({by}) -> eager_fp32",
+        reason=""
+        if moved <= SOURCE_PERPLEXITY
+        else f"perplexity {theirs:.6g} -> {ours:.6g}, allowed ±{SOURCE_PERPLEXITY:.1%}",
+    )
+
+
+def not_finite(stage: str, path: str, position: int) -> GateResult:
+    """The failed gate of a stage whose logits hold a NaN or infinity."""
     return GateResult(
         metric="finite",
         op="==",
         threshold=None,
         value=None,
         passed=False,
-        text=f"{stage} ({pair.path}): finite logits",
+        text=f"{stage} ({path}): finite logits",
         reason=f"NaN or infinity in the logits of {stage} at position {position}",
     )
 
@@ -169,8 +218,20 @@ def _device(pair: Pair, context: RuleContext) -> list[GateResult]:
                 reason="" if equal else f"logits differ by {pair.comparison.max_abs_error:.3g}",
             )
         ]
+    if context.other_abi and pair.comparison.bit_equal:
+        return [
+            GateResult(
+                metric="bit_equal",
+                op="==",
+                threshold=0.0,
+                value=1.0,
+                passed=None,
+                text=f"{pair.title}: another instruction set",
+                reason="the logits are the host's, bit for bit: did the device compute them?",
+            )
+        ]
     floor = _floor(pair, context)
-    gates = [_perplexity(pair, DEVICE_PERPLEXITY, both_ways=True)]
+    gates = [_perplexity(pair, _rounding_perplexity(pair, context), both_ways=True)]
     if floor is None:
         gates.append(
             GateResult(
@@ -184,10 +245,24 @@ def _device(pair: Pair, context: RuleContext) -> list[GateResult]:
             )
         )
     else:
-        dynamic = context.linear in ("8da4w", "int8")
-        least = KL_NOTHING_DYNAMIC if dynamic else KL_NOTHING
-        gates.append(_kl(pair, max(DEVICE_KL_FACTOR * floor, least), "noise floor"))
-    return [gate for gate in gates if gate is not None]
+        least = KL_NOTHING_DYNAMIC if context.dynamic else KL_NOTHING
+        found = _kl(pair, max(DEVICE_KL_FACTOR * floor, least), "noise floor")
+        gates.append(_kernel_or_hardware(found, pair.path, context.controls))
+    return [*(gate for gate in gates if gate is not None), *_rounding(pair, context)]
+
+
+def _kernel_or_hardware(gate: GateResult, path: str, controls: Sequence[IsaControl]) -> GateResult:
+    """Say of a device that differs too much whether other code on the host's CPU does so too."""
+    known = [(dict(one.kl_mean)[path], one.isa) for one in controls if path in dict(one.kl_mean)]
+    if gate.passed is not False or not known or gate.value is None:
+        return gate
+    most, isa = max(known)
+    said = f"on the host's own CPU XNNPACK's {isa} code differs by {most:.3g}"
+    if most >= ALIKE * gate.value:
+        said += ", alike: it is the choice of code, not this hardware"
+    else:
+        said += " at most: it is this hardware, or code that only it runs"
+    return replace(gate, reason=f"kl_mean {gate.value:.3g}, {gate.threshold:.3g} allowed; {said}")
 
 
 def _host(pair: Pair, context: RuleContext) -> list[GateResult]:
@@ -197,16 +272,39 @@ def _host(pair: Pair, context: RuleContext) -> list[GateResult]:
         _kl(pair, max(HOST_KL_FACTOR * floor, bound), "noise floor, or the fixed bound"),
         _perplexity(pair, HOST_PERPLEXITY, both_ways=True),
     ]
-    return [gate for gate in gates if gate is not None]
+    return [*(gate for gate in gates if gate is not None), *_rounding(pair, context)]
 
 
-def _quantisation(pair: Pair, linear: LinearQuantization) -> list[GateResult]:
-    bound = QUANTISATION[linear]
+def _quantisation(pair: Pair, context: RuleContext) -> list[GateResult]:
+    bound, source = QUANTISATION[context.linear], f"bound of {context.linear}, not learned"
+    learned = context.bound
+    if learned is not None:
+        factor = LEARNED_FACTOR if learned.same_text else LEARNED_OTHER_TEXT
+        bound = QuantisationBound(
+            learned.kl_mean * factor + KL_NOTHING_DYNAMIC,
+            math.expm1(max(0.0, learned.log_perplexity) * factor + LEARNED_PERPLEXITY),
+        )
+        source = f"{factor:g}x what a healthy export loses"
     gates = [
-        _kl(pair, bound.kl_mean, f"bound of {linear}"),
+        _kl(pair, bound.kl_mean, source),
         _perplexity(pair, bound.perplexity, both_ways=False),
     ]
     return [gate for gate in gates if gate is not None]
+
+
+def _rounding(pair: Pair, context: RuleContext) -> list[GateResult]:
+    """Nothing where too few rows, or no floor, say what rounding does to this model."""
+    floor = context.floors.get(pair.path)
+    if floor is None or pair.comparison.rows < MIN_ROWS:
+        return []
+    few = context.dynamic and context.noise_floor.get(pair.path, 0.0) < KL_NOTHING_DYNAMIC
+    return rounding_gates(pair.title, pair.comparison, floor, few_flips=few)
+
+
+def agrees(source: SourceCheck) -> bool:
+    """Whether an independent source gives the logits that our reading of the checkpoint gives."""
+    error = source.max_abs_error
+    return bool(source.by) and error is not None and error <= SOURCE_MAX_ABS_ERROR
 
 
 def _floor(pair: Pair, context: RuleContext) -> float | None:
@@ -233,17 +331,24 @@ def _kl(pair: Pair, bound: float, source: str) -> GateResult:
     )
 
 
+def _rounding_perplexity(pair: Pair, context: RuleContext) -> float:
+    """Largest change of perplexity of a device, relative: three times what rounding did here."""
+    floor = context.floors.get(pair.path)
+    noise = 0.0 if floor is None else floor.log_perplexity or 0.0
+    return max(DEVICE_PERPLEXITY, math.expm1(PERPLEXITY_NOISE * noise))
+
+
 def _perplexity(pair: Pair, allowed: float, *, both_ways: bool) -> GateResult | None:
     """Judge the change of perplexity; None where too few rows have a next token.
 
-    Within the bound is a pass; outside it is a failure only where the paired 95 % interval lies
-    outside too: with 256 tokens rounding noise alone moves a 4-bit model by about a percent.
+    Within the bound is a pass. Outside it is a failure where the paired 95 % interval lies outside
+    too, and undecided where it reaches back: so many tokens can't tell.
     """
     change = pair.comparison.perplexity_change
     if change is None or change.positions < MIN_ROWS:
         return None
     excess = excess_change(change, math.log1p(allowed), both_ways=both_ways)
-    passed = excess <= 0 or not significant(change, excess)
+    passed = True if excess <= 0 else False if significant(change, excess) else None
     moved = math.expm1(change.log_ratio)
     note = ""
     if excess > 0:
@@ -251,7 +356,7 @@ def _perplexity(pair: Pair, allowed: float, *, both_ways: bool) -> GateResult | 
         note = (
             f"perplexity {old:.4g} -> {new:.4g}, allowed {'±' if both_ways else '+'}{allowed:.0%}"
         )
-        if passed:
+        if passed is None:
             note += f"; {change.positions} tokens can't tell this from the bound"
     return GateResult(
         metric="perplexity_change",

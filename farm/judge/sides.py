@@ -19,15 +19,11 @@ class Sides:
     memory: Sequence[GateResult]
     #: Why no speed of the cell can be trusted; empty where one can, or none was timed.
     untrusted: str = ""
-    #: Whether any correctness gate is about the model on the device.
-    model_judged: bool = True
 
     @property
     def correctness_decision(self) -> Decision:
-        """Undecided where there was nothing to judge by."""
-        found = decision(self.correctness)
-        unjudged = found == "not gated" or (found == "passed" and not self.model_judged)
-        return "undecided" if unjudged else found
+        """What the gates on correctness say together."""
+        return decision(self.correctness)
 
     @property
     def speed_decision(self) -> Decision:
@@ -43,11 +39,7 @@ class Sides:
         telling = [g for g in gates if found in wanted and g.passed is wanted[found]]
         if telling:
             return found, _sentence(telling)
-        if found != "inconclusive":
-            return found, ""
-        if self.speed_decision == "undecided":
-            return found, self.untrusted
-        return found, "nothing to judge by: no logits, no text and no gate"
+        return found, self.untrusted if found == "inconclusive" else ""
 
 
 def untrusted(performance: Sequence[PerformanceReport], *, emulated: bool) -> str:

@@ -13,14 +13,16 @@ from collections.abc import Mapping, Sequence
 
 from farm.core.comparison import MetricComparison
 from farm.core.result import CellResult, PerformanceReport
+from farm.judge.guards import why_invalid
 
 #: Medians of one metric in earlier nights with the same bytes on the same device, by metric.
 Past = Mapping[str, Sequence[float]]
 
 #: How far a rate moves between sittings although nothing changed: phones by 16-25 % (measured).
 DRIFT = 0.25
-#: Nights from which on the device's own scatter says it better, and the least that is allowed then.
-KNOWS_SCATTER, LEAST_DRIFT = 5, 0.10
+#: Nights from which on the device's own scatter says it better; the least and the most that is
+#: allowed then: no number of loud nights makes half of a rate usual.
+KNOWS_SCATTER, LEAST_DRIFT, MOST_DRIFT = 5, 0.10, 0.50
 
 
 def compare_unchanged(
@@ -49,14 +51,17 @@ def compare_unchanged(
         found.append(one)
         if one.verdict == "INCOMPARABLE":
             alarms.append(f"device {new.device.name}: {one.metric}: {one.reason}")
+    told = {report.metric for report in new.performance if report.regime == "warm"}
+    for metric in sorted(before.keys() - told):
+        reason = "no longer measured"
+        found.append(MetricComparison(metric, "INCOMPARABLE", None, None, reason))
     return found, alarms
 
 
 def _held_against(report: PerformanceReport, past: Sequence[float]) -> MetricComparison:
     metric = report.metric
     if report.trust == "invalid" or report.median is None:
-        reason = "the number is invalid or missing"
-        return MetricComparison(metric, "INSUFFICIENT", None, None, reason)
+        return MetricComparison(metric, "INSUFFICIENT", None, None, why_invalid(report))
     if not past:
         reason = "the same bytes have no earlier number on this device"
         return MetricComparison(metric, "INSUFFICIENT", None, None, reason)
@@ -82,4 +87,4 @@ def _usual(logs: Sequence[float], middle: float) -> float:
     if len(logs) < KNOWS_SCATTER:
         return math.log1p(DRIFT)
     scatter = 1.4826 * statistics.median(abs(log - middle) for log in logs)
-    return max(math.log1p(LEAST_DRIFT), 3 * scatter)
+    return min(max(math.log1p(LEAST_DRIFT), 3 * scatter), math.log1p(MOST_DRIFT))

@@ -21,7 +21,8 @@ from dataclasses import replace
 from farm.core.comparison import BaselineVerdict, MetricComparison
 from farm.core.result import PerformanceReport
 from farm.core.rules.family import POWER, SECOND_BUDGET, SUSPECT, second_level
-from farm.core.rules.interval import LEAST_PAIRS, LOOKING, MAX_SPREAD, spread, t_tail
+from farm.core.rules.interval import LEAST_PAIRS, MAX_SPREAD, spread, t_tail
+from farm.judge.guards import why_invalid
 from farm.judge.performance import by_launch
 from farm.judge.statistics import Ratio, found_with_power, paired_interval, ratio_interval
 
@@ -32,9 +33,7 @@ LEAST_LOSS = {"ttft": 0.010, "load": 0.050, "peak_rss_bytes": 4 * 2**20}
 LEAST_SHARE = {"load": 0.10}
 
 
-def compare_pairs(
-    report: PerformanceReport, regress: float, *, looked: bool = True
-) -> MetricComparison:
+def compare_pairs(report: PerformanceReport, regress: float) -> MetricComparison:
     """Judge one metric whose baseline ran beside it; a loss is at most suspected here.
 
     A guard that both arms shared says nothing about their ratio: what scatters widens its interval.
@@ -42,11 +41,10 @@ def compare_pairs(
     metric = report.metric
     own, other = by_launch(report.samples), by_launch(report.samples, "baseline")
     if report.trust == "invalid" or not own or not other:
-        reason = "the number is invalid or missing"
-        return MetricComparison(metric, "INSUFFICIENT", None, None, reason)
+        return MetricComparison(metric, "INSUFFICIENT", None, None, why_invalid(report))
     before = statistics.median(statistics.median(values) for values in other.values())
     bound = allowed(metric, before, regress, is_rate=report.unit == "tok/s")
-    judged = _judged(metric, paired_interval(own, other, looked=looked), bound)
+    judged = _judged(metric, paired_interval(own, other, looked=True), bound)
     scatters = report.trust == "noisy" or (spread(other) or 0.0) > MAX_SPREAD
     is_noisy = scatters and judged.verdict == "INSUFFICIENT" and judged.ci95 is not None
     return replace(judged, verdict="NOISY") if is_noisy else judged
@@ -77,7 +75,7 @@ def with_power(one: MetricComparison, found: Ratio, comparisons: int) -> MetricC
     if found.error is None or one.bound is None:
         return one
     each, pairs = math.sqrt(POWER), SECOND_BUDGET * one.pairs
-    error = found.error / (LOOKING * math.sqrt(SECOND_BUDGET))
+    error = found.error / math.sqrt(SECOND_BUDGET)
     beyond = max(
         found_with_power(found.error, found.df, (SUSPECT,), power=each),
         found_with_power(error, pairs - 2, (second_level(comparisons),), power=each),

@@ -32,8 +32,6 @@ def resolve_names(spec: RunSpec) -> Catalog:
     models: dict[str, ModelSource] = {}
     for index, source in enumerate(spec.models):
         key = f"models.{index}"
-        if source.name in models:
-            raise ConfigError(f"{spec.source}: {key}: {source.name!r} is named twice")
         if source.kind == "registry":
             _known(spec, key, find_model, source.name)
         else:
@@ -46,8 +44,14 @@ def resolve_names(spec: RunSpec) -> Catalog:
         recipe = own[name] if name in own else _known(spec, key, find_recipe, name)
         _fits(spec, key, recipe)
         recipes[name] = recipe
+    planted_recipe(spec)
     for toolchain in spec.toolchains:
         _installable(spec, toolchain)
+    text = spec.correctness.text
+    if text != "builtin" and not Path(text).is_file():
+        key = "correctness.text"
+        message = f"{spec.source}: {key}: there is no file {text}; or write `builtin`"
+        raise ConfigError(message, file=spec.source, key=key)
     return Catalog(
         models,
         recipes,
@@ -57,8 +61,23 @@ def resolve_names(spec: RunSpec) -> Catalog:
     )
 
 
+def planted_recipe(spec: RunSpec) -> Recipe | None:
+    """Return the recipe of the slower artifact that the gate is tried on; None: it isn't.
+
+    Raises:
+        UnknownName: Nobody knows it.
+    """
+    if spec.self_check is None:
+        return None
+    own = {change.name: change for change in spec.recipes}
+    name = spec.self_check.slower
+    if name in own:
+        return _changed(spec, own[name])
+    return _known(spec, "self_check.slower", find_recipe, name)
+
+
 def _installable(spec: RunSpec, toolchain: Toolchain) -> None:
-    """Refuse what pip could not even be asked for."""
+    """Refuse what pip could not even be asked for, and a checkout that isn't there."""
     if toolchain.executorch:
         try:
             executorch_requirements(toolchain)
@@ -67,6 +86,14 @@ def _installable(spec: RunSpec, toolchain: Toolchain) -> None:
             raise ConfigError(
                 f"{spec.source}: {key}: {error.message}", file=spec.source, key=key
             ) from None
+    if toolchain.source and not (Path(toolchain.source) / "CMakeLists.txt").is_file():
+        key = f"toolchains.{toolchain.name}.source"
+        raise ConfigError(
+            f"{spec.source}: {key}: {toolchain.source} is no checkout of ExecuTorch (no"
+            " CMakeLists.txt)",
+            file=spec.source,
+            key=key,
+        )
 
 
 def _export_bytes(
@@ -109,6 +136,7 @@ def _known(spec: RunSpec, key: str, find: Callable[[str], T], name: str) -> T:
 
 def _exists(spec: RunSpec, key: str, source: ModelSource) -> None:
     named = {source.kind: source.path, "tokenizer": source.tokenizer, "data": source.data}
+    named["adapter"] = source.adapter
     for what, text in named.items():
         # An `hf` that is no local folder is a hub id: whether it exists is the hub's to say.
         hub_id = what == "hf" and text is not None and not text.startswith("/")

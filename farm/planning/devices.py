@@ -13,11 +13,12 @@ import runners
 from farm import transports
 from farm.core.device import Device, DeviceEntry, Inventory
 from farm.core.errors import ConfigError, UnknownName
+from farm.core.names import meant
 from farm.core.plan import selects
 from farm.core.selector import parse_selector
 from farm.paths import quarantine_file, store_root
 from farm.protocols import PROBE_LIMIT_S, Site
-from farm.site.agent.discovery import discover_adb
+from farm.site.agent.discovery import discover_adb, wireless_phone
 from farm.site.agent.inventory import look, merge
 from farm.site.context import SiteContext
 from farm.state.health_book import HealthBook
@@ -136,12 +137,17 @@ def find_entry(inventory: Inventory, name: str) -> DeviceEntry:
     """
     entries = list(with_local(inventory))
     if inventory.adb_auto and all(entry.name != name for entry in entries):
-        entries += discover_adb(entries, "")
+        attached = discover_adb(entries, "")
+        entries += (one.entry if isinstance(one, Device) else one for one in attached)
     found = next((entry for entry in entries if entry.name == name), None)
+    if found is None and inventory.adb_auto:
+        found = wireless_phone(name)
     if found is None:
         known = tuple(entry.name for entry in entries)
         raise UnknownName(
-            f"no device {name!r}; the inventory has {', '.join(known) or 'none'}", known=known
+            f"no device {name!r}; the inventory has {', '.join(known) or 'none'}"
+            f"{meant(name, known)}",
+            known=known,
         )
     if found.site:
         raise ConfigError(

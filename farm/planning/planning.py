@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from farm import codec
 from farm.cluster import start as cluster_start
@@ -14,18 +16,22 @@ from farm.cluster.start import Runtime
 from farm.config.load import load_inventory, load_run
 from farm.core.device import Inventory
 from farm.core.errors import ConfigError
+from farm.core.names import nearest
 from farm.core.plan import Catalog, Plan, make_plan, measuring_at_most_s
 from farm.core.printable import shown_value
 from farm.core.rules.launches import measures, too_long
 from farm.core.rules.waivers import check_cells
 from farm.core.selector import parse_selector
 from farm.core.spec import RunSpec
-from farm.paths import quarantine_file
+from farm.paths import farm_home, quarantine_file
 from farm.planning.catalog import resolve_names
 from farm.planning.deciding import with_decisions
 from farm.planning.devices import find_devices
 from farm.planning.exportable import check_exports
 from farm.state.health_book import HealthBook
+from farm.store import run_bundle
+
+_NUMBER: Final = re.compile("[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,10 @@ class RunOptions:
     #: Name or report file to compare with; None compares with nothing.
     baseline: str | None = None
     quick: bool = False
+    #: Measure the baseline's arm also where it is the candidate, file by file.
+    against_itself: bool = False
+    #: Make no second sitting of what the first look leaves open.
+    one_look: bool = False
     #: Share required of cells and of speeds where the config says nothing.
     require: Fraction = Fraction(0)
 
@@ -77,7 +87,10 @@ def load(options: RunOptions) -> Loaded:
     """
     if options.config is None:
         raise ConfigError("give a run config, or `--resume RUN`; `ls configs` shows examples")
-    spec, config = load_run(options.config, options.overrides)
+    path = options.config
+    if run_bundle.is_bundle(path):
+        path = run_bundle.config_of(path, farm_home())
+    spec, config = load_run(path, options.overrides)
     spec = replace(spec, require=spec.require.filled(options.require))
     if options.quick:
         spec = quick(spec)
@@ -124,7 +137,7 @@ async def prepare(
         elsewhere: As for `find_devices`.
 
     Raises:
-        ConfigError: As `find_devices`, or a waiver is about no cell of the plan.
+        ConfigError: As `find_devices`, or a waiver or an exclusion is about nothing of the plan.
         PlanError: No device matches.
     """
     spec, catalog = loaded.spec, loaded.catalog
@@ -133,10 +146,37 @@ async def prepare(
     )
     devices = HealthBook(quarantine_file(home)).apply(devices)
     made = with_decisions(spec, make_plan(spec, devices, catalog), home)
-    if not loaded.select:  # which may leave out what a waiver is about
+    if loaded.select:  # which may leave out what a request or a waiver is about
+        made = replace(made, unmet=())
+    else:
         cells = [*made.cells, *(skip.cell for skip in made.skips)]
         check_cells(spec.waivers, [cell.cell_id for cell in cells], spec.source)
+        _check_excluded(spec, [cell.place for cell in cells])
     return Prepared(spec, loaded.config, catalog, made)
+
+
+def _check_excluded(spec: RunSpec, places: Sequence[str]) -> None:
+    """Refuse a rule whose device is most likely one of the plan, misspelt.
+
+    Any other name is taken: that of a phone that isn't attached today leaves nothing out.
+
+    Raises:
+        ConfigError: Names file, key and the device that was meant.
+    """
+    for index, rule in enumerate(spec.exclude):
+        name = dict(rule).get("device")
+        if name is None or name in places:
+            continue
+        meant = nearest(name, places)
+        # pixel7 and pixel8, emulator-5554 and emulator-5556: two of a kind, and no slip.
+        if meant is not None and _NUMBER.sub("", meant.lower()) != _NUMBER.sub("", name.lower()):
+            key = f"exclude.{index}.device"
+            raise ConfigError(
+                f"{spec.source}: {key}: {name!r} leaves nothing out, did you mean {meant}?; has:"
+                f" {', '.join(dict.fromkeys(places))}",
+                file=spec.source,
+                key=key,
+            )
 
 
 def plan(options: RunOptions, home: Path) -> Prepared:
@@ -166,6 +206,7 @@ def plan_data(prepared: Prepared) -> dict[str, Any]:
         "measuring_at_most_s": measuring_at_most_s(prepared.spec, prepared.plan),
         "cells": [codec.to_data(cell) for cell in prepared.plan.cells],
         "skips": [codec.to_data(skip) for skip in prepared.plan.skips],
+        "unmet": list(prepared.plan.unmet),
         "artifacts": [str(artifact) for artifact in prepared.plan.artifacts],
         "devices": [codec.to_data(device) for device in prepared.plan.devices],
     }

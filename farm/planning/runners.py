@@ -8,6 +8,7 @@ from pathlib import Path
 
 import runners
 from farm.core.errors import ConfigError, UnknownName
+from farm.core.names import nearest
 from farm.core.runner import OWN, RUNNER_KINDS, RunnerSpec
 from farm.core.spec import RunSpec
 from farm.store.objects import ContentStore
@@ -26,8 +27,10 @@ def resolve(spec: RunSpec) -> dict[str, RunnerSpec]:
     for index, name in enumerate(spec.matrix.runner):
         if name not in described and name not in RUNNER_KINDS:
             known = sorted({*RUNNER_KINDS, *described})
+            meant = nearest(name, known)
+            hint = "" if meant is None else f", did you mean {meant}?"
             raise UnknownName(
-                f"{spec.source}: matrix.runner.{index}: unknown runner {name!r}; known: "
+                f"{spec.source}: matrix.runner.{index}: unknown runner {name!r}{hint}; known: "
                 f"{', '.join(known)}; describe your own under `runners`",
                 known=known,
                 file=spec.source,

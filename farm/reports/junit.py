@@ -1,14 +1,15 @@
 """JUnit XML, for build servers: one test case per cell, one suite per model and recipe.
 
 failed -> failure; errored -> error; skipped and inconclusive -> skipped, with the reason, since
-neither is a wrong model. A waived failure is skipped too.
+neither is a wrong model. A waived failure is skipped too. Build servers take skipped ones for
+green, so the run has a case of its own: an error where it didn't end with 0 and no cell shows it.
 """
 
 from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree as ET
 
 from farm.core.printable import printable
@@ -26,21 +27,54 @@ def render(report: Report) -> str:
     suites: dict[str, list[CellResult]] = {}
     for result in report.results:
         suites.setdefault(f"{result.model}/{result.recipe}", []).append(result)
-    root = ET.Element("testsuites", {"name": _text(report.name), **_counts(report.results)})
+    hidden = _hidden(report)
+    counts = _counts(report.results, cases=1, errors=int(hidden))
+    root = ET.Element("testsuites", {"name": _text(report.name), **counts})
     # The schema that Jenkins and pytest use has no such attribute at the top.
     del root.attrib["skipped"]
     for name, results in suites.items():
         root.append(_suite(name, results, report))
+    root.append(_run(report, hidden=hidden))
     ET.indent(root, " ")
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
+def _hidden(report: Report) -> bool:
+    """Whether the run is no success although none of its cells reads as a failure or an error."""
+    shown = any(r.outcome in ("failed", "errored") and not r.waived for r in report.results)
+    return report.exit_code != 0 and not shown
+
+
+def _run(report: Report, *, hidden: bool) -> ET.Element:
+    suite = _new_suite("farm", _counts((), cases=1, errors=int(hidden)), report)
+    case = ET.SubElement(suite, "testcase", {"name": "run", "classname": "farm", "time": "0.000"})
+    line = _text(report.verdict_line)
+    body = _text("\n".join([report.verdict_line, *report.alarms]))
+    if hidden:
+        ET.SubElement(case, "error", {"message": line, "type": "incomplete"}).text = body
+    ET.SubElement(case, "system-out").text = body
+    return _closed(suite)
+
+
 def _suite(name: str, results: Sequence[CellResult], report: Report) -> ET.Element:
+    suite = _new_suite(name, _counts(results), report)
+    for result in results:
+        suite.append(_case(result))
+    return _closed(suite)
+
+
+def _closed(suite: ET.Element) -> ET.Element:
+    ET.SubElement(suite, "system-out").text = ""
+    ET.SubElement(suite, "system-err").text = ""
+    return suite
+
+
+def _new_suite(name: str, counts: Mapping[str, str], report: Report) -> ET.Element:
     suite = ET.Element(
         "testsuite",
         {
             "name": _text(name),
-            **_counts(results),
+            **counts,
             "timestamp": report.started_at.removesuffix("Z")[:19],
             "hostname": _text(str(report.host.get("name") or "localhost")),
         },
@@ -52,10 +86,6 @@ def _suite(name: str, results: Sequence[CellResult], report: Report) -> ET.Eleme
         ("farm", report.farm.version),
     ):
         ET.SubElement(properties, "property", {"name": key, "value": _text(value)})
-    for result in results:
-        suite.append(_case(result))
-    ET.SubElement(suite, "system-out").text = ""
-    ET.SubElement(suite, "system-err").text = ""
     return suite
 
 
@@ -97,14 +127,15 @@ def _case(result: CellResult) -> ET.Element:
     return case
 
 
-def _counts(results: Sequence[CellResult]) -> dict[str, str]:
+def _counts(results: Sequence[CellResult], *, cases: int = 0, errors: int = 0) -> dict[str, str]:
+    """Count the cells, and so many cases and errors besides."""
     failed = sum(r.outcome == "failed" and not r.waived for r in results)
     errored = sum(r.outcome == "errored" for r in results)
     passed = sum(r.outcome == "passed" for r in results)
     return {
-        "tests": str(len(results)),
+        "tests": str(len(results) + cases),
         "failures": str(failed),
-        "errors": str(errored),
+        "errors": str(errored + errors),
         "skipped": str(len(results) - failed - errored - passed),
         "time": f"{sum(_duration_s(r) for r in results):.3f}",
     }

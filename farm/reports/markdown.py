@@ -1,4 +1,8 @@
-"""The report as Markdown, for pull requests and job summaries."""
+"""The report as Markdown, for pull requests and job summaries.
+
+What needs a look comes first, and a page that would be too large for a job summary is cut with a
+line that says so.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,26 @@ from collections.abc import Sequence
 
 from farm.core.printable import one_line, printable
 from farm.core.result import CellResult, ExportReport, Report, StageComparison
+from farm.reports import attention, nights
+from farm.reports.answers import answers_line, no_answer
 from farm.reports.summary import HEADERS, artifact_size, export_notes, rows, unreadable
 from farm.reports.words import number, percent, seconds, size
 
+#: A job summary of GitHub takes 1 MiB; a byte more and none of it is shown.
+MAX_BYTES = 1 << 20
+#: Rows of what needs a look, and characters of one of their fields.
+_MOST_ROWS, _MOST_TEXT = 200, 400
+_CUT = (
+    "**Cut here**: a job summary takes no more. The whole report is in report.html and report.json "
+    "of this run.\n"
+)
 _MARKS = {
     "passed": "✅",
     "failed": "❌",
     "inconclusive": "❔",
     "errored": "⚠️",
     "skipped": "⏭️",
-    "waived": "☑️",
+    "waived": "🟡",
 }
 
 
@@ -27,14 +41,21 @@ def render(report: Report) -> str:
         f"farm {escape(report.farm.version)}.",
     ]
     parts += [f"> ⚠️ {escape(alarm)}" for alarm in report.alarms]
+    entries = attention.findings(report)
+    if entries:
+        parts += ["## Needs a look", _findings(report, entries)]
     table = [
         (*row.columns[:3], f"{_MARKS.get(row.outcome, '')} {row.outcome}", *row.columns[4:])
         for row in rows(report)
     ]
-    parts.append(_table(HEADERS, table))
-    troubled = [r for r in report.results if r.reason or unreadable(r)]
-    if troubled:
-        parts.append("## Reasons\n\n" + "\n".join(_reason(result) for result in troubled))
+    parts += ["## Cells", _table(HEADERS, table)]
+    noted = [r for r in report.results if (r.reason and r.outcome == "passed") or unreadable(r)]
+    if noted:
+        parts.append("## Notes\n\n" + "\n".join(_note(result) for result in noted))
+    compared = [r for r in report.results if r.baseline is not None]
+    if compared:
+        parts += ["## Against the baseline", _compared(compared)]
+    parts += _nights(report)
     judged = [r for r in report.results if r.correctness is not None and r.correctness.stages]
     if judged:
         parts.append("## Correctness")
@@ -43,16 +64,62 @@ def render(report: Report) -> str:
     if texts:
         parts.append("## Generated text")
         parts += [_generated(result) for result in texts]
+    asked = [r for r in report.results if r.answers]
+    if asked:
+        parts.append("## Answers\n\n" + escape(answers_line(report)))
+        parts += [_answers(result) for result in asked]
     if report.exports:
         parts.append("## Exports\n\n" + _exports(report.exports))
     if report.toolchains:
-        lines = [
+        lines = (
             f"- {escape(name)}: executorch {v.executorch}, torch {v.torch}, torchao {v.torchao}, "
             f"Python {v.python}"
             for name, v in sorted(report.toolchains.items())
-        ]
+        )
         parts.append("## Toolchains\n\n" + "\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+    return _fitting(parts)
+
+
+def _fitting(parts: Sequence[str]) -> str:
+    """Join parts up to what a job summary takes."""
+    whole = "\n\n".join(parts) + "\n"
+    if len(whole.encode()) <= MAX_BYTES:
+        return whole
+    kept, left = [], MAX_BYTES - len(_CUT.encode())
+    for part in parts:
+        if len(part.encode()) + 2 > left:
+            kept += [_rows_within(part, left - 2)] if part.startswith("| ") else []
+            break
+        left -= len(part.encode()) + 2
+        kept.append(part)
+    return "\n\n".join([*kept, _CUT])
+
+
+def _rows_within(table: str, most: int) -> str:
+    """The first rows of a table, in so many bytes."""
+    return table.encode()[: max(0, most)].decode(errors="ignore").rpartition("\n")[0]
+
+
+def _nights(report: Report) -> list[str]:
+    """What several nights show, and decoding without a pause."""
+    shown = {
+        "Over the nights": [
+            f"`{code(r.cell_id)}` {escape(line)}"
+            for r in report.results
+            for line in nights.changes(r)
+        ],
+        "Without a pause": [
+            f"`{code(r.cell_id)}` {escape(nights.sustained(r.sustained))}"
+            for r in report.results
+            if r.sustained is not None
+        ],
+        "Self-check": [escape(line) for line in nights.self_check(report)],
+    }
+    return [
+        f"## {head}\n\n" + "\n".join(f"- {line}" for line in lines)
+        for head, lines in shown.items()
+        if lines
+    ]
 
 
 def escape(text: str) -> str:
@@ -60,7 +127,9 @@ def escape(text: str) -> str:
     line = one_line(text)
     for character in "\\`*_[]|~#":
         line = line.replace(character, f"\\{character}")
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = line.replace("&", "&amp;").replace("<", "&lt;")
+    # Within a line this means nothing, and a table shows the arrow that it is.
+    return f"&gt;{line[1:]}" if line.startswith(">") else line
 
 
 def code(text: str) -> str:
@@ -76,14 +145,50 @@ def _table(headers: Sequence[str], table: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _reason(result: CellResult) -> str:
-    line = f"- `{code(result.cell_id)}` {result.outcome}"
+def _findings(report: Report, entries: Sequence[attention.Finding]) -> str:
+    headers = ("", "cell", "number", "was", "is", "ratio", "why")
+    table = [
+        (
+            attention.TITLES[entry.group],
+            one_line(entry.result.cell_id, _MOST_TEXT),
+            one_line(f"{entry.metric} {entry.where}", _MOST_TEXT),
+            entry.was,
+            entry.now,
+            entry.ratio,
+            one_line(entry.why, _MOST_TEXT),
+        )
+        for entry in entries[:_MOST_ROWS]
+    ]
+    first = code(attention.rerun_command(report, entries[0].result))
+    more = len(entries) - _MOST_ROWS
+    notes = [f"and {more} more in report.html"] if more > 0 else []
+    notes.append(f"Run one of them again: `{first}`")
+    return "\n\n".join([_table(headers, table), *notes])
+
+
+def _note(result: CellResult) -> str:
+    line = f"- `{code(result.cell_id)}`"
     if result.reason:
-        line += f": {escape(result.reason)}"
+        line += f" {escape(one_line(result.reason, _MOST_TEXT))}"
     missing = unreadable(result)
     if missing:
         line += f" (could not be read: {escape(', '.join(missing))})"
     return line
+
+
+def _compared(results: Sequence[CellResult]) -> str:
+    headers = ("cell", "metric", "verdict", "ratio", "95 %", "why")
+    table = []
+    for result in results:
+        found = result.baseline
+        assert found is not None
+        if not found.metrics:
+            table.append((result.cell_id, "", found.verdict, "-", "-", found.reason))
+        for m in found.metrics:
+            interval = "-" if m.ci95 is None else f"{m.ci95[0]:.3f} to {m.ci95[1]:.3f}"
+            ratio = "-" if m.ratio is None else f"{m.ratio:.3f}"
+            table.append((result.cell_id, m.metric, m.verdict, ratio, interval, m.reason))
+    return _table(headers, table)
 
 
 def _stages(result: CellResult) -> str:
@@ -113,17 +218,35 @@ def _stage(stage: StageComparison) -> tuple[str, ...]:
         number(stage.kl_mean),
         number(stage.kl_max),
         percent(stage.top1_agreement),
-        f"{number(stage.perplexity_from)} → {number(stage.perplexity_to)}",
+        _perplexities(stage),
     )
+
+
+def _perplexities(stage: StageComparison) -> str:
+    found = [stage.perplexity_from, stage.perplexity_to]
+    return " → ".join(number(value) for value in found if value is not None) or "-"
 
 
 def _generated(result: CellResult) -> str:
     assert result.correctness is not None
-    text = printable(result.correctness.generated_text or "")
+    text = _fenced(result.correctness.generated_text or "")
+    prompt = escape(result.correctness.prompt)
+    return f"`{code(result.cell_id)}`, asked: {prompt}\n\n{text}"
+
+
+def _answers(result: CellResult) -> str:
+    parts = [f"`{code(result.cell_id)}`"]
+    for one in result.answers:
+        parts.append(f"Asked: {escape(one.prompt)}")
+        parts.append(_fenced(one.text) if one.text else escape(no_answer(one)))
+    return "\n\n".join(parts)
+
+
+def _fenced(text: str) -> str:
+    text = printable(text)
     # A fence longer than any run of backticks inside can't be closed by the text.
     fence = "`" * max(3, max((len(run) for run in _backticks(text)), default=0) + 1)
-    prompt = escape(result.correctness.prompt)
-    return f"`{code(result.cell_id)}`, asked: {prompt}\n\n{fence}text\n{text}\n{fence}"
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def _backticks(text: str) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from farm.core.printable import one_line
 from farm.core.result import CellResult, Report
+from farm.reports import nights
 
 #: Cells and alarms that are told in full.
 MOST = 20
@@ -42,11 +43,22 @@ def of_run(report: Report, folder: Path) -> Notice:
         report.verdict_line,
         *_some("", [_line(result) for result in told]),
         *_some("Alarms:", [one_line(alarm, 400) for alarm in report.alarms]),
+        *_some(
+            "Over the nights:",
+            [f"{one_line(r.cell_id)} {line}" for r in report.results for line in nights.changes(r)],
+        ),
+        *nights.self_check(report),
         f"Reports: {folder}",
     ]
     word = {0: "passed", 1: "FAILED", 3: "incomplete", 130: "interrupted"}.get(report.exit_code, "")
     subject = f"farm nightly {one_line(report.name)}: {word} (exit {report.exit_code})"
     return Notice(subject, "\n".join(parts))
+
+
+def of_deployment(report: Report, folder: Path, code: int, line: str) -> Notice:
+    """Say that a green night was not deployed as it should be, then how the night ended."""
+    subject = f"farm nightly {one_line(report.name)}: passed, NOT DEPLOYED to all (exit {code})"
+    return Notice(subject, f"Deployment: {one_line(line, 400)}\n{of_run(report, folder).body}")
 
 
 def of_error(config: str, message: str, code: int) -> Notice:

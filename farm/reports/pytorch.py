@@ -1,13 +1,14 @@
 """Records for the PyTorch OSS benchmark database: one for each metric of each cell, as JSON.
 
 Values are the samples, so that the database's own statistics hold. Numbers whose trust is
-`invalid` are left out: the database has no place to say so.
+`invalid` are left out: the database has no place to say so. A cell that didn't pass has a record
+`FAILURE_REPORT`, the database's name for a job without a good end: its value is always 0.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from farm.core.printable import one_line
@@ -24,6 +25,8 @@ def render(report: Report) -> str:
 
 
 def _records(report: Report, result: CellResult) -> Iterator[dict[str, Any]]:
+    if (result.outcome != "passed" or result.waived) and "excluded" not in result.flags:
+        yield _record(report, result, "FAILURE_REPORT", [0.0], {"reason": result.reason})
     for performance in result.performance:
         if performance.trust != "invalid" and performance.samples:
             yield _record(report, result, *_speed(performance))
@@ -66,26 +69,29 @@ def _record(
         "benchmark": {
             "name": "ExecuTorch",
             "mode": "inference",
-            "dtype": result.recipe,
-            "extra_info": {
-                "run_id": report.run_id,
-                "cell_id": result.cell_id,
-                "farm": report.farm.version,
-                "outcome": result.outcome,
-                "app_type": f"{device.transport}:{result.runner.name}",
-            },
+            "dtype": one_line(result.recipe),
+            "extra_info": _texts(
+                {
+                    "run_id": report.run_id,
+                    "cell_id": result.cell_id,
+                    "farm": report.farm.version,
+                    "outcome": "waived" if result.waived else result.outcome,
+                    "exit_code": str(report.exit_code),
+                    "app_type": f"{device.transport}:{result.runner.name}",
+                }
+            ),
         },
         "model": {
-            "name": result.model,
+            "name": one_line(result.model),
             "type": "OSS model",
             "backend": result.runner.backend_effective or result.runner.backend_requested or "",
-            "extra_info": {"artifact_sha256": result.artifact.sha256},
+            "extra_info": _texts({"artifact_sha256": result.artifact.sha256}),
         },
         "metric": {
             "name": metric,
             "benchmark_values": values,
             "target_value": 0,
-            "extra_info": info,
+            "extra_info": _texts(info),
         },
         "runners": [
             {
@@ -93,8 +99,8 @@ def _record(
                 "type": one_line(device.os or "unknown"),
                 "cpu_info": one_line(device.soc or device.abi or "unknown"),
                 "cpu_count": device.cores or 0,
-                "avail_mem_in_gb": round((device.ram_bytes or 0) / 2**30, 1),
-                "extra_info": {"abi": device.abi, "emulated": device.emulated},
+                "avail_mem_in_gb": round((device.ram_bytes or 0) / 2**30),
+                "extra_info": _texts({"abi": device.abi, "emulated": device.emulated}),
             }
         ],
         "dependencies": {},
@@ -109,3 +115,12 @@ def _record(
             )
         }
     return record
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """As the database's maps take them: text alone; what isn't known is left out."""
+    return {
+        name: one_line(value) if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for name, value in values.items()
+        if value is not None
+    }

@@ -18,6 +18,10 @@ REGISTRY: Registry[Renderer] = Registry(
         "html": "farm.reports.html:render",
         "table": "farm.reports.table:render",
         "pytorch": "farm.reports.pytorch:render",
+        "openmetrics": "farm.reports.openmetrics:render",
+        "csv": "farm.reports.csv:render",
+        "llama-bench": "farm.reports.llama_bench:render",
+        "llama-bench-sql": "farm.reports.llama_bench:render_sql",
     },
 )
 

@@ -177,7 +177,7 @@ def trust(result: CellResult) -> str:
     order = ("invalid", "noisy", "unverified", "ok")
     found = {p.trust for p in result.performance if p.regime == "warm"}
     worst = next((word for word in order if word in found), "")
-    flags = [flag for flag in result.flags if flag not in order]
+    flags = [one_line(flag) for flag in result.flags if flag not in order]
     return ", ".join(filter(None, (worst, *flags, speed(result))))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+from farm.core.printable import one_line
 from farm.core.result import Report
 from farm.reports.summary import HEADERS, rows
 
@@ -14,14 +15,14 @@ def render(report: Report) -> str:
     found = rows(report)
     lines = columns(HEADERS, [row.columns for row in found])
     reasons = [
-        f"{result.outcome} {result.cell_id}: {row.reason}"
+        f"{row.outcome} {one_line(result.cell_id)}: {row.reason}"
         for result, row in zip(report.results, found, strict=True)
         if row.reason
     ]
     if reasons:
         lines += ["", *reasons]
-    lines += [f"alarm: {alarm}" for alarm in report.alarms]
-    return "\n".join([*lines, "", report.verdict_line]) + "\n"
+    lines += [f"alarm: {one_line(alarm)}" for alarm in report.alarms]
+    return "\n".join([*lines, "", one_line(report.verdict_line)]) + "\n"
 
 
 def columns(headers: Sequence[str], table: Sequence[Sequence[str]]) -> list[str]:

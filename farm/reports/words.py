@@ -57,6 +57,21 @@ def number(value: float | None) -> str:
     return f"{value:.2g}"
 
 
+def apart(value: float | None, bound: float | None) -> tuple[str, str]:
+    """A number and its bound, with as many digits as tell them apart; empty for None.
+
+    `1 >= 1` would hide which of the two is larger.
+    """
+    short = "" if value is None else number(value), "" if bound is None else number(bound)
+    if value is None or bound is None or value == bound or short[0] != short[1]:
+        return short
+    for digits in range(4, 17):
+        longer = f"{value:.{digits}g}", f"{bound:.{digits}g}"
+        if longer[0] != longer[1]:
+            return longer
+    return short
+
+
 def transfer(bytes_per_s: float, left_s: float) -> str:
     """How a transfer goes on: `12 MiB/s, 0:05 left`."""
     return f"{size(bytes_per_s)}/s, {clock(left_s + 0.5)} left"
@@ -66,10 +81,14 @@ def plus_minus(median: float | None, ci95: tuple[float, float] | None) -> str:
     """Half width of an interval relative to its median: `±3 %`."""
     if not median or ci95 is None:
         return ""
-    half = 50 * (ci95[1] - ci95[0]) / median
-    if half > 100:
+    return within((ci95[1] - ci95[0]) / median / 2)
+
+
+def within(half: float) -> str:
+    """Half of an interval relative to its middle: `±2 %`, `±0.4 %`."""
+    if half > 1:
         return "±>100 %"
-    return f"±{half:.0f} %" if half >= 1 else f"±{half:.1f} %"
+    return f"±{100 * half:.0f} %" if half >= 0.01 else f"±{100 * half:.1f} %"
 
 
 def percent(value: float | None) -> str:

@@ -14,7 +14,9 @@ from pathlib import Path
 from farm.core.artifact import ExportResult
 from farm.core.errors import ConfigError
 from farm.core.flow.chain import bundle_files
+from farm.core.names import meant
 from farm.core.result import ArtifactReport, CellResult, Report
+from farm.core.rules.gates import kind_of
 from farm.core.runner import DeployFile, Program, RunnerBuild
 from farm.core.runtime import BaselineArm
 from farm.planning.planning import Prepared
@@ -32,6 +34,10 @@ class Baseline:
 
     name: str
     report: Report
+    #: Whether its arm is measured also where it is the candidate, file by file.
+    even_if_same: bool = False
+    #: Whether what a first look leaves open stays so: whoever asks decides by more runs.
+    one_look: bool = False
 
     @property
     def cells(self) -> dict[str, CellResult]:
@@ -55,6 +61,8 @@ class Change:
     kept: dict[str, str]
     #: Cells of the run that were not taken, and why.
     refused: dict[str, str]
+    #: Cells taken that were proven slower than their baseline, within what was accepted.
+    slower: tuple[str, ...] = ()
 
 
 def set_baseline(root: Path, name: str, report: Report) -> Change:
@@ -95,7 +103,14 @@ def set_baseline(root: Path, name: str, report: Report) -> Change:
         replaced=tuple(cell for cell in taken if cell in before),
         kept={cell: result.origin_run for cell, result in kept.items()},
         refused=refused,
+        slower=tuple(c for c, result in taken.items() if _lost_something(result)),
     )
+
+
+def _lost_something(result: CellResult) -> bool:
+    """Whether a speed was SLOWER: night by night such losses add up to any size."""
+    metrics = () if result.baseline is None else result.baseline.metrics
+    return any(m.verdict == "SLOWER" and kind_of(m.metric) == "speed" for m in metrics)
 
 
 def _refused(result: CellResult) -> str:
@@ -141,6 +156,15 @@ def find_baseline(root: Path, name: str) -> Baseline | None:
     return Baseline(name, load_report(path)) if path.exists() else None
 
 
+def unknown(root: Path, name: str) -> ConfigError:
+    """Return the error of a baseline that isn't there, with the name that was meant."""
+    near = meant(name, [path.stem for path in root.glob("*.json")])
+    return ConfigError(
+        f"no baseline {name!r}{near}; `farm baseline list` shows those that exist,"
+        " `farm baseline set RUN NAME` makes one"
+    )
+
+
 def list_baselines(root: Path) -> list[Baseline]:
     """Return every baseline, by name.
 
@@ -167,8 +191,24 @@ def find_arms(
         if isinstance(found, str):
             reasons[cell.cell_id] = found
         else:
-            arms[cell.cell_id] = found
+            arms[cell.cell_id] = dataclasses.replace(found, even_if_same=baseline.even_if_same)
     return arms, reasons
+
+
+def unplanned(prepared: Prepared, baseline: Baseline) -> list[str]:
+    """Say which cells of a baseline a run doesn't plan: a phone that nobody attached, for example.
+
+    Nothing else misses a device that no inventory names.
+    """
+    plan = prepared.plan
+    planned = {cell.cell_id for cell in (*plan.cells, *(skip.cell for skip in plan.skips))}
+    lost = [cell_id for cell_id in baseline.cells if cell_id not in planned]
+    if not lost:
+        return []
+    count = f"{len(lost)} cell{'' if len(lost) == 1 else 's'}"
+    more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+    names = ", ".join(lost[:3])
+    return [f"baseline {baseline.name} has {count} that this run doesn't plan: {names}{more}"]
 
 
 def find_arm(cell: CellResult, cache: ActionCache, program: Program) -> BaselineArm | str:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 
 from farm.core.artifact import CanaryProgram, StageEvent
 from farm.core.errors import FarmError
 from farm.core.flow import outcomes
 from farm.core.flow.chain import ArtifactChain
 from farm.core.flow.second import first_of, is_second, sitting_of
+from farm.core.judgement import Judgement
 from farm.core.plan import ArtifactId, Cell
-from farm.core.result import AttemptReport, CellResult, Judgement
+from farm.core.result import AttemptReport, CellResult
 from farm.core.tasks import KIND_NAMES, CanaryTask, HostTask, HostTaskResult
 from farm.core.view import CellDone, TaskFinished, TaskStarted, ViewEvent
 from farm.planning.planning import Prepared
@@ -46,6 +47,7 @@ class Comparing:
     ) -> None:
         self._spec, self._catalog = prepared.spec, prepared.catalog
         self._cells = {cell.cell_id: cell for cell in prepared.plan.cells}
+        self._features = prepared.plan.cpu_features()
         self._pool, self._emit = pool, emit
         #: By task id; errors too, so that a failing export is tried once.
         self._known: dict[str, HostTaskResult | FarmError] = {}
@@ -125,7 +127,7 @@ class Comparing:
         return await asyncio.shield(self._chains[target])
 
     async def _made(self, target: ArtifactId) -> ArtifactChain:
-        chain = ArtifactChain(target, self._spec, self._catalog)
+        chain = ArtifactChain(target, self._spec, self._catalog, self._features)
         tasks = [chain.first_task()]
         while tasks:
             task = tasks.pop()
@@ -165,7 +167,7 @@ async def compare_measured(
     comparing: Comparing,
     journal: Journal,
     store: ContentStore,
-    results: dict[str, CellResult],
+    results: MutableMapping[str, CellResult],
     emit: Callable[[ViewEvent], None],
 ) -> None:
     """Judge what devices measured and nobody compared; `results` takes the verdicts."""

@@ -1,8 +1,9 @@
 """The control channel of a run: a Unix socket in its folder, for `farm watch` and `farm cancel`.
 
 Lines of JSON. `{"events": AFTER}` is answered by every event after that number, until the run
-ends; `{"cancel": true}` ends the run as Ctrl-C does and is answered by one line. The socket is
-its owner's alone (0600).
+ends; `{"cancel": true}` ends the run as Ctrl-C does, `{"cancel": CELL, "by": WHO}` one cell of it;
+both are answered by one line. The socket is its owner's alone (0600). On a cluster the same
+requests come through farm.cluster.ray_relay.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from farm import codec
-from farm.core.errors import FarmError, StoreError
+from farm.core.errors import ConfigError, FarmError, StoreError
 from farm.core.events import JobFinished, JobProgress, JobStarted
 from farm.core.runtime import AttemptId
 from farm.core.view import DeviceNote, RunEnded, TaskFinished, TaskProgress, ViewEvent
+from farm.run.interrupts import End
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ SOCKET = "control"
 _LINE = 1 << 20
 #: Longest time for a client to send its request, seconds.
 _REQUEST_S = 10.0
+CancelCell = Callable[[str, str], str]
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(ViewEvent)}
 
 
@@ -147,6 +151,19 @@ class ControlServer:
         self._log = EventLog()
         self._ended = asyncio.Event()
         self._clients: set[asyncio.Task[None]] = set()
+        #: Ends a cell, given its id and who wants that; says why it can't.
+        self._cancel_cell: CancelCell = _not_yet
+        #: Ends the run. Signals reach the main thread, which is somebody else's if we aren't in it.
+        main = threading.current_thread() is threading.main_thread()
+        self._end: End = _signalled if main else lambda: _not_yet("", "")
+
+    def cancels(self, cancel_cell: CancelCell) -> None:
+        """Let single cells be cancelled from now on."""
+        self._cancel_cell = cancel_cell
+
+    def ends(self, end: End) -> None:
+        """Let the run be ended by this from now on, and not by a signal."""
+        self._end = end
 
     def emit(self, event: ViewEvent) -> None:
         """Let those who watch see an event."""
@@ -202,19 +219,41 @@ class ControlServer:
             match request:
                 case {"events": int(after)}:
                     await self._send_events(writer, after)
-                case {"cancel": True}:
-                    # What Ctrl-C does, wherever the run is.
-                    os.kill(os.getpid(), signal.SIGINT)
-                    writer.write(b'{"cancelled":true}\n')
-                    await writer.drain()
                 case _:
-                    writer.write(b'{"error":"ask for events or cancel"}\n')
+                    writer.write(self._ended_by(request))
                     await writer.drain()
         except (OSError, ValueError, TimeoutError) as error:
             log.debug("a client of the control socket: %s", error)  # it went away, or is no farm
         finally:
             self._clients.discard(task)
             writer.close()
+
+    async def answer(self, request: Mapping[str, object]) -> list[bytes]:
+        """Answer a request of another host: the events there are, after a moment if there are none.
+
+        Args:
+            request: As over the socket; events come with the number of the last one that is known.
+        """
+        match request:
+            case {"events": int(after)}:
+                if not (found := self._log.after(after)) and not self._ended.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._ended.wait(), 5 * self.LOOK_S)
+                    found = self._log.after(after)
+                return [to_line(seq, event) for seq, event in found]
+        return [self._ended_by(request)]
+
+    def _ended_by(self, request: Mapping[str, object]) -> bytes:
+        """End the run, or a cell of it; return the answer."""
+        match request:
+            case {"cancel": True}:
+                problem = self._end()
+            case {"cancel": str(cell_id), "by": str(by)}:
+                problem = self._cancel_cell(cell_id, by)
+            case _:
+                problem = "ask for events or cancel"
+        made = {"error": problem} if problem else {"cancelled": True}
+        return json.dumps(made, separators=(",", ":")).encode() + b"\n"
 
     async def _send_events(self, writer: asyncio.StreamWriter, after: int) -> None:
         while True:
@@ -240,15 +279,49 @@ def watch(folder: Path, after: int = 0) -> Iterator[ViewEvent]:
             yield from_line(line)[1]
 
 
-def cancel(folder: Path) -> None:
-    """End a run in order, as Ctrl-C there does.
+def cancel(folder: Path, cell_id: str = "", by: str = "") -> None:
+    """End a run in order, as Ctrl-C there does, or one cell of it.
+
+    Args:
+        folder: The run.
+        cell_id: The cell; empty for the run.
+        by: Who wants that, for the cell's reason.
 
     Raises:
         StoreError: Nobody serves it.
+        ConfigError: It has no such cell, or the cell has ended.
     """
-    with _connected(folder, {"cancel": True}) as lines:
-        if not any(json.loads(line).get("cancelled") for line in lines):
-            raise StoreError(f"the run in {folder} ended before it answered")
+    with _connected(folder, cancelling(cell_id, by)) as lines:
+        check_cancelled(list(lines), f"in {folder}")
+
+
+def cancelling(cell_id: str, by: str) -> dict[str, object]:
+    """Return the request that ends a cell, or the run."""
+    return {"cancel": cell_id, "by": by} if cell_id else {"cancel": True}
+
+
+def check_cancelled(answer: Sequence[bytes], run: str) -> None:
+    """Read the answer to a cancellation.
+
+    Raises:
+        StoreError: There is none.
+        ConfigError: It was refused.
+    """
+    said = [json.loads(line) for line in answer]
+    if problem := next((one["error"] for one in said if "error" in one), ""):
+        raise ConfigError(str(problem))
+    if not any(one.get("cancelled") for one in said):
+        raise StoreError(f"the run {run} ended before it answered")
+
+
+def _signalled() -> str:
+    """Do what Ctrl-C does, wherever the run is."""
+    os.kill(os.getpid(), signal.SIGINT)
+    return ""
+
+
+def _not_yet(_cell_id: str, _by: str) -> str:
+    return "the run has not begun its cells yet: try again in a moment"
 
 
 @contextlib.contextmanager

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from farm import codec
-from farm.clock import utc_now
-from farm.core.errors import FarmError, RunnerTimeout
+from farm.core.errors import FarmError
 from farm.core.events import (
     DeviceChanged,
     DeviceRecovery,
@@ -26,6 +24,8 @@ from farm.core.flow.flow import RunFlow
 from farm.core.flow.stimuli import (
     AskSecondLook,
     CancelAll,
+    CancelCell,
+    CancelJob,
     DeviceQuarantined,
     FinishCell,
     Instruction,
@@ -39,18 +39,19 @@ from farm.core.flow.stimuli import (
     SubmitJob,
     TaskEnded,
 )
+from farm.core.names import meant
 from farm.core.result import CellResult
-from farm.core.runtime import DeviceJob
 from farm.core.spec import Limits
 from farm.core.tasks import HostTask, HostTaskResult
 from farm.core.view import CellDone, DeviceNote, SecondSittings, ViewEvent
 from farm.protocols import Site, TaskPool
 from farm.run.device_health import Care
+from farm.run.device_jobs import DeviceJobs
 from farm.run.halt import Halt, halted_by, over_limit
 from farm.run.host_tasks import HostTasks
 from farm.run.job_data import journaled
 from farm.run.journal import Journal
-from farm.run.measured import Measured
+from farm.run.measured import Measured, measured
 from farm.run.site_link import SiteLink
 from farm.store.actions import object_refs
 
@@ -107,21 +108,12 @@ class Controller:
         self._inbox: asyncio.Queue[Stimulus | Exception] = asyncio.Queue()
         put = self._inbox.put_nowait
         self._host = HostTasks(pool, emit, on_task, estimates, on_end=put, on_failure=put)
-        #: Jobs given to sites and not ended, by id, with the name of the site.
-        self._jobs: dict[str, tuple[str, DeviceJob]] = {}
-        #: What carries jobs to sites, and what ends those that take too long, by job id.
-        self._sending: dict[str, asyncio.Task[None]] = {}
-        self._overdue: dict[str, asyncio.TimerHandle] = {}
-        #: Job and attempt of jobs that were given up: what still comes of them is nothing new.
-        self._given_up: set[tuple[str, int]] = set()
         self._others: set[asyncio.Task[None]] = set()
         self._keeping: set[asyncio.Task[None]] = set()
-        self._cancelling: set[asyncio.Task[None]] = set()
-        #: Seconds each device had a job.
-        self.busy_s: dict[str, float] = {}
-        self._job_started: dict[str, float] = {}
         self._started_at: dict[str, str] = {}
-        self._links = {
+        self._links: dict[str, SiteLink] = {}
+        self._jobs = DeviceJobs(self._links, limits.job_s, on_end=put, spawn=self._spawn)
+        self._links |= {
             name: SiteLink(
                 name,
                 site,
@@ -130,7 +122,7 @@ class Controller:
                 entries=[d.entry for d in flow.devices if d.entry.site == name],
                 store_home=store_home,
                 take=self._take,
-                lose=self._lose,
+                lose=self._jobs.lose,
                 emit=emit,
                 alarm=alarm,
             )
@@ -141,6 +133,25 @@ class Controller:
     def durations_s(self) -> Mapping[str, float]:
         """How long each host task that did work took, by task id: the next run's estimates."""
         return self._host.durations_s
+
+    @property
+    def busy_s(self) -> Mapping[str, float]:
+        """Seconds that each device had a job."""
+        return self._jobs.busy_s
+
+    def cancel_cell(self, cell_id: str, by: str) -> str:
+        """End one cell now; the run goes on.
+
+        Returns:
+            Why there is nothing to end; empty when it is told to end.
+        """
+        if cell_id not in self._flow.cells:
+            known = [one.cell.cell_id for one in self._flow.cells]
+            return f"this run has no cell {cell_id!r}{meant(cell_id, known)}"
+        if cell_id in self._flow.results:
+            return f"{cell_id} ended already: {self._flow.results[cell_id].outcome}"
+        self._inbox.put_nowait(CancelCell(cell_id, by))
+        return ""
 
     def interrupt(self) -> None:
         """End the run now; `run` returns when everything was told so."""
@@ -171,10 +182,8 @@ class Controller:
             while halt is None and not self._inbox.empty():  # what failed after the last cell
                 if isinstance(left := self._inbox.get_nowait(), Exception):
                     halt = halted_by(left)
-            for handle in self._overdue.values():
-                handle.cancel()
-            await asyncio.gather(*self._cancelling, return_exceptions=True)
-            others = [*self._others, *self._sending.values()]
+            await self._jobs.close()
+            others = list(self._others)
             for task in others:
                 task.cancel()
             self._host.cancel_all()
@@ -214,10 +223,14 @@ class Controller:
     async def _perform(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
             match instruction:
-                case StartTask(task=task):
-                    self._host.start(task)
-                case SubmitJob():
-                    self._submit(instruction)
+                case StartTask(task=task, but=but):
+                    self._host.start(task, but)
+                case CancelJob(attempt_id=attempt, site=site):
+                    self._jobs.cancel(attempt, site)
+                case SubmitJob(job=job, site=site):
+                    leased = {"job": job.job_id, "attempt": job.attempt, "device": job.device}
+                    self._journal.record([("leased", leased)])
+                    self._jobs.submit(job, site)
                 case FinishCell(result=result):
                     self._journal.finish_cell(result)
                     self._emit(CellDone(result))
@@ -237,56 +250,9 @@ class Controller:
             self._emit(SecondSittings(chosen))
         self._inbox.put_nowait(SecondLook(chosen))
 
-    def _submit(self, instruction: SubmitJob) -> None:
-        """Send a job to its site, beside the pump: a slow site stops nothing else."""
-        job = instruction.job
-        self._journal.record(
-            [("leased", {"job": job.job_id, "attempt": job.attempt, "device": job.device})]
-        )
-        self._jobs[job.job_id] = (instruction.site, job)
-        self._job_started[job.job_id] = time.monotonic()
-        loop = asyncio.get_running_loop()
-        self._overdue[job.job_id] = loop.call_later(
-            self._limits.job_s, self._give_up, instruction.site, job
-        )
-        self._sending[job.job_id] = self._spawn(self._send(instruction.site, job))
-
-    async def _send(self, site: str, job: DeviceJob) -> None:
-        try:
-            await self._links[site].send(job)
-        except FarmError as error:
-            self._lose(job, error)
-        finally:
-            self._sending.pop(job.job_id, None)
-
-    def _give_up(self, site: str, job: DeviceJob) -> None:
-        """End a job that reached its limit; its site may never answer."""
-        if sending := self._sending.pop(job.job_id, None):
-            sending.cancel()
-        self._given_up.add((job.job_id, job.attempt))
-        text = f"{job.device}: the job reached limits.job_s ({self._limits.job_s:g} s)"
-        self._lose(job, RunnerTimeout(text, device=job.device))
-        self._cancelling.add(self._spawn(self._links[site].cancel([job.job_id])))
-
-    def _lose(self, job: DeviceJob, error: FarmError) -> None:
-        self._forget(job.job_id)
-        self._inbox.put_nowait(JobFinished(job.attempt_id, job.device, utc_now(), None, error))
-
-    def _forget(self, job_id: str) -> None:
-        if handle := self._overdue.pop(job_id, None):
-            handle.cancel()
-        site, _ = self._jobs.pop(job_id, ("", None))
-        if site in self._links:
-            self._links[site].forget(job_id)
-
     async def _cancel_all(self) -> None:
         self._host.cancel_all()
-        for sending in self._sending.values():
-            sending.cancel()
-        by_site: dict[str, list[str]] = {}
-        for job_id, (site, _) in self._jobs.items():
-            by_site.setdefault(site, []).append(job_id)
-        await asyncio.gather(*(self._links[site].cancel(ids) for site, ids in by_site.items()))
+        await self._jobs.cancel_all()
 
     # -- listening
 
@@ -296,7 +262,7 @@ class Controller:
         What is no event of this run's current attempts is neither recorded nor shown: the flow
         counts it.
         """
-        events = [e for e in came if not self._is_given_up(e) and not self._flow.drops(e)]
+        events = [e for e in came if not self._jobs.is_given_up(e) and not self._flow.drops(e)]
         kept = [
             (type(event).__name__, journaled(event))
             for event in events
@@ -307,13 +273,11 @@ class Controller:
         for event in events:
             if isinstance(event, JobStarted | JobProgress | JobFinished):
                 self._emit(event)
+            self._jobs.heard(event)
             if isinstance(event, JobFinished):
-                site, _ = self._jobs.get(event.job_id, ("", None))
-                self._keeping.add(keeping := self._spawn(self._keep(event, self._links[site])))
+                link = self._links[self._flow.roster[event.device].entry.site]
+                self._keeping.add(keeping := self._spawn(self._keep(event, link)))
                 keeping.add_done_callback(self._keeping.discard)
-                self._forget(event.job_id)
-                spent = time.monotonic() - self._job_started.get(event.job_id, time.monotonic())
-                self.busy_s[event.device] = self.busy_s.get(event.device, 0.0) + spent
                 # Before the job's end: nothing else may start on the device in between.
                 self._quarantine(self._care.job_finished(event))
             self._pass_on(event)
@@ -326,34 +290,19 @@ class Controller:
             await link.collect(refs, _COLLECT_S)
         self._on_finished(event)
 
-    def _is_given_up(self, event: SiteEvent) -> bool:
-        match event:
-            case JobStarted() | JobProgress() | JobFinished():
-                return (event.job_id, event.attempt) in self._given_up
-        return False
-
     def _measured(self, events: Sequence[SiteEvent]) -> list[tuple[str, Measured]]:
         """What devices measured, with all that comparing needs of this moment."""
         found = []
         for event in events:
             if isinstance(event, JobStarted):
                 self._started_at[event.job_id] = event.at
-            if not isinstance(event, JobFinished) or event.result is None:
-                continue
-            _, job = self._jobs.get(event.job_id, ("", None))
-            device = next((d for d in self._flow.devices if d.name == event.device), None)
-            if job is None or device is None or job.attempt != event.attempt:
-                continue  # none of ours: the flow makes nothing of it either
-            value = Measured(
-                cell_id=job.cell_id,
-                attempt=event.attempt,
-                device=device,
-                started_at=self._started_at.get(event.job_id),
-                ended_at=event.at,
-                program_sha256=job.artifact[0].object.sha256,
-                result=event.result,
-            )
-            found.append((job.cell_id, value))
+            if isinstance(event, JobFinished) and event.result is not None:
+                job = self._jobs.get(event.job_id)
+                if job is None or job.attempt != event.attempt:
+                    continue  # none of ours: the flow makes nothing of it either
+                device = self._flow.roster[event.device]
+                started_at = self._started_at.get(event.job_id)
+                found.append((job.cell_id, measured(job, event, device, started_at)))
         return found
 
     def _pass_on(self, event: SiteEvent) -> None:

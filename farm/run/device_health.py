@@ -9,11 +9,11 @@ import logging
 from collections.abc import Callable, Iterable
 
 from farm.clock import utc_now
-from farm.core.device import Device
+from farm.core.device import Device, Incident
 from farm.core.errors import Interrupted, LeaseError, StoreError
 from farm.core.events import DeviceChanged, DeviceRecovery, JobFinished
 from farm.core.flow.stimuli import DeviceQuarantined
-from farm.core.result import CellResult, Incident
+from farm.core.result import CellResult
 from farm.core.rules import health as decide
 from farm.core.rules.health import Health
 from farm.state.health_book import HealthBook

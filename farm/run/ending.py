@@ -110,6 +110,7 @@ def judged(
     against: Against | None,
     seconds: Mapping[str, CellResult],
     halt: Halt | None,
+    today: datetime.date,
 ) -> list[CellResult]:
     """Compare with the baseline and apply waivers.
 
@@ -119,6 +120,7 @@ def judged(
         against: The baseline; None without one.
         seconds: Second sittings by the id of their cell.
         halt: Why there may be fewer of those than were wanted.
+        today: By which waivers expire.
     """
     found = list(results)
     if against is not None:
@@ -128,7 +130,7 @@ def judged(
         found = [verdict.with_speed_gate(result) for result in found]
     if prepared.spec.require.speed:
         found = [verdict.speed_required(result) for result in found]
-    return [apply_waivers(result, prepared.spec.waivers, _today()) for result in found]
+    return [apply_waivers(result, prepared.spec.waivers, today) for result in found]
 
 
 def suspicious(
@@ -146,13 +148,23 @@ def suspicious(
         unpaired: Why the baseline's artifact could not run beside a cell, by cell id.
     """
     held_against = against(prepared, baseline, unpaired, {})
-    if held_against is None:
+    if held_against is None or baseline is None or baseline.one_look:
         return ()
     first = [results[cell.cell_id] for cell in prepared.plan.cells]
     return second_sittings(compare_run(first, held_against))
 
 
-def _today() -> datetime.date:
+def today(baseline: Baseline | None) -> datetime.date:
+    """Return the date by which waivers expire: a clock that fell back renews none of them.
+
+    Args:
+        baseline: Its run is over, so it is later than that.
+    """
+    began = "" if baseline is None else baseline.report.started_at
+    return max(_now(), datetime.date.fromisoformat(began[:10])) if began else _now()
+
+
+def _now() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
 
 
@@ -161,6 +173,7 @@ def report(
     results: Sequence[CellResult],
     exports: ExportLog,
     facts: RunFacts,
+    today: datetime.date,
     *,
     alarms: Sequence[str] = (),
     halted: bool = False,
@@ -173,12 +186,12 @@ def report(
         results,
         exports.reports(prepared.plan.artifacts),
         exports.versions(),
-        waiver_alarms(results, prepared.spec.waivers, _today()),
+        waiver_alarms(results, prepared.spec.waivers, today),
     )
-    if halted and made.exit_code == verdict.EXIT_OK:
-        code = verdict.EXIT_INCOMPLETE
-        line = verdict.last_line(results, made.summary, code)
-        made = replace(made, exit_code=code, verdict_line=line)
+    if halted:
+        made = verdict.unproven(made, "the run did not come to its end")
+    if (now := _now()) < today:
+        alarms = [*alarms, f"this host's clock says {now}, its baseline is of {today}: set it"]
     return with_alarms(made, alarms)
 
 

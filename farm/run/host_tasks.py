@@ -6,10 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from farm import codec
-from farm.core.artifact import ExportResult, StageEvent
+from farm.core.artifact import BEGUN, ExportResult, StageEvent
 from farm.core.errors import FarmError
 from farm.core.flow.stimuli import TaskEnded
 from farm.core.tasks import KIND_NAMES, HostTask, HostTaskResult
@@ -18,12 +18,15 @@ from farm.protocols import TaskPool
 
 log = logging.getLogger(__name__)
 
+#: Beginnings of the stages of a task in which others work: see farm.ui.view.
+_NOT_ITS_OWN = ("waiting", "installing")
+
 
 @dataclass(slots=True)
 class _Running:
     task: HostTask
-    started: float = field(default_factory=time.monotonic)
-    #: When it got a host; None while it waits for one.
+    started: float
+    #: When it got a host, or had waited for somebody else there; None while it waits.
     begun: float | None = None
 
 
@@ -55,13 +58,18 @@ class HostTasks:
         #: How long each task that did work took, by task id: the next run's estimates.
         self.durations_s: dict[str, float] = {}
 
-    def start(self, task: HostTask) -> None:
-        """Give a task to the pool; its end is reported exactly once."""
+    def start(self, task: HostTask, but: frozenset[str] = frozenset()) -> None:
+        """Give a task to the pool; its end is reported exactly once.
+
+        Args:
+            task: What to do.
+            but: Hosts that it leaves alone.
+        """
         kind, name = _names(task)
         self._emit(TaskStarted(kind, name, self._estimates.get(task.task_id)))
-        running = _Running(task)
+        running = _Running(task, time.monotonic())
         future = asyncio.ensure_future(
-            self._pool.run(task, lambda event: self._stage(running, event))
+            self._pool.run(task, lambda event: self._stage(running, event), but)
         )
         self._tasks[task.task_id] = future
         # A callback rather than the end of a coroutine: a task that is cancelled before its
@@ -83,8 +91,12 @@ class HostTasks:
 
     def _stage(self, running: _Running, event: StageEvent) -> None:
         now = time.monotonic()
-        if running.begun is None and event.name != "waiting":
+        if event.name.startswith(_NOT_ITS_OWN):
+            running.begun = None
+        elif running.begun is None:
             running.begun = now
+        if event.name == BEGUN:
+            return
         kind, name = _names(running.task)
         self._emit(TaskProgress.of(kind, name, event, now - running.started))
 
@@ -107,9 +119,7 @@ class HostTasks:
         if result is not None and not hit:
             # The next run's estimate: neither the wait for a host nor a toolchain's installation.
             waited = 0.0 if running.begun is None else running.begun - running.started
-            self.durations_s[task.task_id] = (
-                result.seconds if isinstance(result, ExportResult) else elapsed - waited
-            )
+            self.durations_s[task.task_id] = elapsed - waited
         message = None if error is None else str(error)
         self._emit(TaskFinished(kind, name, elapsed, hit, message))
         self._rows[task.task_id] = {

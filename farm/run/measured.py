@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from farm.core.device import Device
+from farm.core.events import JobFinished
 from farm.core.result import AttemptReport, ErrorReport
-from farm.core.runtime import DeviceRunResult
+from farm.core.runtime import DeviceJob, DeviceRunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,22 @@ class Measured:
             error=None,
         )
         return (ran,)
+
+
+def measured(
+    job: DeviceJob, event: JobFinished, device: Device, started_at: str | None
+) -> Measured:
+    """Return what a job's end says was measured."""
+    assert event.result is not None, "called with a result"
+    return Measured(
+        cell_id=job.cell_id,
+        attempt=event.attempt,
+        device=device,
+        started_at=started_at,
+        ended_at=event.at,
+        program_sha256=job.artifact[0].object.sha256,
+        result=event.result,
+    )
 
 
 #: Ends of attempts that nothing failed in: somebody else had the device, or the run was stopped.

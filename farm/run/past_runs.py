@@ -11,9 +11,13 @@ from farm import paths
 from farm.core.errors import StoreError
 from farm.core.result import CellResult, Report
 from farm.judge.unchanged import Past
+from farm.run.trend import with_trend
 from farm.state.history import History
 
 log = logging.getLogger(__name__)
+
+#: Nights that changes of level are looked for in.
+NIGHTS = 60
 
 
 class PastRuns:
@@ -41,6 +45,16 @@ class PastRuns:
             log.warning("%s", error)
             self._alarms.append(error.message)
             return {}
+
+    def with_trend(self, report: Report) -> Report:
+        """Say of each cell since when it fails and where its metrics moved; or an alarm."""
+        try:
+            with contextlib.closing(History(self._path)) as history:
+                nights = history.nights(name=report.name, limit=NIGHTS)
+        except StoreError as error:
+            log.warning("%s", error)
+            return report  # the alarm of `same_bytes` is in it already
+        return with_trend(report, nights)
 
     def add(self, report: Report, folder: Path, durations_s: Mapping[str, float]) -> str:
         """Index a run; returns the alarm if that failed after it worked at the start."""

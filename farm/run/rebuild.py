@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from farm import codec, paths
+from farm.core.device import Incident
 from farm.core.errors import ConfigError
 from farm.core.flow.second import sittings
 from farm.core.report import RunFacts
-from farm.core.result import FarmReport, Incident, Report
+from farm.core.result import FarmReport, Report
 from farm.reports.json import load_report
 from farm.run import ending, run_folder
 from farm.run.baselines import find_baseline
@@ -20,7 +21,7 @@ from farm.run.export_log import ExportLog
 from farm.run.halt import Halt
 from farm.run.journal import Journal
 from farm.run.measured import attempts_in
-from farm.run.opening import EPOCH, FARM, HOST, REPORTED, RUN_ID, STARTED, saved_of
+from farm.run.opening import EPOCH, FARM, HOST, REPORTED, RUN_ID, STARTED, alarms_of, saved_of
 from farm.run.run_lock import is_locked, owner
 
 log = logging.getLogger(__name__)
@@ -71,16 +72,16 @@ def _rebuilt(journal: Journal, folder: Path, home: Path) -> Report:
     baseline = find_baseline(paths.baselines(home), name) if name else None
     if baseline is not None and baseline.report.run_id != saved.baseline_run:
         baseline = None
-    alarms = [f"rebuilt from the journal: {halt.reason}"]
+    alarms = [f"rebuilt from the journal: {halt.reason}", *alarms_of(journal)]
     if name and baseline is None:
         alarms.append(f"nothing was compared with baseline {name}: it is not what it was")
     if measured:
         alarms.append(f"measured, not compared yet: {', '.join(measured)}")
+    today = ending.today(baseline)
+    against = ending.against(prepared, baseline, {}, {})
     report = ending.report(
         prepared,
-        ending.judged(
-            prepared, results, ending.against(prepared, baseline, {}, {}), sittings(recorded), halt
-        ),
+        ending.judged(prepared, results, against, sittings(recorded), halt, today),
         exports,
         RunFacts(
             run_id=journal.get(RUN_ID) or folder.name,
@@ -94,6 +95,7 @@ def _rebuilt(journal: Journal, folder: Path, home: Path) -> Report:
             busy_s={},
             incidents=tuple(_incidents(events)),
         ),
+        today,
         halted=True,
     )
     damage = [f"the journal: {what}" for what in journal.damaged]

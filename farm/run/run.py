@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -14,20 +15,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from farm import paths
-from farm.clock import utc_now
+from farm.clock import seconds_since, utc_now
 from farm.cluster import start as cluster_start
 from farm.cluster.start import Runtime
 from farm.core.errors import ConfigError, StoreError
 from farm.core.events import JobFinished
 from farm.core.flow.flow import RunFlow
+from farm.core.flow.lengths import CLOSING, OPENING
+from farm.core.flow.results import Results
 from farm.core.flow.second import sittings
 from farm.core.plan import only
 from farm.core.report import RunFacts
 from farm.core.result import CellResult, Report
-from farm.core.view import RunEnded, RunStarted, ViewEvent
+from farm.core.view import Preparing, RunEnded, RunStarted, ViewEvent
 from farm.host.facts import farm_report, host_facts
 from farm.judge.night import Against
 from farm.planning import runners
+from farm.planning.ahead import probing
 from farm.planning.planning import Prepared, RunOptions, load_checked, prepare
 from farm.run import baselines, ending, run_folder
 from farm.run.comparing import Comparing, collect_measured, compare_measured
@@ -42,7 +46,9 @@ from farm.run.measured import attempts_in
 from farm.run.opening import REPORTED, Opened, open_new, open_resumed, saved_of
 from farm.run.past_runs import PastRuns
 from farm.run.saved_plan import look_again
+from farm.site.agent.inventory import Seen
 from farm.state.health_book import HealthBook
+from farm.store import run_bundle
 from farm.store.objects import ContentStore
 
 log = logging.getLogger(__name__)
@@ -67,15 +73,25 @@ def run_config(options: RunOptions, home: Path, emit: Emit) -> Finished:
     Raises:
         FarmError: It could not begin.
     """
+    started = utc_now()
+    run_folder.check_out(options.out)
     loaded = load_checked(options, home)
     baseline = _baseline(options.baseline, home)
-    cluster_start.launch(options.cluster)
+    if baseline is not None:
+        baseline = replace(baseline, even_if_same=options.against_itself, one_look=options.one_look)
+    seen = probing(options.cluster, loaded.inventory, home)
+    _launch(options.cluster, emit)
+    try:
+        before = seen()
+    except BaseException:
+        cluster_start.forsake(options.cluster)
+        raise
     with ContentStore(paths.store_root(home)).in_use(f"farm run {options.config}"):
 
         def probe(runtime: Runtime) -> Awaitable[Prepared]:
             return prepare(loaded, runtime, home, recover=True)
 
-        return asyncio.run(_begin(options, probe, baseline, home, emit))
+        return asyncio.run(_begin(options, started, probe, baseline, home, emit, before))
 
 
 def resume_run(folder: Path, options: RunOptions, home: Path, emit: Emit) -> Finished:
@@ -100,7 +116,7 @@ def resume_run(folder: Path, options: RunOptions, home: Path, emit: Emit) -> Fin
                 f"{folder}: was started with baseline {saved.asked['baseline']} of run"
                 f" {saved.baseline_run}; that name now means run {baseline.report.run_id}"
             )
-        cluster_start.launch(options.cluster)
+        _launch(options.cluster, emit)
         with ContentStore(paths.store_root(home)).in_use(f"farm run --resume {folder}"):
             return asyncio.run(_go_on(options, opened, baseline, home, emit))
     finally:
@@ -124,19 +140,29 @@ def rerun_cell(
         ConfigError: There is no such run, or its baseline is not what it was.
         PlanError: It has no such cell or device.
     """
+    started = utc_now()
+    run_bundle.refuse(folder)
     with contextlib.closing(Journal(folder / run_folder.JOURNAL, read_only=True)) as journal:
         saved = saved_of(journal, folder)
     only(saved.plan, cell_id, on)
     baseline = _baseline(saved.asked["baseline"] or None, home)
     options = replace(options, baseline=saved.asked["baseline"] or None)
-    cluster_start.launch(options.cluster)
+    _launch(options.cluster, emit)
     with ContentStore(paths.store_root(home)).in_use(f"farm rerun {folder}"):
 
         async def look(runtime: Runtime) -> Prepared:
             prepared = await look_again(saved, runtime.sites, home)
             return replace(prepared, plan=only(prepared.plan, cell_id, on))
 
-        return asyncio.run(_begin(options, look, baseline, home, emit))
+        return asyncio.run(_begin(options, started, look, baseline, home, emit))
+
+
+def _launch(cluster: str, emit: Emit) -> None:
+    """Start the runtime; from the first second somebody sees what goes on."""
+    if cluster != "none":
+        local = "starting Ray and probing devices"
+        emit(Preparing(local if cluster == "local" else f"joining {cluster}"))
+    cluster_start.launch(cluster)
 
 
 def _baseline(name: str | None, home: Path) -> baselines.Baseline | None:
@@ -144,25 +170,29 @@ def _baseline(name: str | None, home: Path) -> baselines.Baseline | None:
         return None
     found = baselines.find_baseline(paths.baselines(home), name)
     if found is None:
-        raise ConfigError(
-            f"no baseline {name!r}; `farm baseline list` shows those that exist,"
-            " `farm baseline set RUN NAME` makes one"
-        )
+        raise baselines.unknown(paths.baselines(home), name)
     return found
 
 
 async def _begin(
     options: RunOptions,
+    started: str,
     look: Callable[[Runtime], Awaitable[Prepared]],
     baseline: baselines.Baseline | None,
     home: Path,
     emit: Emit,
+    seen: Seen | None = None,
 ) -> Finished:
-    started = utc_now()
-    async with cluster_start.started(options.cluster, home) as runtime:
+    async with cluster_start.started(options.cluster, home, seen=seen) as runtime:
+        emit(Preparing("probing devices"))
         prepared = await look(runtime)
         base_run = "" if baseline is None else baseline.report.run_id
-        opened = open_new(options, prepared, base_run, started)
+        # One cell run again, or a selection, leaves out others on purpose.
+        whole = options.config is not None and not options.select
+        lost = baselines.unplanned(prepared, baseline) if whole and baseline is not None else []
+        if options.require and baseline is None:
+            lost = ["no baseline: this night would see no loss; `farm baseline set` makes one"]
+        opened = open_new(options, prepared, base_run, started, lost)
         try:
             return await _served(opened, prepared, runtime, baseline, home, emit)
         finally:
@@ -178,6 +208,7 @@ async def _go_on(
 ) -> Finished:
     async with cluster_start.started(options.cluster, home) as runtime:
         saved = saved_of(opened.journal, opened.folder)
+        emit(Preparing("probing devices"))
         prepared = await look_again(saved, runtime.sites, home)
         return await _served(opened, prepared, runtime, baseline, home, emit)
 
@@ -197,8 +228,8 @@ async def _served(
         control.emit(event)
         emit(event)
 
-    async with control.serving():
-        return await _run(opened, prepared, runtime, baseline, home, show)
+    async with control.serving(), runtime.relayed(opened.run_id, control.answer):
+        return await _run(opened, prepared, runtime, baseline, home, show, control)
 
 
 async def _run(
@@ -208,6 +239,7 @@ async def _run(
     baseline: baselines.Baseline | None,
     home: Path,
     emit: Emit,
+    control: ControlServer | None = None,
 ) -> Finished:
     clock, journal, folder = time.monotonic(), opened.journal, opened.folder
     store = ContentStore(paths.store_root(home))
@@ -216,9 +248,9 @@ async def _run(
     cells = [*prepared.plan.cells, *(skip.cell for skip in prepared.plan.skips)]
     places = tuple((cell.cell_id, cell.place) for cell in cells)
     emit(RunStarted(opened.run_id, prepared.spec.name, places, str(folder)))
-    alarms: list[str] = []
+    alarms = [*opened.alarms]
     comparing = Comparing(prepared, runtime.pool, emit)
-    finished = dict(opened.finished)
+    finished = Results(opened.finished)
     await collect_measured(journal, store, runtime.sites)
     await compare_measured(comparing, journal, store, finished, emit)
     exports, history = ExportLog(), PastRuns(home, alarms)
@@ -230,6 +262,8 @@ async def _run(
         epoch=opened.epoch,
         finished=finished,
         baselines=arms,
+        past=history.durations_s(),
+        hosts=runtime.pool.hosts(),
     )
     care = Care(HealthBook(paths.quarantine_file(home)), prepared.plan.devices)
 
@@ -252,8 +286,12 @@ async def _run(
         limits=prepared.spec.limits,
         suspicious=lambda results: ending.suspicious(prepared, results, baseline, unpaired),
     )
-    with interrupts(controller.interrupt) as interrupted:
+    control = control or ControlServer(folder)  # one that nobody serves
+    control.cancels(controller.cancel_cell)
+    opening_s = seconds_since(opened.started_at)
+    with interrupts(controller.interrupt, control.ends) as interrupted:
         halt = await controller.run()
+        ended = time.monotonic()
         results = dict(flow.results)
         if interrupted:
             try:
@@ -286,15 +324,22 @@ async def _run(
         ),
         halt,
         ending.against(prepared, baseline, unpaired, history.same_bytes(results)),
+        ending.today(baseline),
         alarms,
     )
+    report = history.with_trend(report)
     faults = ending.write(report, folder, journal)
     for fault in faults:
         log.error("%s", fault)
     if not faults:
         _mark_reported(journal, opened.epoch)
-    if fault := history.add(report, folder, controller.durations_s):
-        report = replace(report, alarms=(*report.alarms, fault))
+    durations = {**controller.durations_s}
+    if opened.epoch == 1 and halt is None and not interrupted:
+        durations |= {OPENING: opening_s, CLOSING: time.monotonic() - ended}
+    if fault := history.add(report, folder, durations):
+        faults.append(fault)
+    if faults:
+        report = ending.with_alarms(report, faults)
         ending.rewrite(report, folder)
     emit(RunEnded(report.verdict_line, report.exit_code))
     return Finished(report, folder)
@@ -308,6 +353,7 @@ def _report(
     facts: RunFacts,
     halt: Halt | None,
     against: Against | None,
+    today: datetime.date,
     alarms: list[str],
 ) -> Report:
     events = list(opened.journal.events())
@@ -317,9 +363,10 @@ def _report(
     found = ending.complete(prepared, results, halt, attempts_in(events))
     return ending.report(
         prepared,
-        ending.judged(prepared, found, against, sittings(results), halt),
+        ending.judged(prepared, found, against, sittings(results), halt, today),
         known,
         facts,
+        today,
         alarms=[*alarms, *(f"the journal: {what}" for what in opened.journal.damaged)],
         halted=halt is not None,
     )

@@ -13,7 +13,10 @@ from typing import Any
 
 from farm.core.artifact import ObjectRef
 from farm.core.errors import ConfigError, StoreError
+from farm.core.names import meant
 from farm.files import write_whole
+from farm.paths import farm_home, require_utf8
+from farm.store import run_bundle
 
 JOURNAL = "journal.db"
 PLAN = "plan.json"
@@ -23,6 +26,20 @@ REPORT = "report.json"
 def new_run_id(name: str, now: datetime.datetime) -> str:
     """Return an id that sorts by time and can't collide: `20260102-030405-tiny-1f2e`."""
     return f"{now:%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder for runs before anything is done for one.
+
+    Raises:
+        ConfigError: It is relative to a working directory that is gone, or is not UTF-8.
+    """
+    try:
+        require_utf8(out.absolute(), "--out")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"--out {out}: the working directory is gone; give an absolute path"
+        ) from None
 
 
 def create(out: Path, run_id: str) -> Path:
@@ -56,11 +73,14 @@ def point_latest(folder: Path) -> None:
 
 
 def find(run: str, out: Path) -> Path:
-    """Return the folder of a run given by id, `latest` or path.
+    """Return the folder of a run given by id, `latest` or path; a bundle is unpacked.
 
     Raises:
-        ConfigError: There is none; names the newest runs.
+        ConfigError: There is none; names the newest runs. A bundle was changed.
+        StoreError: A bundle can't be unpacked.
     """
+    if run_bundle.is_bundle(Path(run)):
+        return run_bundle.unpacked(Path(run), farm_home())
     for candidate in (Path(run), out / run):
         if (candidate / JOURNAL).exists() or (candidate / REPORT).exists():
             return candidate.resolve()
@@ -69,7 +89,9 @@ def find(run: str, out: Path) -> Path:
         reverse=True,
     )
     hint = f"the newest are: {', '.join(known[:3])}" if known else f"{out} holds none yet"
-    raise ConfigError(f"no run {run!r}: {hint}; a RUN is an id, `latest` or a folder")
+    near = meant(run, [*known, "latest"])
+    kinds = "an id, `latest`, a folder or a bundle"
+    raise ConfigError(f"no run {run!r}{near}: {hint}; a RUN is {kinds}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -90,7 +112,12 @@ def write_json(path: Path, data: Any) -> None:
     Raises:
         StoreError: As in `write_text`.
     """
-    write_text(path, json.dumps(data, indent=1, sort_keys=False, allow_nan=False) + "\n")
+    write_text(path, json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Plain data as indented JSON."""
+    return json.dumps(data, indent=1, sort_keys=False, allow_nan=False) + "\n"
 
 
 def write_lines(path: Path, items: Iterator[dict[str, Any]]) -> None:

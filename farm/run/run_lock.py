@@ -34,6 +34,12 @@ class RunLock:
                 f"run {folder.name} is in the hands of {owner(folder)}: wait for it, or end it"
                 " with Ctrl-C there"
             ) from None
+        except OSError as error:  # a file system of a network or a virtual machine
+            os.close(self._handle)
+            raise StoreError(
+                f"can't lock the run folder {folder}: {error.strerror}: its file system has no"
+                " locks; give a local folder with --out"
+            ) from error
         os.ftruncate(self._handle, 0)
         content = {"pid": os.getpid(), "host": socket.gethostname()}
         os.pwrite(self._handle, json.dumps(content).encode(), 0)

@@ -89,9 +89,11 @@ class SiteLink:
                 await self._site.submit([job], boot_id)
             except SiteLost as error:
                 log.warning("site %s: %s is sent again: %s", self._name, job.job_id, error)
-                if boot_id == self._boot_id:
+                if boot_id == self._boot_id and self._lost is None:
                     self._attached.clear()
                 continue
+            if self._lost is not None:  # given up meanwhile: nobody listens for its end
+                raise self._lost
             if boot_id == self._boot_id:
                 self._there[job.job_id] = job
                 return

@@ -15,6 +15,7 @@ from farm import codec
 from farm.clock import utc_now
 from farm.core.device import Device
 from farm.core.errors import UnknownName
+from farm.core.names import meant
 from farm.core.rules import health as decide
 from farm.core.rules.health import Health, Quarantine
 from farm.state.json_file import changed_state, read_state
@@ -67,10 +68,10 @@ class HealthBook:
             return tuple(devices)
         return tuple(self._applied(device, known) for device in devices)
 
-    def add(self, name: str, reason: str, by: str) -> None:
+    def add(self, name: str, reason: str, by: str, identity: str | None = None) -> None:
         """Put a device into quarantine until a person releases it."""
         quarantine = Quarantine(reason, utc_now(), by, until_probe=False)
-        self.change(name, None, lambda h: Health(name, h.identity, quarantine=quarantine))
+        self.change(name, identity, lambda h: Health(name, h.identity, quarantine=quarantine))
 
     def release(self, name: str) -> Quarantine:
         """Release a device, its counts begin anew; return what it was in for.
@@ -82,7 +83,8 @@ class HealthBook:
         if before.quarantine is None:
             known = tuple(health.name for health in self.quarantined())
             raise UnknownName(
-                f"{name!r} isn't in quarantine; these are: {', '.join(known) or 'none'}",
+                f"{name!r} isn't in quarantine; these are: {', '.join(known) or 'none'}"
+                f"{meant(name, known)}",
                 known=known,
             )
         return before.quarantine
@@ -105,6 +107,7 @@ def in_quarantine(device: Device, quarantine: Quarantine) -> Device:
     """Return the device as one that gets no work."""
     later = " (a probe after its cooldown releases it)" if quarantine.until_probe else ""
     remedy = f"farm quarantine release {device.name}"
+    remedy += " --cluster ADDRESS" if device.entry.site else ""
     by = "" if quarantine.by == "farm" else f" by {quarantine.by}"
     trouble = "" if device.facts is not None else f"; now {device.problem or device.state}"
     since = f"{quarantine.since[:16].replace('T', ' ')} UTC"

@@ -9,15 +9,17 @@ import contextlib
 import datetime
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from farm.core.errors import ConfigError, StoreError
+from farm.core.nights import SelfChecked
 from farm.core.result import CellResult, Report
 from farm.core.rules.gates import is_gated
 from farm.core.rules.scatter import Scatter, scatters
+from farm.paths import unwritable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -36,14 +38,20 @@ CREATE TABLE IF NOT EXISTS outcomes (
 CREATE TABLE IF NOT EXISTS scatter (
   run_id TEXT NOT NULL, cell_id TEXT NOT NULL, metric TEXT NOT NULL, sigma REAL NOT NULL,
   launch_s REAL NOT NULL, PRIMARY KEY (run_id, cell_id, metric)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS self_checks (
+  night TEXT NOT NULL, name TEXT NOT NULL, started_at TEXT NOT NULL, kind TEXT NOT NULL,
+  run_id TEXT NOT NULL, cell_id TEXT NOT NULL, verdict TEXT NOT NULL, is_right INTEGER,
+  reason TEXT NOT NULL, PRIMARY KEY (night, kind)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS durations (
   task TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
 """
 
 
 #: What a dump holds; its version.
-TABLES = ("runs", "metrics", "bytes", "outcomes", "scatter", "durations")
+TABLES = ("runs", "metrics", "bytes", "outcomes", "scatter", "self_checks", "durations")
 FORMAT = 1
+#: More runs than an index ever has.
+EVERY = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +194,16 @@ class History:
                 raise ConfigError(
                     f"{path}: has format {data['farm_history']}, this farm reads {FORMAT}"
                 )
+            # Tables that came later aren't in older dumps.
+            data["tables"].setdefault("self_checks", [])
             rows = [(table, row) for table in TABLES for row in data["tables"][table]]
             with self._translated(), self._db:
+                # What a run has no longer must not stay: a cell, a metric.
+                for table in ("metrics", "bytes", "outcomes", "scatter"):
+                    self._db.executemany(
+                        f"DELETE FROM {table} WHERE run_id = ?",
+                        [(run["run_id"],) for run in data["tables"]["runs"]],
+                    )
                 for table, row in rows:
                     names = ", ".join(self._columns(table))
                     values = [row[name] for name in self._columns(table)]
@@ -237,6 +253,47 @@ class History:
             )
             return [PastRun(*row) for row in rows]
 
+    def add_self_checks(self, night: Report, checks: Iterable[SelfChecked]) -> None:
+        """Keep what the gate was tried on in a night.
+
+        Raises:
+            StoreError: As `add`.
+        """
+        with self._translated(), self._db:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO self_checks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        night.run_id,
+                        night.name,
+                        night.started_at,
+                        one.kind,
+                        one.run_id,
+                        one.cell_id,
+                        one.verdict,
+                        one.right,
+                        one.reason,
+                    )
+                    for one in checks
+                ],
+            )
+
+    def self_checks(self, name: str, *, limit: int) -> list[list[SelfChecked]]:
+        """Return the checks of the newest nights of a config that had some, newest first."""
+        found: dict[str, list[SelfChecked]] = {}
+        with self._translated():
+            rows = self._db.execute(
+                "SELECT night, kind, run_id, cell_id, verdict, is_right, reason FROM self_checks"
+                " WHERE name = ? ORDER BY started_at DESC, night, kind",
+                (name,),
+            )
+            for night, kind, run_id, cell_id, verdict, is_right, reason in rows:
+                right = None if is_right is None else bool(is_right)
+                one = SelfChecked(kind, run_id, cell_id, verdict, right, reason)
+                if night in found or len(found) < limit:
+                    found.setdefault(night, []).append(one)
+        return list(found.values())
+
     def nights(self, *, name: str | None = None, limit: int = 30) -> list[Night]:
         """Return every metric of the newest runs, of one config or of all, oldest first."""
         with self._translated():
@@ -253,6 +310,14 @@ class History:
                 (name, limit),
             )
             return [Night(*row) for row in rows]
+
+    def outcomes(self, run_id: str) -> dict[str, str]:
+        """Return the outcome of every cell of a run; a run of an old index has none."""
+        with self._translated():
+            rows = self._db.execute(
+                "SELECT cell_id, outcome FROM outcomes WHERE run_id = ? ORDER BY cell_id", (run_id,)
+            )
+            return dict(rows.fetchall())
 
     def same_bytes(
         self, results: Mapping[str, CellResult], *, limit: int = 30
@@ -287,10 +352,10 @@ class History:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise StoreError(
-                f"can't use {self._path}: {error}. It is only an index: remove it and rebuild it"
-                " with `farm history import RUN...`"
-            ) from error
+            remedy = unwritable(self._path) or (
+                "It is only an index: remove it and rebuild it with `farm history import RUN...`"
+            )
+            raise StoreError(f"can't use {self._path}: {error}. {remedy}") from error
 
 
 def _jobs_s(report: Report) -> dict[str, float]:

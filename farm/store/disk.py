@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from farm.core.errors import StoreError
+from farm.paths import unwritable
 
 #: Left free on the file system beyond what is written.
 MARGIN_BYTES = 4 << 20
@@ -48,4 +49,6 @@ def refuse(error: OSError, path: Path, needed: int | None) -> NoReturn:
     """
     if error.errno in _FULL:
         raise no_space(path, needed) from error
-    raise StoreError(f"can't use {error.filename or path}: {error.strerror}") from error
+    place = error.filename or path
+    why = unwritable(Path(place))
+    raise StoreError(f"can't use {place}: {error.strerror}{why and f'; {why}'}") from error

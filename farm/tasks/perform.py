@@ -15,14 +15,16 @@ from pathlib import Path
 import runners
 from farm import paths, transports
 from farm.codec import digest
-from farm.core.artifact import LogitsRef, StageEvent
-from farm.core.device import DeviceEntry
+from farm.core.artifact import BEGUN, LogitsRef, StageEvent
+from farm.core.asked import AnswerReport
+from farm.core.device import DeviceEntry, DeviceFacts
 from farm.core.errors import Interrupted, RunnerError
 from farm.core.events import JobProgress
 from farm.core.flow.chain import bundle_files
-from farm.core.hostrun import HostRunResult, NoiseFloor
-from farm.core.result import Judgement
-from farm.core.runtime import DeviceJob, DeviceRunResult, LaunchRequest
+from farm.core.hostrun import NO_OTHER_CPU, HostRunResult
+from farm.core.judgement import Judgement
+from farm.core.reference import Tokenized
+from farm.core.runtime import DeviceJob, DeviceRunResult, LaunchRequest, LaunchResult
 from farm.core.tasks import (
     CanaryTask,
     CompareTask,
@@ -31,12 +33,13 @@ from farm.core.tasks import (
     HostTask,
     HostTaskResult,
     ReferenceTask,
+    TokensTask,
 )
 from farm.judge.answers import Answer
 from farm.judge.canary import canary_error
 from farm.judge.cell import judge_cell, stage_logits
+from farm.judge.floor import isa_control, noise_floor
 from farm.judge.logits import Logits, Matrix, open_logits
-from farm.judge.metrics import compare as compare_logits
 from farm.judge.replay import layer_cosine
 from farm.site.context import SiteContext
 from farm.site.device.connection import Connection
@@ -45,12 +48,15 @@ from farm.store.actions import ActionCache
 from farm.store.objects import ContentStore
 from farm.tasks import worker_process
 from farm.tasks.canary import make_canary
-from models.tokenizer import bare_tokenizer
+from models.reference.ids import tokenise
+from models.tokenizer import Tokenizer, bare_tokenizer
 
 Emit = Callable[[StageEvent], None]
 
 #: Order-only perturbations that the noise floor is taken from.
 PERTURBATIONS = (1, 2, 3, 4)
+#: Code of XNNPACK below what a CPU has, by its best feature: the nearest two.
+OTHER_CODE = {"avx512f": ("avx2", "avx"), "avx2": ("avx", "sse"), "avx": ("sse",)}
 
 
 def run_task(task: HostTask, home: Path, emit: Emit, stop: threading.Event) -> HostTaskResult:
@@ -65,6 +71,7 @@ def run_task(task: HostTask, home: Path, emit: Emit, stop: threading.Event) -> H
     Raises:
         FarmError: It failed, with its own error; Interrupted after `stop`.
     """
+    emit(StageEvent(BEGUN, 0, 0, 0.0))
     with ContentStore(paths.store_root(home)).in_use(task.task_id):
         return _perform(task, home, emit, stop)
 
@@ -73,6 +80,8 @@ def _perform(task: HostTask, home: Path, emit: Emit, stop: threading.Event) -> H
     match task:
         case ExportTask():
             return worker_process.export(task, home, emit, stop)
+        case TokensTask():
+            return tokens(task, home, emit, stop)
         case ReferenceTask():
             return worker_process.reference(task, home, emit, stop)
         case HostRunTask():
@@ -81,6 +90,23 @@ def _perform(task: HostTask, home: Path, emit: Emit, stop: threading.Event) -> H
             return compare(task, home, emit, stop)
         case CanaryTask():
             return make_canary(task, home, emit, stop)
+
+
+def tokens(task: TokensTask, home: Path, emit: Emit, stop: threading.Event) -> Tokenized:
+    """Tokenise a text, in this process: it reads a tokenizer and no weights.
+
+    Raises:
+        FarmError: As models.reference.ids.tokenise.
+        Interrupted: `stop` was set.
+    """
+    started = time.monotonic()
+
+    def on_bytes(done: int, total: int) -> None:
+        if stop.is_set():
+            raise Interrupted(f"{task.task_id} was cancelled")
+        emit(StageEvent("download", 0, 0, time.monotonic() - started, "", done, total))
+
+    return tokenise(task.request, paths.model_cache(home), on_bytes, task.prompts)
 
 
 def compare(task: CompareTask, home: Path, emit: Emit, stop: threading.Event) -> Judgement:
@@ -109,7 +135,7 @@ def compare(task: CompareTask, home: Path, emit: Emit, stop: threading.Event) ->
         answer = _answer(
             task.answer, task.reference.prompt, tokenizer.encode(text), home, emit, stop
         )
-    return judge_cell(
+    judgement = judge_cell(
         task,
         stage_logits(task, opened),
         generated_text=text,
@@ -117,6 +143,26 @@ def compare(task: CompareTask, home: Path, emit: Emit, stop: threading.Event) ->
         canary=canary_error(task, opened),
         layer=layer_cosine(task, opened),
     )
+    judgement = replace(judgement, answers=_answers(task, tokenizer))
+    if judgement.correctness is None:
+        return judgement
+    return replace(judgement, correctness=replace(judgement.correctness, generated=generated))
+
+
+def _answers(task: CompareTask, tokenizer: Tokenizer | None) -> tuple[AnswerReport, ...]:
+    """What the device said to each prompt of the config; an absent answer says why."""
+    found = []
+    for n, prompt in enumerate(task.spec.prompts):
+        asked = task.run.asked[n] if n < len(task.run.asked) else "this device run didn't ask"
+        if isinstance(asked, str):
+            found.append(AnswerReport(prompt.text, None, reason=asked))
+            continue
+        text, ids = asked.text, asked.generated
+        if text is None and ids is not None and tokenizer is not None:
+            text = tokenizer.decode(ids)
+        reason = "" if text is not None else "the runner gave no text"
+        found.append(AnswerReport(prompt.text, text, ids, asked.stopped_by, reason))
+    return tuple(found)
 
 
 def _answer(
@@ -152,28 +198,60 @@ def host_run(task: HostRunTask, home: Path, emit: Emit, stop: threading.Event) -
     )
     entry = DeviceEntry(name="host", transport="local", root=str(home / "host"))
 
-    def work() -> HostRunResult:
-        run = _run_here(task, entry, context, emit, stop)
-        normal = run.launches[0]
-        floor = _noise_floor(run, task, store)
+    def run_here(*asked: LaunchRequest) -> tuple[DeviceRunResult, list[dict[str, Logits]]]:
+        run = _run_here(task, asked, entry, context, emit, stop)
+        return run, [_opened(launch, task, store) for launch in run.launches]
+
+    def work(others: tuple[str, ...], no_controls: str) -> HostRunResult:
+        whole = LaunchRequest(threads=0, tokens=task.tokens, passes=task.passes)
+        orders = (replace(whole, sdpa_order=order) for order in PERTURBATIONS)
+        run, (normal, *perturbed) = run_here(whole, *orders)
+        controls = []
+        try:
+            for isa in others:
+                _, (found,) = run_here(replace(whole, xnnpack_isa=isa))
+                controls.append(isa_control(isa, normal, found, task.tokens))
+        except RunnerError as error:
+            no_controls = error.message  # a control less makes no host run fail
         return HostRunResult(
-            runner=run.runner, hello=normal.hello, logits=normal.logits, noise_floor=floor
+            runner=run.runner,
+            hello=run.launches[0].hello,
+            logits=run.launches[0].logits,
+            noise_floor=noise_floor(normal, perturbed, task.tokens),
+            controls=tuple(controls),
+            no_controls=no_controls,
         )
 
     # They share a folder with its helper, objects and lease, and each uses every core.
     with cache.lock("host-runs", worker_process.waiting(emit, stop, "another host run")):
-        key = _host_run_key(task, entry, context, emit)
-        result, hit = cache.cached(key, HostRunResult, work, worker_process.waiting(emit, stop))
+        facts = _facts(entry, context)
+        others, why_not = _other_code(task, facts)
+        key = _host_run_key(task, facts, others, context, emit)
+        result, hit = cache.cached(
+            key,
+            HostRunResult,
+            lambda: work(others, why_not),
+            worker_process.waiting(emit, stop),
+        )
     return replace(result, cache_hit=hit)
 
 
-def _host_run_key(task: HostRunTask, entry: DeviceEntry, context: SiteContext, emit: Emit) -> str:
-    """Everything that a host run's logits depend on: artifact, binary, vector ISA, tokens."""
+def _facts(entry: DeviceEntry, context: SiteContext) -> DeviceFacts:
     connection = Connection(entry, context.home, context.open_transport)
     try:
-        facts = connection.snapshot().facts
+        return connection.snapshot().facts
     finally:
         connection.close()
+
+
+def _host_run_key(
+    task: HostRunTask,
+    facts: DeviceFacts,
+    others: tuple[str, ...],
+    context: SiteContext,
+    emit: Emit,
+) -> str:
+    """Everything that a host run's logits depend on: artifact, binary, vector ISA, tokens."""
     runner = context.find_runner(task.runner)
     started = time.monotonic()
 
@@ -182,21 +260,27 @@ def _host_run_key(task: HostRunTask, entry: DeviceEntry, context: SiteContext, e
 
     build = runner.build(facts.abi, facts, context.home, task.sdk, step)
     files = [task.bundle.pte.sha256, task.bundle.data and task.bundle.data.sha256]
-    parts = (files, build.sha256, facts.features, task.tokens, task.passes, PERTURBATIONS)
-    return "host-run-" + digest(*parts)
+    orders = (PERTURBATIONS, others)
+    parts = (files, build.sha256, facts.features, task.tokens, task.passes, orders)
+    return "host-run-3-" + digest(*parts)
+
+
+def _other_code(task: HostRunTask, facts: DeviceFacts) -> tuple[tuple[str, ...], str]:
+    """Which other code of XNNPACK this CPU has; none, and why, where nobody asks or it has none."""
+    if all(set(one) == set(facts.features) for one in task.features):
+        return (), NO_OTHER_CPU
+    found = next((code for best, code in OTHER_CODE.items() if best in facts.features), ())
+    return found, "" if found else "no other code of XNNPACK is known for this host's CPU"
 
 
 def _run_here(
     task: HostRunTask,
+    launches: tuple[LaunchRequest, ...],
     entry: DeviceEntry,
     context: SiteContext,
     emit: Emit,
     stop: threading.Event,
 ) -> DeviceRunResult:
-    launches = tuple(
-        LaunchRequest(threads=0, tokens=task.tokens, passes=task.passes, sdpa_order=order)
-        for order in (0, *PERTURBATIONS)
-    )
     started = time.monotonic()
 
     def report(progress: JobProgress) -> None:
@@ -245,20 +329,9 @@ def _cancel_when(stop: threading.Event, job: JobRun, done: threading.Event) -> N
             return
 
 
-def _noise_floor(run: DeviceRunResult, task: HostRunTask, store: ContentStore) -> NoiseFloor | None:
-    """Mean KL of the perturbed launches to the normal one, averaged over them, by pass."""
-    normal = dict(run.launches[0].logits)
+def _opened(launch: LaunchResult, task: HostRunTask, store: ContentStore) -> dict[str, Logits]:
     positions = {one.name: one.positions for one in task.passes}
-
-    def opened(ref: LogitsRef, name: str) -> Logits:
-        return Logits(open_logits(store.path(ref.object), ref), positions[name])
-
-    found: dict[str, list[float]] = {}
-    for launch in run.launches[1:]:
-        for name, ref in launch.logits:
-            metrics = compare_logits(opened(normal[name], name), opened(ref, name), task.tokens)
-            if metrics.kl_mean is None:
-                raise RunnerError(f"{task.task_id}: logits of pass {name} are not finite numbers")
-            found.setdefault(name, []).append(metrics.kl_mean)
-    floors = tuple((name, sum(values) / len(values)) for name, values in found.items())
-    return NoiseFloor(floors, len(PERTURBATIONS)) if floors else None
+    return {
+        name: Logits(open_logits(store.path(ref.object), ref), positions[name])
+        for name, ref in launch.logits
+    }

@@ -6,57 +6,44 @@ store here, and remembered under its key. Not to be confused with a Ray worker.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import pydantic
 
 from farm import codec, paths
 from farm.clock import Deadline
 from farm.core import errors
-from farm.core.artifact import (
-    ExportResult,
-    ReferenceResult,
-    StageEvent,
-    Toolchain,
-)
+from farm.core.artifact import ExportResult, StageEvent, Toolchain
 from farm.core.errors import ExportError, FarmError, Interrupted
+from farm.core.reference import ReferenceResult
 from farm.core.spec import Resources
 from farm.core.tasks import ExportTask, ReferenceTask
+from farm.host.limits import usable_cpus
 from farm.store.actions import ActionCache
 from farm.store.objects import ContentStore
+from farm.tasks import kept_worker
 from models import orders
 from models.exporting import identify
+from models.reference.bounds import known_digest
 from models.toolchain import Environment, find_environment, install_order, own_environment
-from models.worker import WITH_PARENT
-
-log = logging.getLogger(__name__)
 
 Emit = Callable[[StageEvent], None]
 A = TypeVar("A", orders.ExportAnswer, orders.ReferenceAnswer, orders.InstallAnswer)
 
-#: Time between the request to end and the kill of a worker, seconds.
-_TERMINATE_S = 0.5
-#: Lines of a worker's standard error that an error message quotes.
-_TAIL_LINES = 15
 #: A worker that finds less free on the store's disk would fail minutes later.
 _LEAST_FREE_BYTES = 64 << 20
 #: What the environment of a toolchain takes.
 _ENVIRONMENT_BYTES = 2 << 30
-#: The folder that `farm` and `models` are imported from.
-_SOURCES = Path(errors.__file__).parents[2]
 
 
 def export(task: ExportTask, home: Path, emit: Emit, stop: threading.Event) -> ExportResult:
@@ -115,7 +102,7 @@ def reference(
     request = task.request
     store = ContentStore(paths.store_root(home))
     cache = paths.model_cache(home)
-    key = identify.reference_key(request)
+    key = identify.reference_key(request, known_digest(cache))
 
     def work() -> ReferenceResult:
         store.require_space(_LEAST_FREE_BYTES)
@@ -172,40 +159,50 @@ class _Worker:
         self._stage = "start"
 
     def run(self, kind: type[A], emit: Emit, stop: threading.Event) -> A:
-        """Start the worker, relay its stages, return its answer.
+        """Have the order performed, relay its stages, return its answer.
 
         Raises:
             FarmError: The worker's own error; ExportError when it ended without one or was
                 ended because it took too long.
             Interrupted: `stop` was set; the worker and its children are gone.
         """
+        with kept_worker.lent(self._python) as worker:
+            message = self._answered(worker, emit, stop)
+        if message["type"] == "error":
+            raise _error(message)
+        return _answer(kind, message)
+
+    def _answered(
+        self, worker: kept_worker.Worker, emit: Emit, stop: threading.Event
+    ) -> dict[str, Any]:
+        """Relay what a worker says until its process for this order has ended."""
         started, deadline = time.monotonic(), Deadline(self._timeout_s)
-        with _worker(self._python) as (process, lines, tail):
-            assert process.stdin is not None
-            process.stdin.write(codec.to_json(self._order) + "\n")
-            process.stdin.flush()
-            while True:
-                if stop.is_set():
-                    raise Interrupted(f"{_name(self._order)} was cancelled")
-                if deadline.passed:
-                    raise self._too_long()
-                try:
-                    line = lines.get(timeout=0.1)
-                except queue.Empty:
-                    continue
-                if line is None:
-                    raise _ended_early(process, tail, self._order)
-                message = _parsed(line)
-                match message.get("type"):
-                    case "stage":
-                        self._stage = str(message["name"])
-                        emit(_stage(message))
-                    case "progress":
-                        emit(_download(message, time.monotonic() - started))
-                    case "result":
-                        return _answer(kind, message)
-                    case "error":
-                        raise _error(message)
+        answer: dict[str, Any] | None = None
+        worker.order(codec.to_json(self._order))
+        while True:
+            if stop.is_set():
+                raise Interrupted(f"{_name(self._order)} was cancelled")
+            if deadline.passed:
+                raise self._too_long()
+            try:
+                line = worker.lines.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if line is None:
+                line = json.dumps({"type": "end", "code": worker.code()})
+            message = _parsed(line)
+            match message.get("type"):
+                case "stage":
+                    self._stage = str(message["name"])
+                    emit(_stage(message))
+                case "progress":
+                    emit(_download(message, time.monotonic() - started))
+                case "result" | "error":
+                    answer = message
+                case "end":
+                    if answer is None:
+                        raise _ended_early(int(message["code"]), worker.tail, self._order)
+                    return answer
 
     def _too_long(self) -> ExportError:
         return ExportError(
@@ -220,63 +217,6 @@ def _name(order: orders.Order) -> str:
     if isinstance(order, orders.InstallOrder):
         return f"installing toolchain {order.toolchain.name}"
     return f"{order.task} of {order.request.model.name}"
-
-
-@contextlib.contextmanager
-def _worker(
-    python: Path,
-) -> Iterator[tuple[subprocess.Popen[str], queue.Queue[str | None], list[str]]]:
-    """A worker process in a group of its own, gone with its children when the block ends."""
-    process = subprocess.Popen(
-        [python, "-m", "models.worker", WITH_PARENT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        cwd=_SOURCES,
-        env={**os.environ, "PYTHONPATH": str(_SOURCES)},
-    )
-    lines: queue.Queue[str | None] = queue.Queue()
-    tail: list[str] = []
-    readers = [
-        threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True),
-        threading.Thread(target=_keep_tail, args=(process.stderr, tail), daemon=True),
-    ]
-    for reader in readers:
-        reader.start()
-    try:
-        yield process, lines, tail
-    finally:
-        _end(process)
-        for reader in readers:
-            reader.join()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            assert stream is not None
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-
-
-def _read_lines(stream: IO[str], lines: queue.Queue[str | None]) -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(None)
-
-
-def _keep_tail(stream: IO[str], tail: list[str]) -> None:
-    for line in stream:
-        log.debug("worker: %s", line.rstrip())
-        tail.append(line)
-        del tail[:-_TAIL_LINES]
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End the worker's whole group; a finished worker's children are ended too."""
-    for number, limit in ((signal.SIGTERM, _TERMINATE_S), (signal.SIGKILL, None)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(limit)
 
 
 def _parsed(line: str) -> dict[str, Any]:
@@ -305,8 +245,7 @@ def _error(message: dict[str, Any]) -> FarmError:
     return kind(str(message.get("message")), **(context if isinstance(context, dict) else {}))
 
 
-def _ended_early(process: subprocess.Popen[str], tail: list[str], order: orders.Order) -> FarmError:
-    code = process.wait()
+def _ended_early(code: int, tail: list[str], order: orders.Order) -> FarmError:
     why = f"signal {-code}" if code < 0 else f"exit code {code}"
     killed = " (was this machine out of memory?)" if code == -signal.SIGKILL else ""
     return ExportError(
@@ -389,4 +328,4 @@ def _adopt(store: ContentStore, staging: Path, files: dict[str, str]) -> None:
 
 def _threads(resources: Resources) -> int:
     """Threads of a worker: the CPUs that were set aside for it, else every core."""
-    return resources.cpus or os.cpu_count() or 1
+    return resources.cpus or usable_cpus()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-import re
 import stat as stat_bits
 import time
 from collections.abc import Callable, Iterator
@@ -30,15 +29,8 @@ from farm.core.errors import (
 )
 from farm.protocols import ByteProgress
 from farm.transports import command_line
-from farm.transports.adb_devices import (
-    CONNECTABLE,
-    bring_online,
-    ensure_server,
-    forget,
-    server_address,
-)
-from farm.transports.adb_devices import refusal as adb_refusal
-from farm.transports.adb_devices import state_of as listed_state
+from farm.transports.adb_devices import ensure_server, forget, server_address
+from farm.transports.adb_names import TCP_SERIAL, unserved, usable_serial
 from farm.transports.adb_shell import STDIN_BYTES, ShellSession, Source, bytes_source
 from farm.transports.adb_sync import SyncSession
 from farm.transports.adb_watch import ServerWatch, server_ended
@@ -59,7 +51,6 @@ _REMOVAL_POLL_S = 0.02
 _KILL_S = 3.0
 #: After waiting in vain for so long, the server's connection to a TCP device is given up.
 _FORGET_S = 5.0
-_TCP_SERIAL = re.compile(r"(\[[0-9A-Fa-f:]+\]|[\w.-]+):\d+\Z")
 
 
 def open_adb(entry: DeviceEntry) -> AdbTransport:
@@ -83,7 +74,8 @@ class AdbTransport:
 
     Args:
         device: Name of the device, for errors.
-        serial: As the server lists it; `host:port` is connected when it isn't there.
+        serial: As the server lists it, or its own `ro.serialno`; `host:port` is connected when it
+            isn't there.
         server: Address of the adb server.
         root: farm's folder on the device.
     """
@@ -92,6 +84,8 @@ class AdbTransport:
 
     def __init__(self, device: str, serial: str, *, server: tuple[str, int], root: str) -> None:
         self._device = device
+        self._wanted = serial
+        #: The name in the server's list, which changes with the address of a wireless phone.
         self._serial = serial
         self._server = server
         self._root = root
@@ -308,7 +302,8 @@ class AdbTransport:
             try:
                 stream = self._open(service, limit, closing=closing)
             except ServerRefused as again:
-                raise self._unreachable(f"adb device {self._serial}: {again}") from again
+                error = unserved(self._server, self._serial, str(again))
+                raise self._unreachable(error.message, **error.context) from again
         try:
             self._watch.begin()
             with nullcontext() if closing else self._gate.explaining():
@@ -325,7 +320,7 @@ class AdbTransport:
             try:
                 stream.request(service, patience)
             except TransportError as error:
-                if _TCP_SERIAL.match(self._serial) and limit.seconds >= _FORGET_S:
+                if TCP_SERIAL.match(self._serial) and limit.seconds >= _FORGET_S:
                     forget(self._server, self._serial)
                 raise DeviceLost(
                     f"{self._device} is attached but doesn't answer: {error}", device=self._device
@@ -351,14 +346,9 @@ class AdbTransport:
     def _make_usable(self, refusal: str, limit: Deadline) -> None:
         """Connect a TCP device that is absent or offline; name the remedy otherwise."""
         try:
-            state = listed_state(self._server, self._serial)
-            if state in CONNECTABLE and _TCP_SERIAL.match(self._serial):
-                state = bring_online(self._server, self._serial, limit.remaining_s)
+            self._serial = usable_serial(self._server, self._wanted, limit)
         except ConnectError as error:
             raise self._unreachable(error.message, **error.context) from error
-        if state != "device":
-            refused = adb_refusal(self._serial, state)
-            raise self._unreachable(refused.message, **refused.context)
         _log.debug("%s: refused (%s) but usable now", self._device, refusal)
 
     def _probe(self) -> None:

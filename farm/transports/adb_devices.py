@@ -26,6 +26,8 @@ from farm.transports.adb_wire import Patience, ServerRefused, Stream
 _log = logging.getLogger(__name__)
 
 _DEFAULT_PORT = 5037
+#: Names of this machine.
+_HERE = ("127.0.0.1", "localhost", "::1")
 _START_S = 20.0
 _LIST_S = 5.0
 #: How long a device that was just connected may take to identify itself.
@@ -53,19 +55,23 @@ _REMEDIES = {
 _MDNS_REMEDY = "turn its wireless debugging off and on again, or connect it with a cable"
 #: What the list shows in place of a serial number that a device doesn't report.
 _NO_SERIAL = ("(no serial number)", "????????????")
-#: Serial number, state, and what follows. A serial number may hold blanks, as the second mDNS
-#: name of one device does: it ends where the first known state begins.
-_ROW = re.compile(
-    r"(?P<serial>.+?)[ \t]+(?P<state>"
-    + "|".join(re.escape(state) for state in ("device", *_REMEDIES))
-    + r")(?=[ \t(;]|\Z)(?P<rest>.*)"
+#: A serial number and what parts it from the state: blanks inside it are told from adb's sentences
+#: by the second mDNS name of a device, or by columns that more than one blank parts.
+_SERIAL = (
+    r"(?:(?P<serial>\(no serial number\)|adb-\S+ \(\d+\)\._adb\S*|\S+)[ \t]+"
+    r"|(?P<spaced>\S+(?: \S+)*)(?:\t|  )[ \t]*)"
 )
-#: The same where the state is none of ours: a newer adb knows more.
-_OTHER_ROW = re.compile(r"(?P<serial>\S+)[ \t]+(?P<state>[a-z][\w-]*)(?P<rest>(?:[ \t].*)?)\Z")
-
-
+#: What follows a state: `key:value`, a place on the bus without its key, a last word that was cut.
+_TAGS = r"(?P<rest>(?:(?:[ \t]+(?:[a-z_]+:\S*|[0-9][\w.-]*))+(?:[ \t]+[a-z_]*)?)?)"
+_STATES = "|".join(re.escape(state) for state in ("device", *_REMEDIES) if " " not in state)
+_ROW = re.compile(rf"(?!(?:{_STATES})[ \t]){_SERIAL}(?P<state>{_STATES}){_TAGS}\Z")
+_REFUSED_ROW = re.compile(rf"{_SERIAL}(?P<state>no permissions)(?=[ \t(;]|\Z)(?P<rest>.*)")
+# A newer adb knows more states.
+_OTHER_ROW = re.compile(
+    rf"(?P<serial>\S+)(?:\t|  |(?= \S+ [a-z_]+:\S))[ \t]*(?P<state>[a-z][\w-]*){_TAGS}\Z"
+)
 #: How a question to a server fails: none listens, it refuses, or it speaks another protocol.
-_FAILURES = (OSError, ServerRefused, TransportError, ValueError)
+FAILURES = (OSError, ServerRefused, TransportError, ValueError)
 #: States that a TCP device may leave by being connected, or by itself in a moment.
 CONNECTABLE = ("absent", "offline", "connecting", "authorizing")
 #: One lock for each device of each server: two connections to one address that begin at the same
@@ -96,27 +102,24 @@ class AttachedDevice:
 
 
 def parse_devices(text: str) -> tuple[AttachedDevice, ...]:
-    """Read the list of `host:devices-l`, or of `adb devices -l` with its chatter.
-
-    Lines that are no rows are skipped; a row that is cut off keeps what it has.
-    """
-    rows = (_row(line) for line in text.splitlines())
+    """Read the list of `host:devices-l`, or of `adb devices -l`; what are no rows is skipped."""
+    before, header, listed = text.partition("List of devices attached")
+    rows = (_row(line) for line in (listed if header else before).splitlines())
     return tuple(row for row in rows if row is not None)
 
 
 def _row(line: str) -> AttachedDevice | None:
     line = line.strip()
-    if line.startswith(("*", "List of devices", "error:", "adb:")):
+    if line.startswith(("*", "error:", "adb:")):
         return None
-    found = _ROW.match(line) or _OTHER_ROW.match(line)
+    found = _ROW.match(line) or _REFUSED_ROW.match(line) or _OTHER_ROW.match(line)
     if found is None:
         return None
-    serial, state = found["serial"], found["state"]
+    serial, state = found["serial"] or found["spaced"], found["state"]
     tags = dict(word.split(":", 1) for word in found["rest"].split() if ":" in word)
     path = f"usb:{tags['usb']}" if tags.get("usb") else None
     if serial in _NO_SERIAL:
-        # Its place on the bus is the only name it has.
-        serial = path or serial
+        serial = path or serial  # its place on the bus is the only name it has
         state = "without a serial number" if path is None and state == "device" else state
     return AttachedDevice(serial, state, tags.get("model"), tags.get("product"), path)
 
@@ -164,6 +167,18 @@ def server_address(setting: str | None) -> tuple[str, int]:
     return _host_port(f"{host}:{port}", what)
 
 
+def named_by() -> str:
+    """Variable by which the environment names a server that somebody else keeps; empty for none.
+
+    A port alone, or an address of this machine, is of a server that is started here at need. A
+    socket may lead through a tunnel, which looks like a server of this machine.
+    """
+    if os.environ.get("ADB_SERVER_SOCKET"):
+        return "ADB_SERVER_SOCKET"
+    name = "ANDROID_ADB_SERVER_ADDRESS"
+    return name if os.environ.get(name) and server_address(None)[0] not in _HERE else ""
+
+
 def _host_port(text: str, what: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16 or not host.strip():
@@ -186,22 +201,28 @@ def attached(server: str | None = None, *, start: bool = True) -> tuple[Attached
     if start:
         ensure_server(address)
     try:
-        return parse_devices(_ask(address, "host:devices-l", Deadline(_LIST_S)))
-    except _FAILURES as error:
+        return parse_devices(ask(address, "host:devices-l", Deadline(_LIST_S)))
+    except FAILURES as error:
         raise ConnectError(
-            f"the adb server at {_spell(address)} doesn't answer: {error}"
+            f"the adb server at {spelled(address)} doesn't answer: {error}"
         ) from error
 
 
-def _ask(address: tuple[str, int], request: str, limit: Deadline) -> str:
-    """Ask a server for something that isn't a device's; raises what `_FAILURES` names."""
-    where = f"the adb server at {_spell(address)}"
+def ask(address: tuple[str, int], request: str, limit: Deadline) -> str:
+    """Ask a server for something that isn't a device's; raises what `FAILURES` names."""
+    where = f"the adb server at {spelled(address)}"
     stream = Stream.connect(address, where, max(0.1, limit.remaining_s))
     try:
         patience = Patience(where, request, deadline=limit)
         stream.request(request.encode(), patience)
-        size = int(stream.read_exactly(4, patience), 16)
-        return stream.read_exactly(size, patience).decode("utf-8", "replace")
+        size = stream.read_exactly(4, patience)
+        refused = size == b"FAIL"  # some services say so only after they were accepted
+        text = stream.read_exactly(
+            int(stream.read_exactly(4, patience) if refused else size, 16), patience
+        ).decode("utf-8", "replace")
+        if refused:
+            raise ServerRefused(text)
+        return text
     finally:
         stream.close()
 
@@ -214,12 +235,12 @@ def ensure_server(address: tuple[str, int]) -> None:
     """
     if listens(address):
         return
-    if address[0] not in ("127.0.0.1", "localhost", "::1"):
+    if address[0] not in _HERE:
         raise ConnectError(
-            f"no adb server answers at {_spell(address)}: start one there (adb -a server)"
+            f"no adb server answers at {spelled(address)}: start one there (adb -a server)"
         )
     program = adb_program()
-    _log.info("starting an adb server at %s with %s", _spell(address), program)
+    _log.info("starting an adb server at %s with %s", spelled(address), program)
     # The server keeps running and would keep a pipe open, so its output goes to a file.
     with tempfile.TemporaryFile() as output:
         try:
@@ -302,8 +323,8 @@ def forget(address: tuple[str, int], serial: str) -> None:
     After a break of the link it would wait for its own retransmission, up to minutes.
     """
     try:
-        _ask(address, f"host:disconnect:{serial}", Deadline(_LIST_S))
-    except _FAILURES as error:
+        ask(address, f"host:disconnect:{serial}", Deadline(_LIST_S))
+    except FAILURES as error:
         _log.debug("adb disconnect %s: %s", serial, error)
 
 
@@ -317,9 +338,9 @@ def _connect(address: tuple[str, int], serial: str, *, again: bool, deadline: De
         try:
             if again:
                 with contextlib.suppress(ServerRefused):  # it is gone already
-                    _ask(address, f"host:disconnect:{serial}", deadline)
-            answer = _ask(address, f"host:connect:{serial}", deadline)
-        except _FAILURES as error:
+                    ask(address, f"host:disconnect:{serial}", deadline)
+            answer = ask(address, f"host:connect:{serial}", deadline)
+        except FAILURES as error:
             raise ConnectError(
                 f"adb connect {serial}: no answer ({error}); is it on and reachable?"
             ) from error
@@ -357,7 +378,7 @@ def state_of(address: tuple[str, int], serial: str) -> str:
     Raises:
         ConnectError: The server doesn't answer.
     """
-    rows = attached(_spell(address), start=False)
+    rows = attached(spelled(address), start=False)
     states = [row.state for row in rows if row.path == serial]
     states = states or [row.state for row in rows if row.serial == serial]
     return "duplicated" if len(states) > 1 else next(iter(states), "absent")
@@ -374,5 +395,6 @@ def refusal(serial: str, state: str) -> ConnectError:
     return ConnectError(unusable(serial, state), state=state, remedy=remedy)
 
 
-def _spell(address: tuple[str, int]) -> str:
+def spelled(address: tuple[str, int]) -> str:
+    """Address as people write it."""
     return f"{address[0]}:{address[1]}"

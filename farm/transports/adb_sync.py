@@ -48,10 +48,15 @@ class SyncSession:
             DeviceLost, TransportTimeout: As `Patience.wait`.
         """
         self._request(b"STA2", self._path(remote), patience)
-        answer = self.stream.read_exactly(_STAT.size, patience)
-        kind, error, _, _, mode, _, _, _, size, _, mtime, _ = _STAT.unpack(answer)
+        kind = self.stream.read_exactly(len(b"STA2"), patience)
+        if kind == b"FAIL":  # Android 7 and older know this question by another name
+            raise self._error(
+                f"{self._device}: its adbd can't tell of files (stat_v2): farm needs Android 8"
+            )
         if kind != b"STA2":
             raise DeviceLost(f"{self._device} answered {kind!r} to a stat", device=self._device)
+        answer = kind + self.stream.read_exactly(_STAT.size - len(kind), patience)
+        _, error, _, _, mode, _, _, _, size, _, mtime, _ = _STAT.unpack(answer)
         if error in (_NO_ENTRY, _NOT_A_FOLDER):
             return None
         if error:

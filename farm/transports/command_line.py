@@ -150,9 +150,25 @@ def file_word(remote: str) -> str:
     return shlex.quote(file_path(remote))
 
 
+#: Ends a process with all that it started, by the parents that /proc names: no `pkill` is needed.
+_KILL_FAMILY = """\
+all=" {pid} "; more=1
+while [ $more = 1 ]; do more=0
+for f in /proc/[0-9]*/stat; do
+read -r s <"$f" || continue
+p=${{s%% *}}; set -- ${{s##*) }}
+case $all in *" $p "*) continue;; esac
+case $all in *" $2 "*) all="$all$p "; more=1;; esac
+done; done 2>/dev/null
+kill -9 $all 2>/dev/null"""
+
+
 def kill_line(pid: int) -> bytes:
-    """Line for `sh -c` that ends a program by its group, or alone where it leads none."""
-    return f"kill -9 -{pid} 2>/dev/null || kill -9 {pid} 2>/dev/null".encode()
+    """Line for `sh -c` that ends a program by its group, or with its children where it leads none.
+
+    sshd makes each command the leader of a group, dropbear doesn't.
+    """
+    return f"kill -9 -{pid} 2>/dev/null || {{ {_KILL_FAMILY.format(pid=pid)}; }}".encode()
 
 
 class PidFilter:

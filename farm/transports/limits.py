@@ -35,8 +35,9 @@ class Wait:
             TransportTimeout: The deadline passed, or nothing moved for `stall_s`.
         """
         if self.deadline is not None and self.deadline.passed:
+            limit_s = round(self.deadline.seconds, 1)
             raise TransportTimeout(
-                f"{self.what} on {self.device} didn't end within {self.deadline.seconds:g} s",
+                f"{self.what} on {self.device} didn't end within {limit_s:g} s",
                 device=self.device,
             )
         if self.stall_s is not None and time.monotonic() - moved_at >= self.stall_s:

@@ -17,7 +17,7 @@ from farm.clock import Deadline
 from farm.core.command import Command, Completed, FileStat
 from farm.core.device import DeviceEntry
 from farm.core.errors import StorageFull, TransferError, TransportTimeout
-from farm.paths import device_root, farm_home
+from farm.paths import device_root, farm_home, unwritable
 from farm.protocols import ByteProgress
 from farm.transports.command_line import check_command
 from farm.transports.files import LocalSink, check_offset, reading
@@ -30,6 +30,9 @@ _BUSY_S = 5.0
 #: What a look at a file may take, seconds.
 _STAT_S = 10.0
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+#: Beginnings of variables that choose a program's libraries, allocator and threads. What is
+#: measured here may not depend on who started farm; a runner gets them by its `env`.
+_OURS = ("LD_PRELOAD", "LD_AUDIT", "GLIBC_TUNABLES", "MALLOC_", "OMP_", "GOMP_", "KMP_")
 #: What a shell answers where the program doesn't exist, and where it can't be started.
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 
@@ -73,7 +76,8 @@ class LocalTransport:
             try:
                 process = _start(command)
             except OSError as error:
-                output.add_stderr(f"{command.argv[0]}: {error.strerror}\n".encode())
+                said = f"cannot start {command.argv[0]}: {error.strerror}\n"
+                output.add_stderr(said.encode(errors="replace"))
                 missing = isinstance(error, FileNotFoundError)
                 return output.completed(_NOT_FOUND if missing else _NOT_EXECUTABLE)
             return self._watch(process, command, output, deadline, wake_read)
@@ -248,7 +252,11 @@ class LocalTransport:
     def _refused(self, error: OSError, remote: str) -> StorageFull | TransferError:
         if error.errno in _NO_SPACE:
             return StorageFull(f"no space left for {remote}", device=self._device)
-        return TransferError(f"{remote}: {error.strerror or error}", device=self._device)
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        why = unwritable(Path(remote)) if denied else ""
+        return TransferError(
+            f"{remote}: {error.strerror or error}{why and f'; {why}'}", device=self._device
+        )
 
     def _timed_out(self, command: Command) -> TransportTimeout:
         return TransportTimeout(
@@ -277,13 +285,14 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
 
 
 def _popen(command: Command) -> subprocess.Popen[bytes]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     return subprocess.Popen(
         command.argv,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
-        env={**os.environ, **dict(command.env)},
+        env={**kept, **dict(command.env)},
         start_new_session=True,
     )
 

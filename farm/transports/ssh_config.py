@@ -97,7 +97,8 @@ def _target(
     host = _one(found, "hostname") or name
     number = port or _port(_one(found, "port") or str(_PORT), name)
     login = user or _one(found, "user") or _own_name(name)
-    tokens = {"h": host, "n": name, "p": str(number), "r": login}
+    alias = _one(found, "hostkeyalias")
+    tokens = {"h": host, "n": name, "p": str(number), "r": login, "k": alias or name}
     tokens |= own_tokens()
 
     def paths(key: str) -> tuple[Path, ...]:
@@ -114,7 +115,7 @@ def _target(
         port=number,
         user=login,
         identities=identities + own,
-        key_alias=_one(found, "hostkeyalias"),
+        key_alias=alias,
         hops=_hops(settings, _one(found, "proxyjump"), depth),
         identities_only=_one(found, "identitiesonly") == "yes",
         certificates=paths("certificatefile"),

@@ -201,7 +201,8 @@ def _authenticate(
     tried, offered = ring.tried, 0
     remedy = (
         "Put your public key into its ~/.ssh/authorized_keys (ssh-copy-id), or name the right "
-        "file as `identity`"
+        f"file as `identity`; if that is done, its sshd may not let {place.user} in (AllowUsers, "
+        "PermitRootLogin)"
     )
     try:
         for key, source in ring.candidates():
@@ -212,6 +213,14 @@ def _authenticate(
                 if not transport.auth_publickey(place.user, key):
                     return
                 tried.append("the server wants more than a key")
+            except paramiko.BadAuthenticationType as error:
+                # It takes no keys at all, so there is no sense in offering others.
+                tried.append(f"it takes {', '.join(error.allowed_types) or 'nothing'} alone")
+                remedy = (
+                    "farm logs in with keys: set `PubkeyAuthentication yes` in its sshd_config, "
+                    "then put your public key there (ssh-copy-id)"
+                )
+                break
             except paramiko.AuthenticationException as error:
                 if not transport.is_active():
                     raise paramiko.SSHException("the server ended the login") from error

@@ -33,6 +33,8 @@ _LISTS = ("userknownhostsfile",)
 _NO_ACCOUNT = "No user exists for uid"
 #: Keywords that paramiko passes over in silence.
 _PASSED_OVER = re.compile(r"^\s*(Include)\b", re.IGNORECASE | re.MULTILINE)
+#: Settings that farm passes over, though they decide whether a host is reached, or trusted.
+_NOT_HONOURED = ("bindaddress", "bindinterface", "knownhostscommand", "revokedhostkeys")
 
 Found = Mapping[str, Sequence[str]]
 
@@ -94,6 +96,9 @@ class Settings:
         for line in done.stdout.decode("utf-8", "surrogateescape").splitlines():
             key, _, value = line.partition(" ")
             found.setdefault(key, []).extend(value.split() if key in _LISTS else [value])
+        for key in _NOT_HONOURED:
+            if any(value.lower() != "none" for value in found.get(key, ())):
+                log.warning("~/.ssh/config, host %s: farm doesn't honour %s", host, key)
         usual = [f"{_passwd_home()}/.ssh/known_hosts{number}" for number in ("", "2")]
         if found.get("userknownhostsfile") == usual:
             del found["userknownhostsfile"]

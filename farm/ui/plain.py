@@ -16,6 +16,7 @@ from farm.core.printable import one_line
 from farm.core.view import (
     CellDone,
     DeviceNote,
+    Preparing,
     RunEnded,
     RunStarted,
     SecondSittings,
@@ -24,7 +25,7 @@ from farm.core.view import (
     TaskStarted,
     ViewEvent,
 )
-from farm.reports.words import clock, number, seconds, size, transfer
+from farm.reports.words import clock, number, seconds, size, transfer, within
 from farm.ui.view import DeviceView, RunView, TaskView, update
 
 HEARTBEAT_S = 10.0
@@ -87,7 +88,7 @@ class PlainView:
         with self._lock:
             now = self._monotonic()
             due = now - self._last >= HEARTBEAT_S
-            begun = bool(self._view.run_id or self._view.tasks)
+            begun = bool(self._view.run_id or self._view.tasks or self._view.preparing)
             if due and begun and self._view.line is None:
                 self._say(standing(self._view, now))
 
@@ -104,6 +105,8 @@ class PlainView:
 def describe(before: RunView, after: RunView, event: ViewEvent) -> str | None:
     """Return the line that an event deserves; None when it changes no stage."""
     match event:
+        case Preparing():
+            return one_line(event.step)
         case RunStarted():
             places = len({place for _, place in event.cells})
             name = one_line(event.name)
@@ -146,7 +149,7 @@ def describe(before: RunView, after: RunView, event: ViewEvent) -> str | None:
 
 def standing(view: RunView, now: float) -> str:
     """One line that says where a run stands."""
-    parts = []
+    parts = [f"{view.preparing} for {clock(now - view.since)}"] if view.preparing else []
     if view.cells:
         parts.append(f"{len(view.done)}/{len(view.cells)} cells after {clock(now - view.started)}")
     tasks = [task for task in view.tasks.values() if task.running]
@@ -155,12 +158,30 @@ def standing(view: RunView, now: float) -> str:
         parts.append(f"{len(tasks) - 2} more tasks")
     busy = [device for device in view.devices.values() if device.cell is not None]
     if len(busy) == 1:
-        rates = ", ".join(f"{name} {number(rate)} tok/s" for name, rate in busy[0].rates.items())
-        parts.append(f"{one_line(busy[0].name)}: {_stage(busy[0], now)} {rates}".rstrip())
+        one = busy[0]
+        left_s = one.left_s(now)
+        left = "" if left_s is None else f", at most {clock(left_s)} left"
+        parts.append(f"{one_line(one.name)}: {_stage(one, now)} {rates(one)}".rstrip() + left)
     elif busy:
         stages = Counter(device.stage for device in busy)
         parts.append("devices: " + ", ".join(f"{n} {stage}" for stage, n in stages.most_common()))
     return "; ".join(parts)
+
+
+def rates(device: DeviceView, *, tight: bool = False) -> str:
+    """What a device gives, and how warm it is: `pp128 400 ±1 %  tg64 80.4 tok/s  36/45 °C`."""
+    found = []
+    for name in dict.fromkeys((*device.speeds, *device.rates)):
+        rate, half = device.speeds.get(name, (device.rates.get(name, 0.0), None))
+        found.append(f"{one_line(name)} {number(rate)}" + (f" {within(half)}" if half else ""))
+    if found:
+        found[-1] += " tok/s"
+        if device.heat is not None:
+            degrees, limit = device.heat
+            found.append(f"{degrees:.0f}{'' if limit is None else f'/{limit:.0f}'} °C")
+    if not tight:
+        return "  ".join(found)
+    return " ".join(found).replace(" ±", "±").replace(" %", "%").replace(" °C", "°")
 
 
 def _stage(device: DeviceView, now: float) -> str:

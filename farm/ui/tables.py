@@ -18,11 +18,12 @@ from farm.core.rules.family import SECOND_BUDGET
 from farm.core.rules.launches import measures
 from farm.core.rules.tolerance import speed_tolerance
 from farm.core.spec import RunSpec
+from farm.reports.answers import answers_line, no_answer
 from farm.reports.summary import HEADERS, artifact_size, export_notes, rows, unreadable
 from farm.reports.words import number, seconds, size
 from farm.ui import speed
 from farm.ui.frame import new_table
-from farm.ui.live import MARKS, STYLES
+from farm.ui.screen import MARKS, STYLES
 
 #: Up to this many cells are shown with all of their metrics.
 FEW = 2
@@ -55,7 +56,7 @@ def report(report: Report) -> RenderableType:
         parts.append(Text(f"unverified: could not be read: {', '.join(missing)}", "dim"))
     parts += [Text(f"alarm: {one_line(alarm)}", "yellow") for alarm in report.alarms]
     parts += [Text(one_line(_export_line(e)), "dim") for e in report.exports if e.error is None]
-    return Group(*parts, *_one_text(report))
+    return Group(*parts, *_one_text(report), *_answers(report))
 
 
 def _export_line(export: ExportReport) -> str:
@@ -105,6 +106,7 @@ def plan(spec: RunSpec, plan: Plan, left_out: Mapping[str, str]) -> RenderableTy
         Text.assemble(("not measured ", "dim"), f"{name}: {one_line(why)}")
         for name, why in left_out.items()
     ]
+    skips += [Text(one_line(unmet), "yellow") for unmet in plan.unmet]
     gates = [Text(f"gate {gate.metric} {gate.text or gate.op}", "dim") for gate in spec.gates]
     accepted = "auto" if spec.regress_auto else f"{spec.regress:.1%}"
     gates.append(Text(f"gate regress {accepted}, against a baseline", "dim"))
@@ -190,7 +192,9 @@ def doctor(found: Sequence[Check]) -> RenderableType:
 
 def nights(lines: Sequence[Line]) -> RenderableType:
     """A line for each metric of each cell over the nights."""
-    table = new_table("cell", "metric", "nights", "latest", "against before", "", "failing since")
+    table = new_table(
+        "cell", "metric", "nights", "latest", "against before", "", "moved", "failing since"
+    )
     for line in lines:
         latest = "-"
         if line.latest is not None:
@@ -199,6 +203,7 @@ def nights(lines: Sequence[Line]) -> RenderableType:
         change = "" if line.change is None else f"{line.change:+.1%}"
         table.add_row(
             Text(one_line(line.cell_id)), line.metric, str(line.nights), latest, change, line.drawn,
+            Text("\n".join(f"{share:+.1%} {run}" for share, run in line.moved)),
             Text(line.red_since, "red"),
         )  # fmt: skip
     return table
@@ -239,3 +244,22 @@ def _one_text(report: Report) -> list[RenderableType]:
             shown = printable(text).strip()
             return [Text.assemble((f"{prompt} ", "dim"), (shown[:400], "italic"))]
     return []
+
+
+def _answers(report: Report) -> list[RenderableType]:
+    """Answers to the config's prompts; of many cells those of the first that has any."""
+    line = answers_line(report)
+    if not line:
+        return []
+    asked = [result for result in report.results if result.answers]
+    if len(asked) > FEW:
+        asked = [r for r in asked if any(one.text for one in r.answers)][:1]
+        line += "; report.html has all of them"
+    parts: list[RenderableType] = [Text(one_line(line), "dim")]
+    for result in asked:
+        parts.append(Text(one_line(result.cell_id), "dim"))
+        for one in result.answers:
+            shown = printable(one.text).strip()[:400] if one.text else no_answer(one)
+            prompt = one_line(one.prompt, 80)
+            parts.append(Text.assemble((f"  {prompt} ", "dim"), (shown, "italic")))
+    return parts

@@ -14,6 +14,7 @@ from farm.core.flow.second import SUFFIX
 from farm.core.view import (
     CellDone,
     DeviceNote,
+    Preparing,
     RunEnded,
     RunStarted,
     SecondSittings,
@@ -87,6 +88,12 @@ class DeviceView:
     begun: tuple[float, int] | None = None
     #: Latest rate of each metric in tok/s, in order of appearance.
     rates: Mapping[str, float] = field(default_factory=dict)
+    #: Of whole launches: tok/s and the relative half width of its interval, None of too few.
+    speeds: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
+    #: Seconds of its budget that were left at a moment; None where no budget is spent.
+    budget: tuple[float, float] | None = None
+    #: Degrees Celsius and their limit, None without one.
+    heat: tuple[float, float | None] | None = None
     #: Why the latest attempt ended badly; empty when it didn't.
     error: str = ""
 
@@ -94,6 +101,13 @@ class DeviceView:
     def share(self) -> float | None:
         """How far the stage is, 0..1; None when its end isn't known."""
         return min(1.0, self.done / self.total) if self.total else None
+
+    def left_s(self, now: float) -> float | None:
+        """Seconds left of the budget of its launches; while it cools down the clock stands."""
+        if self.budget is None:
+            return None
+        left_s, at = self.budget
+        return max(0.0, left_s - (now - at if self.stage == "measure" else 0.0))
 
     def transfer(self, now: float) -> tuple[float, float] | None:
         """Bytes a second and seconds left of a transfer; None until there is something to say."""
@@ -128,6 +142,9 @@ class RunView:
     done: Mapping[str, CellView] = field(default_factory=dict)
     #: The last line; None while the run goes on.
     line: str | None = None
+    #: What goes on before there is a plan, and since when; empty afterwards.
+    preparing: str = ""
+    since: float = 0.0
 
     def outcomes(self) -> dict[str, int]:
         """Number of ended cells by outcome, in the order of the truth table."""
@@ -140,6 +157,8 @@ class RunView:
 def update(view: RunView, event: ViewEvent, now: float) -> RunView:
     """Return the view after an event that arrived at `now` (seconds on a monotonic clock)."""
     match event:
+        case Preparing():
+            return replace(view, preparing=event.step, since=now)
         case RunStarted():
             return RunView(event.run_id, event.name, event.folder, now, dict(event.cells))
         case TaskStarted() | TaskProgress() | TaskFinished():
@@ -153,12 +172,13 @@ def update(view: RunView, event: ViewEvent, now: float) -> RunView:
                 view, devices=_with(view.devices, event.device, _progress(view, event, now))
             )
         case JobFinished():
+            known = view.devices.get(event.device)
             ended = DeviceView(
                 event.device,
                 None,
                 event.attempt,
                 now,
-                rates=view.devices[event.device].rates if event.device in view.devices else {},
+                rates={} if known is None else known.rates,
                 error="" if event.error is None else event.error.message,
             )
             return replace(view, devices=_with(view.devices, event.device, ended))
@@ -210,11 +230,19 @@ def _progress(view: RunView, event: JobProgress, now: float) -> DeviceView:
     known = view.devices.get(event.device)
     if known is None or known.cell != event.job_id:
         known = DeviceView(event.device, event.job_id, event.attempt, now)
+    known = replace(
+        known,
+        speeds={name: (rate, half) for name, rate, half in event.speeds} or known.speeds,
+        budget=None if event.budget is None else (event.budget[1] - event.budget[0], now),
+        heat=event.heat,
+    )
     rates = known.rates
     if event.rate is not None:
         rates = _with(known.rates, *event.rate)
         if known.stage == event.stage and not event.total:  # what was counted stands
-            return replace(known, attempt=event.attempt, rates=rates)
+            # A reason to wait is past; what counts stays.
+            detail = known.detail if known.unit else ""
+            return replace(known, attempt=event.attempt, rates=rates, detail=detail)
     begun = None
     if event.unit == "bytes":
         # After a break the count starts again, with what is still missing as its total.

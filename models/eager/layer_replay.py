@@ -12,6 +12,7 @@ import torch
 from farm.core.artifact import Recipe
 from models.checkpoint import Checkpoint
 from models.eager.layers import OnLayer, embed, run_layers
+from models.eager.rotation import as_quantised
 from models.texts import forced_tokens, read_text
 from models.tokenizer import Tokenizer
 
@@ -44,6 +45,7 @@ def record(checkpoint: Checkpoint, recipe: Recipe, layer: int, on_layer: OnLayer
     """
     count = min(_ROWS, recipe.max_context, checkpoint.config.dim)
     tokens = forced_tokens(Tokenizer(checkpoint.tokenizer), read_text("builtin"), count)
+    checkpoint = as_quantised(checkpoint, recipe)
     with torch.no_grad():
         x = embed(checkpoint, None, tokens)
         x = run_layers(checkpoint, None, x, range(layer), on_layer)

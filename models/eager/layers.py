@@ -11,7 +11,7 @@ from models.checkpoint import Checkpoint
 from models.eager.decoder import attend
 from models.eager.embedding import embed_eagerly
 from models.eager.parts import PartBuilder
-from models.eager.quantise import linear_format, round_heads
+from models.eager.quantise import formats, round_heads
 from models.eager.rope import rope_tables
 
 #: Called before each layer: layer number from 1, and layers in all.
@@ -38,8 +38,7 @@ def run_layers(
         ExportError: A tensor is missing or damaged.
     """
     config = checkpoint.config
-    form = None if recipe is None else linear_format(recipe)
-    builder = PartBuilder(config, checkpoint.tensor, form, eager=True)
+    builder = PartBuilder(config, checkpoint.tensor, formats(recipe), eager=True)
     tables = {
         kind: [t.view(1, -1, 1, config.head_dim) for t in rope_tables(config, x.shape[1], kind)]
         for kind in {config.rope_kind(layer) for layer in layers}

@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from models.checkpoint import layer_tensors, outer_tensors
+from models.checkpoint import AFTER, BEFORE, layer_tensors, outer_tensors
 from models.config import ModelConfig
 from models.eager.decoder import Between, Last, PostAttention, PreAttention, RmsNorm
-from models.eager.quantise import LinearBuilder, LinearFormat
+from models.eager.quantise import Formats, LinearBuilder, LinearFormat
 
 #: Reads a tensor by its full name.
 Reader = Callable[[str], torch.Tensor]
@@ -35,7 +35,7 @@ class PartBuilder:
 
     config: ModelConfig
     read: Reader
-    form: LinearFormat | None
+    form_of: Formats
     #: Plain PyTorch with dequantised weights instead of the delegate's graph.
     eager: bool = False
     #: Receives names of Linears that stayed in fp32 against the recipe.
@@ -51,6 +51,15 @@ class PartBuilder:
         norm = RmsNorm(self.read("norm.weight"), self.config.norm_eps)
         output = self._linears("")(("output",), False)
         return Last(self.config, self.post(index - 1), norm, output)
+
+    def forms(self, index: int, kind: PartKind) -> tuple[LinearFormat | None, ...]:
+        """Formats of a part's Linears: parts of one kind whose formats are equal are one graph.
+
+        A part of kind `first` may be that of any layer.
+        """
+        names = [] if kind == "first" else [f"layers.{index - 1}.{name}" for name in AFTER]
+        names += ["output"] if kind == "last" else [f"layers.{index}.{name}" for name in BEFORE]
+        return tuple(self.form_of(name) for name in names)
 
     def pre(self, layer: int) -> PreAttention:
         """First half of a layer."""
@@ -70,7 +79,7 @@ class PartBuilder:
         return LinearBuilder(
             read=self.read,
             prefix=prefix,
-            form=self.form,
+            form_of=self.form_of,
             eager=self.eager,
             unquantised=self.unquantised,
         )

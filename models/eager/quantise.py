@@ -28,6 +28,9 @@ from farm.core.errors import ExportError
 #: Longest piece of a float32 row that an artifact sums in one go. XNNPACK adds a row into a single
 #: accumulator, which leaves SmolLM2-135M a third farther from eager (`benchmarks/fp32.py`).
 SUMMED_AT_ONCE = 256
+#: Rows among which the search for scales ends together: a slice of a matrix that begins at a
+#: multiple of them is rounded as the whole would be.
+_SEARCHED_AT_ONCE = 1024
 #: Smallest and largest integer of each weight width.
 RANGES = {4: (-8, 7), 8: (-128, 127)}
 
@@ -54,6 +57,8 @@ class LinearFormat:
     group: int
     #: Activations are quantised to 8 bits, one scale a token.
     dynamic: bool
+    #: Scales are searched for (HQQ) instead of following from the largest weight.
+    searched: bool = False
 
     def fits(self, in_features: int) -> bool:
         """Whether rows of this length split into whole groups."""
@@ -85,19 +90,41 @@ def linear_format(recipe: Recipe) -> LinearFormat | None:
             " multiple of 32 (32, 64, 128)",
             recipe=recipe.name,
         )
-    return LinearFormat(bits=4, group=group, dynamic=True)
+    return LinearFormat(bits=4, group=group, dynamic=True, searched=recipe.scales == "hqq")
+
+
+#: Format of a Linear by its full name; None leaves it in fp32.
+Formats = Callable[[str], LinearFormat | None]
+
+
+def formats(recipe: Recipe | None) -> Formats:
+    """Say which format each Linear of a recipe has; without a recipe all are fp32.
+
+    Raises:
+        ExportError: As `linear_format`.
+    """
+    form = None if recipe is None else linear_format(recipe)
+    if recipe is None or form is None:
+        return lambda _name: None
+    wide, is_wide = LinearFormat(bits=8, group=0, dynamic=form.dynamic), recipe.is_wide
+    return lambda name: wide if is_wide(name) else form
 
 
 def quantise_weight(weight: torch.Tensor, form: LinearFormat) -> QuantisedWeight:
     """Round a weight [out, in] to integers in its own dtype, as stock exports do."""
     rows, columns = weight.shape
+    if form.searched and rows > _SEARCHED_AT_ONCE:
+        starts = range(0, rows, _SEARCHED_AT_ONCE)
+        parts = [quantise_weight(weight[at : at + _SEARCHED_AT_ONCE], form) for at in starts]
+        values, scales = (torch.cat([getattr(p, n) for p in parts]) for n in ("values", "scales"))
+        return QuantisedWeight(values, scales, form.bits, parts[0].group)
     holder = nn.Linear(columns, rows, bias=False, device="meta")
     holder.weight = nn.Parameter(weight.detach(), requires_grad=False)
     granularity = PerAxis(0) if form.group == 0 else PerGroup(form.group)
     config = Int8DynamicActivationIntxWeightConfig(
         weight_dtype=getattr(torch, f"int{form.bits}"),
         weight_granularity=granularity,
-        intx_choose_qparams_algorithm="affine",
+        intx_choose_qparams_algorithm="hqq_scale_only" if form.searched else "affine",
     )
     quantize_(holder, config)
     rounded: Any = holder.weight
@@ -169,6 +196,9 @@ class FloatLinears(nn.Module):
     A row of more than `longest` inputs is summed in pieces, whose sums are added.
     """
 
+    #: Full names of the projections, without `.weight`; empty where nobody gave them.
+    tensors: tuple[str, ...] = ()
+
     def __init__(
         self,
         weights: tuple[torch.Tensor, ...],
@@ -213,23 +243,21 @@ class QuantisedLinears(nn.Module):
     The input is quantised once for all of them.
     """
 
+    #: Full names of the projections, without `.weight`; empty where nobody gave them.
+    tensors: tuple[str, ...] = ()
+
     def __init__(
         self,
         weights: tuple[QuantisedWeight, ...],
         biases: tuple[torch.Tensor | None, ...],
-        *,
-        dynamic: bool,
-        per_row: bool,
+        forms: tuple[LinearFormat, ...],
     ) -> None:
         super().__init__()
-        self.count = len(weights)
-        self.dynamic = dynamic
-        self.bits = weights[0].bits
-        self.group = weights[0].group
-        self.per_row = per_row
+        self.forms = forms
+        self.dynamic = forms[0].dynamic
         for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             self.register_buffer(f"q{index}", weight.values)
-            scales = weight.scales[:, 0] if per_row else weight.scales
+            scales = weight.scales if forms[index].group else weight.scales[:, 0]
             self.register_buffer(f"s{index}", scales.float())
             self.register_buffer(f"z{index}", torch.zeros(scales.shape, dtype=torch.int8))
             self.register_buffer(f"b{index}", None if bias is None else bias.float())
@@ -237,17 +265,17 @@ class QuantisedLinears(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return one result [1, S, out] per weight."""
         x = round_activation(x) if self.dynamic else x
-        low, high = RANGES[self.bits]
         results = []
-        for i in range(self.count):
+        for i, form in enumerate(self.forms):
+            low, high = RANGES[form.bits]
             values, scales, zeros = (getattr(self, f"{part}{i}") for part in "qsz")
-            if self.per_row:
+            if not form.group:
                 weight = torch.ops.quantized_decomposed.dequantize_per_channel(
                     values, scales, zeros, 0, low, high, torch.int8
                 )
             else:
                 weight = torch.ops.torchao.dequantize_affine(
-                    values, [1, self.group], scales, zeros, torch.int8, low, high
+                    values, [1, form.group], scales, zeros, torch.int8, low, high
                 )
             bias = getattr(self, f"b{i}")
             if bias is None or self.dynamic:
@@ -266,7 +294,7 @@ class LinearBuilder:
     read: Callable[[str], torch.Tensor]
     #: Put before the names that a part asks for, for example `layers.0.`.
     prefix: str
-    form: LinearFormat | None
+    form_of: Formats
     #: Compute with dequantised weights in plain PyTorch instead of the delegate's graph.
     eager: bool
     #: Receives the full names of Linears that the recipe wanted quantised and could not be.
@@ -275,20 +303,27 @@ class LinearBuilder:
     def __call__(self, names: tuple[str, ...], bias: bool) -> nn.Module:
         """Build the projections `names` of one input."""
         full = tuple(self.prefix + name for name in names)
+        module = self._build(names, full, bias)
+        module.tensors = full
+        return module
+
+    def _build(
+        self, names: tuple[str, ...], full: tuple[str, ...], bias: bool
+    ) -> FloatLinears | QuantisedLinears:
         weights = tuple(self.read(f"{name}.weight") for name in full)
         biases = tuple(self.read(f"{name}.bias") if bias else None for name in full)
-        if self.form is None:
+        found = tuple(self.form_of(name) for name in full)
+        forms = tuple(form for form in found if form is not None)
+        if not forms:
             # The output of a tied model shares its weights with the embedding, so they stay whole.
             whole = self.eager or names == ("output",)
             longest = None if whole else SUMMED_AT_ONCE
             return FloatLinears(weights, biases, longest=longest)
-        if not self.form.fits(weights[0].shape[1]):
+        if not all(form.fits(weights[0].shape[1]) for form in forms):
             self.unquantised.extend(full)
             return FloatLinears(weights, biases)
-        rounded = tuple(quantise_weight(weight, self.form) for weight in weights)
+        rounded = tuple(itertools.starmap(quantise_weight, zip(weights, forms, strict=True)))
         if self.eager:
             dense = tuple(dequantise(weight) for weight in rounded)
-            return FloatLinears(dense, biases, dynamic=self.form.dynamic)
-        return QuantisedLinears(
-            rounded, biases, dynamic=self.form.dynamic, per_row=self.form.group == 0
-        )
+            return FloatLinears(dense, biases, dynamic=forms[0].dynamic)
+        return QuantisedLinears(rounded, biases, forms)

@@ -12,21 +12,18 @@ from functools import cache as cached
 from pathlib import Path
 
 from farm import codec
-from farm.core.artifact import (
-    Bundle,
-    ExportRequest,
-    Recipe,
-    ReferenceRequest,
-    ToolchainVersions,
-)
+from farm.core.artifact import Bundle, ExportRequest, Recipe, ToolchainVersions
 from farm.core.errors import ConfigError
+from farm.core.reference import ReferenceRequest
 from models.checkpoint import SourceFile
 from models.config import ModelConfig
 from models.exporting.keys import export_key, lowering_hash, reference_hash
 from models.exporting.memory import artifact_bytes
 from models.lowering.checks import check_recipe
-from models.sources import OnBytes, open_source
+from models.sources import OnBytes, open_for
 from models.sources.files import source_file
+from models.sources.gguf_file import WholeGguf
+from models.sources.tokenizer_files import rule_files
 from models.texts import read_text
 
 
@@ -65,9 +62,11 @@ def prepare_export(
     if request.model.kind == "pte":
         files, config = _prebuilt_files(request, cache), None
     else:
-        checkpoint = open_source(request.model, cache, on_bytes)
-        files, config = checkpoint.files, checkpoint.config
-        check_recipe(config, request.recipe)
+        opened = open_for(request.recipe, request.model, cache, on_bytes)
+        files = opened.files
+        config = None if isinstance(opened, WholeGguf) else opened.config
+        if config is not None:
+            check_recipe(config, request.recipe)
     key = export_key(files, config, request.recipe, versions, lowering_hash())
     return Prepared(key, files, config, versions, _disk_bytes(files, config, request.recipe))
 
@@ -84,12 +83,19 @@ def _prebuilt_files(request: ExportRequest, cache: Path) -> tuple[SourceFile, ..
     model = request.model
     if model.path is None:
         raise ConfigError(f"model {model.name}: a prebuilt artifact needs `pte: FILE`")
-    names = [name for name in (model.path, model.data, model.tokenizer) if name]
-    return tuple(source_file(Path(name), cache) for name in names)
+    paths = [Path(name) for name in (model.path, model.data, model.tokenizer) if name]
+    if model.tokenizer:
+        # The bundle keeps the chat format and ids that these say.
+        paths += rule_files(Path(model.tokenizer))
+    return tuple(source_file(path, cache) for path in paths)
 
 
-def reference_key(request: ReferenceRequest) -> str:
-    """Key of eager logits: everything they and the token ids depend on.
+def reference_key(request: ReferenceRequest, known: str) -> str:
+    """Key of eager logits: everything they, the token ids and what judges them depend on.
+
+    Args:
+        request: The reference.
+        known: Hash of the anchors and bounds that judge it, `models.reference.bounds.known_digest`.
 
     Raises:
         ConfigError: The text can't be read.
@@ -98,8 +104,9 @@ def reference_key(request: ReferenceRequest) -> str:
     text = read_text(request.text)
     recipe = replace(request.recipe, name="")
     asked = (request.tokens, request.prompt, request.text_lengths, request.forced)
-    source = _version("transformers") or "none"
-    return codec.digest("reference 3", bundle, recipe, text, asked, source, reference_hash())
+    source = tuple(_version(name) or "none" for name in ("transformers", "peft"))
+    judged_by = (source, known, request.model.name)
+    return codec.digest("reference 4", bundle, recipe, text, asked, judged_by, reference_hash())
 
 
 def _without_files(bundle: Bundle) -> dict[str, object]:

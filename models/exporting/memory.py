@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from farm.core.artifact import ModelSource, Recipe
 from farm.core.errors import ExportError
 from farm.host.limits import read_limits
 from models import known
+from models.checkpoint import layer_tensors
 from models.config import ModelConfig
 
 #: torch, executorch and torchao in memory, and what tracing needs.
@@ -29,7 +31,16 @@ def artifact_bytes(config: ModelConfig, recipe: Recipe) -> int:
     if recipe.group_size and recipe.linear in ("4w", "8da4w"):
         bits = 4 + 16 / recipe.group_size
     table = (recipe.embedding_bits or 32) * config.vocab * config.dim
-    return int((bits * linear_parameters(config) + table) / 8)
+    wide = max(0.0, 8 - bits) * _wide_parameters(config, recipe)
+    return int((bits * linear_parameters(config) + wide + table) / 8)
+
+
+def _wide_parameters(config: ModelConfig, recipe: Recipe) -> int:
+    shapes = {"output.weight": (config.vocab, config.dim)}
+    for layer in range(config.layers):
+        shapes |= {k: v for k, v in layer_tensors(config, layer).items() if len(v) == 2}
+    names = [name for name in shapes if recipe.is_wide(name.removesuffix(".weight"))]
+    return sum(math.prod(shapes[name]) for name in names)
 
 
 def export_bytes(config: ModelConfig, recipe: Recipe) -> int:

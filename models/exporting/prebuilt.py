@@ -15,6 +15,9 @@ from models.orders import ExportOrder
 from models.sources.tokenizer_files import read_tokenizer_file
 from models.staging import Staging, used
 
+#: Methods that some programs have in place of `forward`.
+_TWO = ("prefill", "decode")
+
 
 def describe_prebuilt(order: ExportOrder, staging: Staging) -> ExportResult:
     """Make a bundle of a prebuilt program.
@@ -53,15 +56,16 @@ def describe_prebuilt(order: ExportOrder, staging: Staging) -> ExportResult:
         cpu_s=round(cpu_s, 3),
         peak_rss_bytes=peak,
         delegation=None,
+        warnings=() if tokenizer is None else tokenizer.notes,
         no_replay="a prebuilt artifact comes without weights to export a layer from",
     )
 
 
 def read_methods(path: Path) -> dict[str, Any]:
-    """Values of the program's constant methods, and whether it has `forward`.
+    """Values of the program's constant methods.
 
     Raises:
-        ExportError: It can't be read, or has no `forward` to run.
+        ExportError: It can't be read, or has no method to run.
     """
     from executorch.runtime import Runtime
 
@@ -71,14 +75,17 @@ def read_methods(path: Path) -> dict[str, Any]:
         program = Runtime.get().load_program(path)
         names = program.method_names
         found = {}
-        for name in sorted(names - {"forward"}):
+        for name in sorted(names - {"forward", *_TWO}):
             method = program.load_method(name)
             if method is not None and method.metadata.num_inputs() == 0:
                 found[name] = method.execute([])
     except RuntimeError as error:
         raise ExportError(f"{path}: not an ExecuTorch program that loads here: {error}") from error
-    if "forward" not in names:
-        raise ExportError(f"{path}: has no method `forward`; it has {', '.join(sorted(names))}")
+    if "forward" not in names and not names >= {*_TWO}:
+        raise ExportError(
+            f"{path}: has neither a method `forward` nor `prefill` and `decode`; it has"
+            f" {', '.join(sorted(names)) or 'none'}"
+        )
     return found
 
 

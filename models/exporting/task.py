@@ -16,6 +16,7 @@ from farm.core.artifact import (
     ExportResult,
     LayerReplay,
     ModelMetadata,
+    TensorCheck,
 )
 from farm.core.errors import ExportError
 from models.checkpoint import Checkpoint
@@ -24,7 +25,8 @@ from models.exporting.memory import check_memory
 from models.exporting.prebuilt import describe_prebuilt
 from models.lowering.checks import check_recipe
 from models.orders import ExportAnswer, ExportOrder
-from models.sources import open_source
+from models.sources import open_for
+from models.sources.gguf_file import GgufFile, WholeGguf
 from models.staging import Report, Staging, limit_threads, used
 
 if TYPE_CHECKING:
@@ -43,13 +45,16 @@ def run_export(order: ExportOrder, report: Report) -> ExportAnswer:
         result = describe_prebuilt(order, staging)
         return ExportAnswer(result=result, files=staging.files)
     report.stage("open", 0, 0, order.request.model.name)
-    checkpoint = open_source(order.request.model, Path(order.cache), report.progress)
     recipe = order.request.recipe
-    check_recipe(checkpoint.config, recipe)
-    warnings = () if recipe.engine == "none" else check_memory(checkpoint.config, recipe)
-    limit_threads(order.threads)
-    export = _ENGINES[recipe.engine]
-    outcome = export(checkpoint, order.request, staging.folder, report)
+    checkpoint = open_for(recipe, order.request.model, Path(order.cache), report.progress)
+    warnings: tuple[str, ...] = ()
+    if recipe.engine == "none" or isinstance(checkpoint, WholeGguf):
+        outcome = _as_is(checkpoint, order.request, staging.folder)
+    else:
+        check_recipe(checkpoint.config, recipe)
+        warnings = check_memory(checkpoint.config, recipe)
+        limit_threads(order.threads)
+        outcome = _ENGINES[recipe.engine](checkpoint, order.request, staging.folder, report)
     cpu_s, peak = used()
     result = ExportResult(
         bundle=_bundle(order, checkpoint, staging),
@@ -62,6 +67,8 @@ def run_export(order: ExportOrder, report: Report) -> ExportAnswer:
         warnings=checkpoint.notes + warnings + outcome.warnings,
         replay=_replay(order.key, outcome.recording, staging),
         no_replay=outcome.no_replay,
+        weights=outcome.weights,
+        no_weights=outcome.no_weights,
     )
     return ExportAnswer(result=result, files=staging.files)
 
@@ -78,6 +85,10 @@ class Outcome:
     recording: Recording | None = None
     #: Why there is none.
     no_replay: str = ""
+    #: Weights of the files, read back.
+    weights: tuple[TensorCheck, ...] = ()
+    #: Why none were.
+    no_weights: str = ""
 
 
 def _farm(checkpoint: Checkpoint, request: ExportRequest, folder: Path, report: Report) -> Outcome:
@@ -101,6 +112,8 @@ def _farm(checkpoint: Checkpoint, request: ExportRequest, folder: Path, report: 
         ""
         if recording is not None
         else "a layer is replayed together with the next one's start, and this model has one layer",
+        weights=exported.weights,
+        no_weights="" if exported.weights else "only programs of delegates are read back",
     )
 
 
@@ -108,15 +121,16 @@ def _stock(checkpoint: Checkpoint, request: ExportRequest, folder: Path, report:
     from models.lowering.stock import export_stock
 
     found = export_stock(checkpoint, request.recipe, folder / "model.pte", report.stage)
-    return Outcome(*found, no_replay="the stock engine exports no layer on its own")
+    return Outcome(
+        *found,
+        no_replay="the stock engine exports no layer on its own",
+        no_weights="where the stock engine puts a weight isn't known",
+    )
 
 
-def _as_is(checkpoint: Checkpoint, request: ExportRequest, folder: Path, report: Report) -> Outcome:
+def _as_is(checkpoint: Checkpoint | WholeGguf, request: ExportRequest, folder: Path) -> Outcome:
     """Take the model's own GGUF: nothing is exported."""
-    from models.sources.gguf import GgufCheckpoint
-
-    del report
-    if not isinstance(checkpoint, GgufCheckpoint):
+    if not isinstance(checkpoint, GgufFile):
         raise ExportError(
             f"model {request.model.name}: recipe {request.recipe.name} takes a GGUF as it is, "
             "this model isn't one",
@@ -124,14 +138,22 @@ def _as_is(checkpoint: Checkpoint, request: ExportRequest, folder: Path, report:
             recipe=request.recipe.name,
         )
     shutil.copyfile(checkpoint.path, folder / f"model.{request.recipe.program}")
-    return Outcome(no_replay="a GGUF is taken as it is: no layer of it is exported")
+    return Outcome(
+        no_replay="a GGUF is taken as it is: no layer of it is exported",
+        no_weights="a GGUF is taken as it is",
+    )
 
 
-_ENGINES = {"farm": _farm, "stock": _stock, "none": _as_is}
+_ENGINES = {"farm": _farm, "stock": _stock}
 
 
-def _bundle(order: ExportOrder, checkpoint: Checkpoint, staging: Staging) -> Bundle:
-    request, config, tokenizer = order.request, checkpoint.config, checkpoint.tokenizer
+def _bundle(order: ExportOrder, checkpoint: Checkpoint | WholeGguf, staging: Staging) -> Bundle:
+    request, tokenizer = order.request, checkpoint.tokenizer
+    if isinstance(checkpoint, WholeGguf):
+        shape = checkpoint.vocab, checkpoint.layers, checkpoint.parameters
+    else:
+        config = checkpoint.config
+        shape = config.vocab, config.layers, config.parameters
     return Bundle(
         key=order.key,
         model=request.model.name,
@@ -142,9 +164,9 @@ def _bundle(order: ExportOrder, checkpoint: Checkpoint, staging: Staging) -> Bun
         tokenizer=staging.text("tokenizer.json", tokenizer.json),
         chat_template=tokenizer.chat_template,
         metadata=ModelMetadata(
-            vocab_size=config.vocab,
-            layers=config.layers,
-            parameters=config.parameters,
+            vocab_size=shape[0],
+            layers=shape[1],
+            parameters=shape[2],
             max_context=request.recipe.max_context,
             max_seq=request.recipe.max_seq,
             bos_id=tokenizer.bos_id,

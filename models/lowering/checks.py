@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from farm.core.artifact import Recipe
 from farm.core.errors import ExportError
+from models.checkpoint import LINEARS
 from models.config import ModelConfig, YarnScaling
 
 #: What of a model `stock_params` can't say, by its name in ModelConfig.
@@ -27,6 +28,7 @@ _NOT_IN_STOCK = (
     "logit_cap",
 )
 _DEFAULTS = {field.name: field.default for field in fields(ModelConfig)}
+_RECIPE_DEFAULTS = {field.name: field.default for field in fields(Recipe)}
 
 
 def check_recipe(config: ModelConfig, recipe: Recipe) -> None:
@@ -39,6 +41,7 @@ def check_recipe(config: ModelConfig, recipe: Recipe) -> None:
         return
     if recipe.engine == "farm":
         _check_engine(recipe)
+        _check_quality(config, recipe)
         if recipe.quantised_kv_cache and config.score_cap:
             raise _refused(
                 recipe,
@@ -68,6 +71,37 @@ def check_recipe(config: ModelConfig, recipe: Recipe) -> None:
         _check_groups(config, recipe, recipe.group_size)
 
 
+def _check_quality(config: ModelConfig, recipe: Recipe) -> None:
+    """Refuse ways to keep quality that don't go with the rest of the recipe."""
+    if recipe.scales == "hqq" and recipe.linear != "8da4w":
+        raise _refused(
+            recipe, f"scales hqq are of 4-bit groups (linear 8da4w), not of {recipe.linear}"
+        )
+    for key, value in (("output_bits", recipe.output_bits), ("wide", ", ".join(recipe.wide))):
+        if value and recipe.linear not in ("8da4w", "4w"):
+            raise _refused(
+                recipe,
+                f"{key} {value} is for recipes whose Linears have 4 bits, not for linear"
+                f" {recipe.linear}",
+            )
+    layers = [f"layers.{layer}" for layer in range(config.layers)]
+    known = {"output", *LINEARS, *layers, *(f"{a}.{b}" for a in layers for b in LINEARS)}
+    for name in recipe.wide:
+        if name not in known:
+            raise _refused(
+                recipe,
+                f"wide: this model has no Linears {name!r}; `output`, `{LINEARS[0]}` (of every"
+                f" layer), `layers.0` (all of one) and `layers.0.{LINEARS[0]}` are such names, with"
+                f" layers up to {config.layers - 1} and {', '.join(LINEARS)}",
+            )
+    if recipe.rotated and (config.post_norm or not config.pre_norm):
+        raise _refused(
+            recipe,
+            f"rotated: {config.architecture} normalises what its blocks add, with weights that no"
+            " projection can take up",
+        )
+
+
 def _check_engine(recipe: Recipe) -> None:
     if recipe.backend not in ("xnnpack", "portable"):
         raise _refused(
@@ -88,6 +122,9 @@ def _check_stock(config: ModelConfig, recipe: Recipe) -> None:
     """Refuse what stock's Llama can't be told: it would leave it out and export another model."""
     if recipe.external_weights:
         raise _refused(recipe, "external_weights needs `engine: farm`")
+    for field in ("scales", "output_bits", "wide", "rotated"):
+        if getattr(recipe, field) != _RECIPE_DEFAULTS[field]:
+            raise _refused(recipe, f"{field} needs `engine: farm`")
     use = "; use `engine: farm`"
     for name in _NOT_IN_STOCK:
         value = getattr(config, name)
@@ -139,7 +176,8 @@ def stores_tied_twice(config: ModelConfig, recipe: Recipe) -> bool:
     """
     equal = recipe.linear == "none" and recipe.embedding_bits is None
     shared = recipe.backend == "portable" or recipe.external_weights
-    return config.tied and not (equal and shared and recipe.engine == "farm")
+    kept = equal and shared and recipe.engine == "farm" and not recipe.rotated
+    return config.tied and not kept
 
 
 def fused_attention(config: ModelConfig, recipe: Recipe) -> bool:

@@ -93,19 +93,29 @@ class Composed(nn.Module):
         }
         return [None if window is None else made[window] for window in wanted]
 
+    def begin(
+        self, tokens: torch.Tensor, input_pos: torch.Tensor
+    ) -> tuple[Any, dict[RopeKind, tuple[torch.Tensor, torch.Tensor]], list[torch.Tensor | None]]:
+        """Position of the first token, rotations of the tokens by kind, and a mask a layer."""
+        count = tokens.shape[1]
+        position: Any = input_pos[0].item()
+        _bound(position, count, self.length)
+        turns = {kind: self._rows(kind, position, count) for kind in dict.fromkeys(self.kinds)}
+        return position, turns, self._masks(position, count)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The residual stream [1, S, dim] before the first layer."""
+        x: torch.Tensor = self.embedding(tokens)
+        return x if self.scale == 1.0 else x * self.scale
+
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
         """Run S tokens that start at position input_pos[0].
 
         Returns:
             Logits of the last token, float32 [1, vocab].
         """
-        count = tokens.shape[1]
-        position: Any = input_pos[0].item()
-        _bound(position, count, self.length)
-        turns = {kind: self._rows(kind, position, count) for kind in dict.fromkeys(self.kinds)}
-        masks = self._masks(position, count)
-        x = self.embedding(tokens)
-        x = x if self.scale == 1.0 else x * self.scale
+        position, turns, masks = self.begin(tokens, input_pos)
+        x = self.embed(tokens)
         q, k, v = self.first(x, *turns[self.kinds[0]])
         for index, part in enumerate(self.between):
             attended = self.attentions[index](q, k, v, position, masks[index])

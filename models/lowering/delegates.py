@@ -49,6 +49,11 @@ class Constant:
     key: str
     data: bytes
 
+    @staticmethod
+    def names_in(program: bytes) -> list[str]:
+        """Names of the constants that a delegate's program asks for."""
+        return [found.decode() for found in _CONSTANT_NAME.findall(program)]
+
 
 @dataclass(frozen=True, slots=True)
 class LoweredPart:
@@ -87,10 +92,12 @@ def part_constants(module: nn.Module) -> dict[str, Constant]:
             if quantised and local.startswith("z"):
                 continue
             if quantised and local.startswith("q"):
-                values = pack_4_bit(value) if child.bits == 4 else value
+                form = child.forms[int(local[1:])]
+                values = pack_4_bit(value) if form.bits == 4 else value
                 found[name] = _constant(values)
             elif quantised and local.startswith("s"):
-                scales = value if child.per_row else value.to(torch.bfloat16)
+                grouped = child.forms[int(local[1:])].group
+                scales = value.to(torch.bfloat16) if grouped else value
                 found[name] = _constant(scales, prefix="scale_")
             else:
                 found[name] = _constant(value)
@@ -105,7 +112,7 @@ def _constant(value: torch.Tensor, prefix: str = "") -> Constant:
 def lower_part(
     module: nn.Module,
     example: tuple[torch.Tensor, ...],
-    dynamic_shapes: tuple[dict[int, Any], ...] | None,
+    dynamic_shapes: tuple[Any, ...] | None,
 ) -> LoweredPart:
     """Lower a whole module to one delegate.
 

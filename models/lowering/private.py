@@ -41,12 +41,19 @@ try:
         tag_as_implicit_q_dq,
     )
     from executorch.backends.xnnpack.utils.utils import get_input_node
+    from executorch.exir._serialize._flatbuffer_program import (
+        _flatbuffer_to_program as read_program,
+    )
     from executorch.exir._serialize._named_data_store import NamedDataStore
+    from executorch.exir._serialize._program import _get_extended_header as program_header
     from executorch.exir.backend.backend_api import to_backend
     from executorch.exir.backend.compile_spec_schema import CompileSpec
     from executorch.exir.lowered_backend_module import LoweredBackendModule
     from executorch.exir.passes import MemoryPlanningPass
     from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
+    from executorch.exir.scalar_type import ScalarType
+    from executorch.exir.schema import DataLocation, DelegateCall
+    from executorch.extension.flat_tensor.serialize.serialize import FlatTensorSerializer
     from executorch.extension.llm.custom_ops import custom_ops  # registers llama::*
     from executorch.kernels import quantized  # registers the embedding kernels
 
@@ -58,10 +65,14 @@ except (ImportError, AttributeError) as error:
 __all__ = [
     "CompileSpec",
     "ConstraintBasedSymShapeEvalPass",
+    "DataLocation",
+    "DelegateCall",
+    "FlatTensorSerializer",
     "LoweredBackendModule",
     "MemoryPlanningPass",
     "NamedDataStore",
     "NodeVisitor",
+    "ScalarType",
     "XNNStaticSlice",
     "XNode",
     "custom_ops",
@@ -70,7 +81,9 @@ __all__ = [
     "is_dequant",
     "is_dynamic_qdq",
     "pack_4_bit",
+    "program_header",
     "quantized",
+    "read_program",
     "register_node_visitor",
     "tag_as_implicit_q_dq",
     "to_backend",

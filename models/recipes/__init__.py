@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from farm.core.artifact import Recipe
 from farm.core.errors import UnknownName
+from farm.core.names import meant
 from models.recipes.builtin import BUILTIN
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in BUILTIN}
@@ -18,6 +19,7 @@ def get(name: str) -> Recipe:
     recipe = RECIPES.get(name)
     if recipe is None:
         raise UnknownName(
-            f"no recipe {name!r}; known are {', '.join(RECIPES)}", known=tuple(RECIPES)
+            f"no recipe {name!r}{meant(name, RECIPES)}; known are {', '.join(RECIPES)}",
+            known=tuple(RECIPES),
         )
     return recipe

@@ -20,6 +20,19 @@ BUILTIN: tuple[Recipe, ...] = (
     replace(_8DA4W, name="xnnpack-8da4w-g64", group_size=64),
     replace(_8DA4W, name="xnnpack-8da4w-g128", group_size=128),
     replace(_8DA4W, name="xnnpack-8da4w-emb4", embedding_bits=4, embedding_group=32),
+    # What keeps quality: see `farm recipes compare`.
+    replace(_8DA4W, name="xnnpack-8da4w-hqq", scales="hqq"),
+    replace(_8DA4W, name="xnnpack-8da4w-out8", output_bits=8),
+    replace(_8DA4W, name="xnnpack-8da4w-hqq-out8", scales="hqq", output_bits=8),
+    # Keys and values have few rows in grouped attention, and an error there reaches all of them.
+    replace(
+        _8DA4W,
+        name="xnnpack-8da4w-hqq-kv",
+        scales="hqq",
+        wide=("attention.wk", "attention.wv"),
+    ),
+    replace(_8DA4W, name="xnnpack-8da4w-rot", rotated=True),
+    replace(_8DA4W, name="xnnpack-8da4w-rot-hqq-out8", rotated=True, scales="hqq", output_bits=8),
     replace(_8DA4W, name="xnnpack-8da4w-kv8", quantised_kv_cache=True),
     replace(_8DA4W, name="xnnpack-8da4w-plain-sdpa", custom_sdpa=False),
     replace(_8DA4W, name="xnnpack-8da4w-ctx2048", max_context=2048, max_seq=2048),

@@ -24,10 +24,11 @@ from models.eager.parts import tied_reader
 from models.eager.quantise import (
     LinearFormat,
     dequantise,
-    linear_format,
+    formats,
     quantise_weight,
     round_activation,
 )
+from models.eager.rotation import as_quantised
 
 #: Rows of the output weights in float32 at a time: 8192 x 4096 is 128 MiB.
 _OUTPUT_ROWS = 8192
@@ -66,16 +67,23 @@ def eager_logits(
             " tokenizer belongs to another model"
         )
     with torch.no_grad():
-        form = None if recipe is None else linear_format(recipe)
+        form = formats(recipe)("output")
+        if recipe is not None:
+            checkpoint = as_quantised(checkpoint, recipe)
         x = embed(checkpoint, recipe, tokens)
         x = run_layers(checkpoint, recipe, x, range(config.layers), on_layer)
-        _write_logits(checkpoint, form, x[0], target)
+        write_logits(checkpoint, form, x[0], target)
     return len(tokens), config.vocab
 
 
-def _write_logits(
+def write_logits(
     checkpoint: Checkpoint, form: LinearFormat | None, x: torch.Tensor, target: Path
 ) -> None:
+    """Write the logits of a residual stream [tokens, dim] after the last layer, row by row.
+
+    Raises:
+        ExportError: The file can't be written.
+    """
     config = checkpoint.config
     x = RmsNorm(checkpoint.tensor("norm.weight"), config.norm_eps)(x.unsqueeze(0))[0]
     if form is not None and not form.fits(config.dim):

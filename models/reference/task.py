@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from farm.core.artifact import LogitsRef, Recipe, ReferenceRequest, ReferenceResult
-from farm.core.errors import ExportError
-from models.checkpoint import Checkpoint, TokenizerData
+from farm.core.artifact import LogitsRef, Recipe
+from farm.core.reference import ReferenceResult, SourceCheck, Tokenized
+from models.checkpoint import Checkpoint
 from models.orders import ReferenceAnswer, ReferenceOrder
-from models.sources import open_source
+from models.reference.ids import prebuilt_tokenizer, tokenised
+from models.sources import open_for
+from models.sources.gguf_file import WholeGguf
 from models.staging import Report, Staging, limit_threads
-from models.texts import forced_tokens, prefix_text, read_text
-from models.tokenizer import Tokenizer
 
 
 def run_reference(order: ReferenceOrder, report: Report) -> ReferenceAnswer:
@@ -24,22 +24,30 @@ def run_reference(order: ReferenceOrder, report: Report) -> ReferenceAnswer:
     request = order.request
     staging = Staging(order.staging)
     if request.model.kind == "pte":
-        data = _prebuilt_tokenizer(order)
-        return ReferenceAnswer(_result(order, data, None, None), staging.files)
+        return ReferenceAnswer(
+            _result(tokenised(request, prebuilt_tokenizer(request))), staging.files
+        )
     report.stage("open", 0, 0, request.model.name)
-    checkpoint = open_source(request.model, Path(order.cache), report.progress)
+    checkpoint = open_for(request.recipe, request.model, Path(order.cache), report.progress)
     limit_threads(order.threads)
-    tokens = _tokens(request, Tokenizer(checkpoint.tokenizer))
+    given = tokenised(request, checkpoint.tokenizer)
+    if isinstance(checkpoint, WholeGguf):
+        source = SourceCheck(reason=checkpoint.notes[-1])
+        return ReferenceAnswer(replace(_result(given), source=source), staging.files)
+    tokens = given.tokens
     logits = [
         _logits(checkpoint, recipe, tokens, staging, name, report)
         for name, recipe in (("eager_fp32", None), ("eager_quantised", request.recipe))
     ]
-    from models.reference.source import check_source
+    from models.reference.bounds import find_bound
+    from models.reference.source import check_source, judged_by
 
     report.stage("source", 0, 0, "compare with an independent source")
-    result = _result(order, checkpoint.tokenizer, *logits)
-    source = check_source(request, checkpoint, tokens, staging)
-    return ReferenceAnswer(replace(result, source=source), staging.files)
+    result = _result(given, *logits)
+    cache = Path(order.cache)
+    source = check_source(request, checkpoint, tokens, staging, cache)
+    bound = find_bound(judged_by(checkpoint), request.recipe, tokens, cache)
+    return ReferenceAnswer(replace(result, source=source, bound=bound), staging.files)
 
 
 def _logits(
@@ -72,50 +80,14 @@ def _known_arithmetic(recipe: Recipe) -> bool:
 
 
 def _result(
-    order: ReferenceOrder,
-    data: TokenizerData,
-    fp32: LogitsRef | None,
-    quantised: LogitsRef | None,
+    given: Tokenized, fp32: LogitsRef | None = None, quantised: LogitsRef | None = None
 ) -> ReferenceResult:
-    request = order.request
-    tokenizer = Tokenizer(data)
-    tokens = _tokens(request, tokenizer)
     return ReferenceResult(
-        tokens=tokens,
-        prompt=tuple(tokenizer.chat(request.prompt)),
-        stop_ids=data.stop_ids,
+        tokens=given.tokens,
+        prompt=given.prompt,
+        stop_ids=given.stop_ids,
         eager_fp32=fp32,
         eager_quantised=quantised,
-        prompt_text=tokenizer.chat_text(request.prompt),
-        texts=tuple((n, prefix_text(tokenizer, tokens, n)) for n in request.text_lengths),
-    )
-
-
-def _tokens(request: ReferenceRequest, tokenizer: Tokenizer) -> tuple[int, ...]:
-    if request.forced:
-        return request.forced
-    return forced_tokens(tokenizer, read_text(request.text), request.tokens)
-
-
-def _prebuilt_tokenizer(order: ReferenceOrder) -> TokenizerData:
-    """Tokenizer given beside a prebuilt artifact."""
-    from models.sources.tokenizer_files import read_tokenizer_file
-
-    request = order.request
-    if request.model.tokenizer is None:
-        raise ExportError(
-            f"model {request.model.name}: a prebuilt artifact needs `tokenizer: FILE` to be judged",
-            model=request.model.name,
-        )
-    found = read_tokenizer_file(Path(request.model.tokenizer))
-    stops = request.bundle.metadata.stop_ids or found.stop_ids
-    bos = request.bundle.metadata.bos_id
-    return TokenizerData(
-        json=found.json,
-        bos_id=found.bos_id if bos is None else bos,
-        add_bos=found.add_bos,
-        stop_ids=stops,
-        chat_template=found.chat_template,
-        bos_token=found.bos_token,
-        eos_token=found.eos_token,
+        prompt_text=given.prompt_text,
+        texts=given.texts,
     )

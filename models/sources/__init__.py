@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from farm.core.artifact import ModelSource
+from farm.core.artifact import ModelSource, Recipe
 from farm.core.errors import ConfigError, ExportError
 from models import known
 from models.checkpoint import Checkpoint
@@ -15,6 +15,7 @@ from models.sources.files import is_hub_name
 
 if TYPE_CHECKING:
     from models.sources.gguf import GgufCheckpoint
+    from models.sources.gguf_file import WholeGguf
 
 #: Called with bytes done and bytes in all while something is fetched.
 OnBytes = Callable[[int, int], None]
@@ -33,13 +34,23 @@ def open_source(source: ModelSource, cache: Path, on_bytes: OnBytes) -> Checkpoi
         ConfigError: The source lacks what its kind needs.
         ExportError: It can't be fetched or read, or is damaged.
     """
+    try:
+        return _open(source, cache, on_bytes)
+    except OSError as error:
+        # Whether a file is there can't be asked of a folder that may not be entered.
+        raise ExportError(
+            f"model {source.name}: can't read {error.filename}: {error.strerror}",
+            model=source.name,
+        ) from error
+
+
+def _open(source: ModelSource, cache: Path, on_bytes: OnBytes) -> Checkpoint:
     if source.kind == "registry":
         return _open_entry(known.get(source.name), source, cache, on_bytes)
     if source.path is None:
         raise ConfigError(f"model {source.name}: kind {source.kind} needs a path")
     if source.kind == "gguf":
-        given = Path(source.tokenizer).expanduser() if source.tokenizer else None
-        return _open_gguf(Path(source.path).expanduser(), cache, given)
+        return _open_gguf(Path(source.path).expanduser(), cache, _given(source))
     if source.kind == "hf":
         from models.sources.hf import open_hf
 
@@ -51,8 +62,40 @@ def open_source(source: ModelSource, cache: Path, on_bytes: OnBytes) -> Checkpoi
     raise ConfigError(f"model {source.name}: a {source.kind} source has no weights to open")
 
 
-def open_here(source: ModelSource, cache: Path) -> Checkpoint | None:
+def open_for(
+    recipe: Recipe, source: ModelSource, cache: Path, on_bytes: OnBytes
+) -> Checkpoint | WholeGguf:
+    """As `open_source`; a GGUF that the recipe takes as it is needs only a tokenizer.
+
+    Raises:
+        UnknownName, ConfigError, ExportError: As `open_source`.
+    """
+    try:
+        return open_source(source, cache, on_bytes)
+    except ExportError as error:
+        if recipe.engine != "none" or source.kind != "gguf" or source.path is None:
+            raise
+        from models.sources.gguf_file import WholeGguf
+
+        path = Path(source.path).expanduser()
+        if not path.is_file():
+            raise
+        found = WholeGguf(path, cache, _given(source))
+        found.notes += (
+            f"no reference: logits of this model aren't computed here: {error.message}",
+        )
+        return found
+
+
+def open_here(
+    source: ModelSource, cache: Path, recipe: Recipe | None = None
+) -> Checkpoint | WholeGguf | None:
     """Open a model without fetching or hashing anything: what is wrong with it is seen at once.
+
+    Args:
+        source: The model.
+        cache: Folder of downloaded model files.
+        recipe: As in `open_for`; None where there are several.
 
     Returns:
         None where files would have to be fetched, or for a prebuilt artifact.
@@ -77,7 +120,13 @@ def open_here(source: ModelSource, cache: Path) -> Checkpoint | None:
             return None
     elif source.kind == "hf" and is_hub_name(source):
         return None
+    if recipe is not None:
+        return open_for(recipe, source, cache, lambda _done, _total: None)
     return open_source(source, cache, lambda _done, _total: None)
+
+
+def _given(source: ModelSource) -> Path | None:
+    return Path(source.tokenizer).expanduser() if source.tokenizer else None
 
 
 def _open_entry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,12 @@ class Numbers:
             raise ExportError(f"{self.path}: {self.prefix}{key} is missing")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ExportError(f"{self.path}: {self.prefix}{key} is {value!r}, a number is expected")
+        # JSON as Python reads it has NaN, Infinity and whole numbers of any length.
+        if not abs(value) <= sys.float_info.max:
+            shown = str(value)[:20]
+            raise ExportError(
+                f"{self.path}: {self.prefix}{key} is {shown}, a finite number is expected"
+            )
         return float(value)
 
     def count(self, key: str, default: int | None = None) -> int:

@@ -1,24 +1,20 @@
-"""GGUF files: metadata, tokenizer and dequantised tensors, through the `gguf` package."""
+"""GGUF files as models: shape and dequantised tensors, through the `gguf` package."""
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gguf
 
 from farm.core.errors import ExportError
-from models.checkpoint import SourceFile, TokenizerData
 from models.config import ModelConfig, check_config
 from models.sources import gguf_keys
-from models.sources.files import check_finite, source_file
-from models.sources.gguf_tokenizer import read_tokenizer, token_rules
-from models.sources.shapes import check_tensors, check_vocabulary, refuse_unknown, wanted_tensors
-from models.sources.tokenizer_files import read_tokenizer_file, rule_files
+from models.sources.files import check_finite
+from models.sources.gguf_file import GgufFile
+from models.sources.shapes import check_tensors, refuse_unknown, wanted_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -52,34 +48,14 @@ def gguf_name(name: str) -> str:
     return f"{_OUTER[stem]}.{kind}"
 
 
-class GgufCheckpoint:
-    """A memory-mapped GGUF."""
+class GgufCheckpoint(GgufFile):
+    """A GGUF of an architecture whose graph farm has."""
 
     def __init__(self, path: Path, cache: Path, tokenizer: Path | None = None) -> None:
-        self.path = path
-        self._cache = cache
-        self._reader = _opened(path)
-        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
-        self.notes: tuple[str, ...] = ()
-        architecture = self._check_keys()
-        self._check_size()
-        self.config = self._config(architecture)
+        super().__init__(path, cache, tokenizer)
+        self._check_architecture()
+        self.config = self._config(self.architecture)
         self._check_tensors()
-        self._tokenizer_file = tokenizer
-        self.tokenizer: TokenizerData = self._read_tokenizer(tokenizer)
-        check_vocabulary(self.tokenizer, self.config, tokenizer or path)
-
-    @cached_property
-    def files(self) -> tuple[SourceFile, ...]:
-        """See Checkpoint."""
-        given = self._tokenizer_file
-        paths = [self.path, *(() if given is None else (given, *rule_files(given)))]
-        return tuple(source_file(path, self._cache) for path in paths)
-
-    def field(self, key: str, default: Any = None) -> Any:
-        """Value of a metadata key."""
-        found = self._reader.fields.get(key)
-        return default if found is None else found.contents()
 
     def tensor(self, name: str) -> torch.Tensor:
         """Read and dequantise one tensor; F16 and BF16 keep their dtype.
@@ -102,40 +78,16 @@ class GgufCheckpoint:
             made = torch.from_numpy(gguf.quants.dequantize(found.data, found.tensor_type))
         return check_finite(made.view(shape), found.name, self.path)
 
-    def _read_tokenizer(self, given: Path | None) -> TokenizerData:
-        """The file that a config gives wins; what it leaves open is taken from the GGUF."""
-        if given is None:
-            return read_tokenizer(self.field, self.path)
-        inside = token_rules(self.field, self.path)
-        found = read_tokenizer_file(given, inside.stop_ids or None)
-        return replace(found, chat_template=found.chat_template or inside.chat_template)
-
-    def _check_keys(self) -> str:
-        """Refuse metadata that isn't understood; returns the architecture."""
-        kind = self.field("general.type", "model")
-        if kind != "model":
-            raise ExportError(f"{self.path}: general.type is {kind!r}, a whole model is expected")
-        architecture = self.field("general.architecture")
-        if architecture not in ("llama", "qwen2", "qwen3"):
+    def _check_architecture(self) -> None:
+        if self.architecture not in ("llama", "qwen2", "qwen3"):
             raise ExportError(
-                f"{self.path}: architecture {architecture!r} isn't supported; llama, qwen2 and"
-                " qwen3 are"
-            )
-        count = self.field("split.count", 1)
-        if count not in (0, 1):
-            raise ExportError(
-                f"{self.path}: split.count: this is file {int(self.field('split.no', 0)) + 1} of"
-                f" {count}; join them with `llama-gguf-split --merge` and give the whole"
+                f"{self.path}: architecture {self.architecture!r} isn't supported; llama, qwen2"
+                " and qwen3 are. With `recipe: gguf` llama.cpp runs the file as it is"
             )
         for key in self._reader.fields:
             first, _, rest = key.partition(".")
-            if first == architecture:
+            if first == self.architecture:
                 self._check_key(key, rest)
-            elif first == "tokenizer":
-                self._check_tokenizer_key(key, rest)
-            elif first == "adapter":
-                raise ExportError(f"{self.path}: {key}: an adapter; merge it into its base")
-        return str(architecture)
 
     def _check_key(self, key: str, name: str) -> None:
         if name in gguf_keys.USED or name in gguf_keys.HARMLESS:
@@ -153,37 +105,9 @@ class GgufCheckpoint:
                 " farm's graph doesn't have"
             )
 
-    def _check_tokenizer_key(self, key: str, name: str) -> None:
-        if name in gguf_keys.TOKENIZER_USED or name in gguf_keys.TOKENIZER_HARMLESS:
-            return
-        if name.startswith("chat_template."):
-            return
-        if self.field(key) in gguf_keys.TOKENIZER_NEUTRAL.get(name, ()):
-            return
-        raise ExportError(
-            f"{self.path}: metadata key {key}: farm doesn't know it, so which ids it would change"
-            " is unknown. Give the model as a hub folder (hf:)"
-        )
-
-    def _number(self, key: str, default: float | None = None) -> float:
-        """One number; an array with one for each layer counts when all are equal."""
-        value = self.field(key, default)
-        if value is None:
-            raise ExportError(f"{self.path}: metadata key {key} is missing")
-        if isinstance(value, list):
-            if len(set(value)) != 1:
-                raise ExportError(
-                    f"{self.path}: metadata key {key} is {str(value)[:80]}: layers of different"
-                    " shapes aren't supported"
-                )
-            value = value[0]
-        if isinstance(value, (bool, str)):
-            raise ExportError(f"{self.path}: metadata key {key} is {value!r}, no number")
-        return float(value)
-
-    def _config(self, architecture: Any) -> ModelConfig:
+    def _config(self, architecture: str) -> ModelConfig:
         def number(key: str, default: float | None = None) -> float:
-            return self._number(f"{architecture}.{key}", default)
+            return self.number(f"{architecture}.{key}", default)
 
         heads, dim = int(number("attention.head_count")), int(number("embedding_length"))
         width = int(number("attention.key_length", dim // max(heads, 1)))
@@ -201,7 +125,7 @@ class GgufCheckpoint:
             kv_heads=int(number("attention.head_count_kv", heads)),
             head_dim=width,
             hidden=int(number("feed_forward_length")),
-            vocab=int(self._tensors["token_embd.weight"].shape[1]),
+            vocab=self.vocab,
             norm_eps=_shortest(number("attention.layer_norm_rms_epsilon")),
             rope_theta=number("rope.freq_base", 10000.0),
             # The converters of architecture llama reorder rows of q and k; the others don't.
@@ -223,8 +147,8 @@ class GgufCheckpoint:
                 f"{self.path}: metadata key {architecture}.rope.scaling.type: RoPE scaling"
                 f" {scaling!r} isn't supported; none and linear are"
             )
-        old = self._number(f"{architecture}.rope.scale_linear", 0.0)
-        factor = self._number(f"{architecture}.rope.scaling.factor", old)
+        old = self.number(f"{architecture}.rope.scale_linear", 0.0)
+        factor = self.number(f"{architecture}.rope.scaling.factor", old)
         if scaling != "linear" or factor == 0.0:
             factor = 1.0
         found = self._tensors.get("rope_freqs.weight")
@@ -236,16 +160,6 @@ class GgufCheckpoint:
                 f"{self.path}: tensor rope_freqs.weight: {pairs} positive numbers are expected"
             )
         return divisors
-
-    def _check_size(self) -> None:
-        if "token_embd.weight" not in self._tensors:
-            raise ExportError(f"{self.path}: no tensor token_embd.weight; this is no whole model")
-        end = max(int(t.data_offset) + int(t.n_bytes) for t in self._reader.tensors)
-        size = self.path.stat().st_size
-        if end > size:
-            raise ExportError(
-                f"{self.path}: cut short, {size} of at least {end} bytes; fetch it again"
-            )
 
     def _check_tensors(self) -> None:
         wanted = {gguf_name(name): name for name in wanted_tensors(self.config)}
@@ -262,22 +176,6 @@ class GgufCheckpoint:
             if tensor.name in wanted:
                 shapes[wanted[tensor.name]] = tuple(int(size) for size in reversed(tensor.shape))
         check_tensors(self.config, shapes, self.path)
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return gguf.GGUFReader(path)
-    except (ValueError, IndexError, KeyError, OSError, UnicodeDecodeError) as error:
-        old = re.search(r"(\d+)\)? is not a valid GGMLQuantizationType", str(error))
-        if old is not None:
-            number = int(old[1])
-            raise ExportError(
-                f"{path}: a tensor has type {gguf_keys.OLD_TYPES.get(number, number)}, which"
-                " isn't supported; quantise the model again with a newer llama.cpp"
-            ) from error
-        raise ExportError(
-            f"{path}: not a readable GGUF, or cut short ({error}); fetch it again"
-        ) from error
 
 
 def _shortest(value: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ def split_pattern(pattern: str) -> dict[str, Any]:
 
 
 LLAMA3 = split_pattern(_LLAMA3_PATTERN)
+QWEN2 = split_pattern(_QWEN2_PATTERN)
 _DIGITS = {
     "type": "Sequence",
     "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL],
@@ -47,8 +49,8 @@ PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
     "llama-bpe": LLAMA3,
     "llama3": LLAMA3,
     "llama-v3": LLAMA3,
-    "qwen2": split_pattern(_QWEN2_PATTERN),
-    "deepseek-r1-qwen": split_pattern(_QWEN2_PATTERN),
+    "qwen2": QWEN2,
+    "deepseek-r1-qwen": QWEN2,
 }
 #: Pre-tokenizers with which llama.cpp takes a whole word's token before it merges, and begins a
 #: text with BOS unless the file says otherwise.
@@ -72,16 +74,16 @@ def read_tokenizer(field: Field, path: Path) -> TokenizerData:
     model = field("tokenizer.ggml.model")
     if model is None:
         raise ExportError(f"{path}: no tokenizer inside; {_REMEDY}")
-    tokens, kinds = field("tokenizer.ggml.tokens"), field("tokenizer.ggml.token_type")
+    tokens = _values(field, "tokens", (str,), path)
     if not tokens:
         raise ExportError(f"{path}: the tokenizer inside has no tokens; {_REMEDY}")
-    kinds = kinds or [1] * len(tokens)
+    kinds = _values(field, "token_type", (int,), path) or [1] * len(tokens)
     if len(kinds) != len(tokens):
         raise _uneven("token_type", kinds, tokens, path)
     if model == "gpt2":
         content = _byte_level(field, path, tokens, kinds)
     elif model == "llama":
-        scores = field("tokenizer.ggml.scores") or []
+        scores = _values(field, "scores", (int, float), path)
         if len(scores) != len(tokens):
             raise _uneven("scores", scores, tokens, path)
         content = _sentence_pieces(tokens, kinds, scores, field)
@@ -91,6 +93,24 @@ def read_tokenizer(field: Field, path: Path) -> TokenizerData:
             f" {_REMEDY}"
         )
     return replace(token_rules(field, path), json=content)
+
+
+def _values(field: Field, name: str, kinds: tuple[type, ...], path: Path) -> list[Any]:
+    """A list of a tokenizer, empty where it is missing.
+
+    Raises:
+        ExportError: It isn't one, or an entry is of another kind.
+    """
+    found = field(f"tokenizer.ggml.{name}")
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(type(item) in kinds for item in found):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise ExportError(
+            f"{path}: tokenizer.ggml.{name} isn't a list of {wanted}; the file is damaged, or"
+            f" {_REMEDY}"
+        )
+    return found
 
 
 def _uneven(name: str, found: Sequence[Any], tokens: Sequence[str], path: Path) -> ExportError:
@@ -106,7 +126,7 @@ def token_rules(field: Field, path: Path) -> TokenizerData:
     Raises:
         ExportError: An id is beyond the tokens, or a rule isn't supported.
     """
-    tokens = field("tokenizer.ggml.tokens") or []
+    tokens = _values(field, "tokens", (str,), path)
     model, pre = field("tokenizer.ggml.model"), field("tokenizer.ggml.pre")
     # What llama.cpp takes for a SentencePiece tokenizer that doesn't say.
     first = {"bos": 1, "eos": 2} if model == "llama" else {}
@@ -115,15 +135,25 @@ def token_rules(field: Field, path: Path) -> TokenizerData:
         value = field(f"tokenizer.ggml.{name}_token_id", first.get(name))
         if value is None:
             continue
-        if tokens and not 0 <= int(value) < len(tokens):
+        if type(value) is not int or not 0 <= value < (len(tokens) or math.inf):
             raise ExportError(
-                f"{path}: tokenizer.ggml.{name}_token_id is {value}, there are {len(tokens)}"
+                f"{path}: tokenizer.ggml.{name}_token_id is {value!r}, there are {len(tokens)}"
                 " tokens; the file is damaged"
             )
-        ids[name] = int(value)
+        ids[name] = value
+    template = field("tokenizer.chat_template")
+    if template is not None and not isinstance(template, str):
+        raise ExportError(f"{path}: tokenizer.chat_template is no text; the file is damaged")
+    for name in ("add_bos_token", "add_eos_token"):
+        if not isinstance(value := field(f"tokenizer.ggml.{name}", False), bool):
+            raise ExportError(
+                f"{path}: tokenizer.ggml.{name} is {value!r}, true or false is expected; the file"
+                " is damaged"
+            )
     if field("tokenizer.ggml.add_eos_token", False):
         raise ExportError(f"{path}: tokenizer.ggml.add_eos_token true isn't supported")
-    add_bos = field("tokenizer.ggml.add_bos_token", model == "llama" or pre in _LLAMA3_NAMES)
+    usual = model == "llama" or pre in [*_LLAMA3_NAMES]
+    add_bos = field("tokenizer.ggml.add_bos_token", usual)
     if add_bos and tokens and "bos" not in ids:
         raise ExportError(
             f"{path}: a text begins with BOS here, and tokenizer.ggml.bos_token_id is missing"
@@ -137,7 +167,7 @@ def token_rules(field: Field, path: Path) -> TokenizerData:
         bos_id=ids.get("bos"),
         add_bos=bool(add_bos),
         stop_ids=tuple(sorted(stops)),
-        chat_template=field("tokenizer.chat_template"),
+        chat_template=template,
         bos_token=text.get("bos", ""),
         eos_token=text.get("eos", ""),
         special=tuple((name, value) for name, value in other.items() if value),
@@ -148,7 +178,7 @@ def _byte_level(
     field: Callable[..., Any], path: Path, tokens: Sequence[str], kinds: Sequence[int]
 ) -> str:
     name = field("tokenizer.ggml.pre")
-    if name not in PRE_TOKENIZERS:
+    if not isinstance(name, str) or name not in PRE_TOKENIZERS:
         shown = "is missing" if name is None else f"{name!r} isn't supported"
         raise ExportError(
             f"{path}: tokenizer.ggml.pre: the pre-tokenizer {shown};"
@@ -160,7 +190,13 @@ def _byte_level(
         if kind in (_CONTROL, _USER_DEFINED, _UNKNOWN)
     }
     vocab = {token: index for index, token in enumerate(tokens) if token not in special}
-    merges = [_pair(merge) for merge in field("tokenizer.ggml.merges", [])]
+    merges = [_pair(merge) for merge in _values(field, "merges", (str,), path)]
+    if not merges:
+        # A text would be cut into single bytes; llama.cpp doesn't load such a file either.
+        raise ExportError(
+            f"{path}: tokenizer.ggml.merges is missing, which a tokenizer of model gpt2 needs; the"
+            f" file is damaged, or {_REMEDY}"
+        )
     return bpe_json(
         vocab,
         merges,

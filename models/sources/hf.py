@@ -14,9 +14,17 @@ from farm.core.errors import ExportError
 from models.checkpoint import SourceFile, TokenizerData
 from models.config import ModelConfig
 from models.sources.files import check_finite, is_hub_name, source_file
-from models.sources.hf_config import read_config, refuse_adapter
+from models.sources.hf_config import ReadConfig, read_config
 from models.sources.hf_families import Family
-from models.sources.safetensors_files import DTYPES, Stored, read_header, same_bytes, weight_files
+from models.sources.hf_scales import check_scaled, scaled
+from models.sources.lora import Adapter, Target, refuse_beside
+from models.sources.safetensors_files import (
+    Stored,
+    load_tensor,
+    read_header,
+    same_bytes,
+    weight_files,
+)
 from models.sources.shapes import (
     check_tensors,
     check_vocabulary,
@@ -46,6 +54,8 @@ class _Place:
 
     info: Stored
     rows: tuple[int, int] | None = None
+    #: What its numbers are multiplied by; None where they are meant as they are.
+    scale: Stored | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,32 +78,37 @@ def canonical_names(name: str, family: Family) -> tuple[str, ...]:
 class HfCheckpoint:
     """A folder with config.json and safetensors; tensors are mapped, not loaded."""
 
-    def __init__(self, folder: Path, tokenizer: Path | None, cache: Path) -> None:
+    def __init__(
+        self, folder: Path, tokenizer: Path | None, cache: Path, adapter: Path | None = None
+    ) -> None:
         self.folder = folder
-        refuse_adapter(folder)
+        refuse_beside(folder)
         read = read_config(folder / "config.json")
         weights, notes = weight_files(folder)
         self._family = read.family
-        self._where = _by_canonical_name(weights, read.family, read.config)
+        self._scheme = read.scheme
+        self._where = _by_canonical_name(weights, read)
         self.config, more = _resolve_tied(read.config, self._where, folder)
         wanted = wanted_tensors(self.config)
-        stored = [place.info for place in self._where.values()]
         unknown = [place.info for name, place in self._where.items() if name not in wanted]
         if unknown:
             refuse_unknown([info.name for info in unknown], unknown[0].path)
-        for info in stored:
-            if info.dtype not in DTYPES:
-                raise ExportError(
-                    f"{info.path}: tensor {info.name} is {info.dtype}; only"
-                    f" {', '.join(sorted(DTYPES))} are read. Dequantise the weights and save them"
-                )
+        for place in self._where.values():
+            check_scaled(place.info, place.scale, read.scheme)
         check_tensors(self.config, {name: p.shape for name, p in self._where.items()}, folder)
+        self.adapter = None if adapter is None else _adapted(adapter, self._where)
+        #: The file that a config gives in place of the folder's own.
+        self.given_tokenizer = tokenizer
         path = tokenizer or find_tokenizer(folder)
         self.tokenizer: TokenizerData = read_tokenizer_file(path, read.eos_ids)
-        check_vocabulary(self.tokenizer, self.config, path)
+        check_vocabulary(self.tokenizer, self.config.vocab, path)
+        if adapter is not None:
+            more += _other_tokenizer(adapter, path)
         self.notes = read.notes + notes + more + self.tokenizer.notes
         # config.json decides stop ids where generation_config.json has none.
-        self._used = [*weights, folder / "config.json", path, *rule_files(path)]
+        used = (*weights, folder / "config.json", path, *rule_files(path))
+        added = () if self.adapter is None else self.adapter.files
+        self._used = list(dict.fromkeys((*used, *added)))
         self._cache = cache
 
     @cached_property
@@ -102,43 +117,72 @@ class HfCheckpoint:
         return tuple(source_file(path, self._cache) for path in self._used)
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Map one tensor, in the dtype it is stored in; norms that are stored from zero as fp32.
+        """Map one tensor, in the dtype it is stored in.
+
+        Norms that are stored from zero are float32, and weights that have scales or an adapter.
 
         Raises:
             ExportError: The model has none of that name, or the file is damaged.
         """
-        from safetensors import SafetensorError, safe_open
-
         place = self._where.get(name)
         if place is None:
             raise ExportError(f"{self.folder}: no tensor {name}")
-        info = place.info
-        try:
-            with safe_open(info.path, framework="pt") as opened:
-                found: torch.Tensor = (
-                    opened.get_tensor(info.name)
-                    if place.rows is None
-                    else opened.get_slice(info.name)[slice(*place.rows)]
-                )
-        except (SafetensorError, OSError) as error:
-            raise ExportError(f"{info.path}: damaged ({error}); fetch it again") from error
+        info, found = place.info, load_tensor(place.info, place.rows)
+        if place.scale is not None and self._scheme is not None:
+            found = scaled(found, load_tensor(place.scale), self._scheme)
         found = check_finite(found, info.name, info.path)
-        from_zero = self._family.norms_from_zero and name.endswith("norm.weight")
-        return found.float() + 1.0 if from_zero else found
+        if self._family.norms_from_zero and name.endswith("norm.weight"):
+            return found.float() + 1.0
+        added = None if self.adapter is None else self.adapter.added(name)
+        return found if added is None else found.float() + added
 
 
-def _by_canonical_name(
-    weights: list[Path], family: Family, config: ModelConfig
-) -> dict[str, _Place]:
-    """Tensors of all files by canonical name.
+def _adapted(folder: Path, where: dict[str, _Place]) -> Adapter:
+    targets: dict[str, list[Target]] = {}
+    shapes = {}
+    for name, place in where.items():
+        stem = place.info.name.removeprefix("model.").removesuffix(".weight")
+        targets.setdefault(stem, []).append(Target(name, place.rows))
+        # A row of the embedding is looked up: peft has another product for it. A norm has none.
+        if name != "tok_embeddings.weight" and len(place.info.shape) == 2:
+            shapes[stem] = place.info.shape
+    return Adapter(folder, targets, shapes)
+
+
+def _other_tokenizer(adapter: Path, used: Path) -> tuple[str, ...]:
+    """A note where an adapter comes with a tokenizer or chat format other than the one in use."""
+    names = [name for name in (*TOKENIZER_NAMES, *RULE_NAMES) if (adapter / name).is_file()]
+    others = [name for name in names if not _same_file(adapter / name, used.parent / name)]
+    if not others:
+        return ()
+    return (
+        f"{adapter}: {', '.join(others)} differ from those beside {used}, which are used; for a"
+        " tokenizer of the adapter's own give its file as `tokenizer`",
+    )
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return other.is_file() and one.read_bytes() == other.read_bytes()
+    except OSError as error:
+        raise ExportError(f"can't read {error.filename}: {error.strerror}") from error
+
+
+def _by_canonical_name(weights: list[Path], read: ReadConfig) -> dict[str, _Place]:
+    """Tensors of all files by canonical name, each with its scales.
 
     Raises:
         ExportError: One isn't part of any supported model, or is there twice.
     """
     found: dict[str, _Place] = {}
-    wanted = wanted_tensors(config)
+    scales: dict[str, Stored] = {}
+    family, wanted = read.family, wanted_tensors(read.config)
     for path in weights:
         header = read_header(path)
+        if read.scheme is not None:
+            suffix = f".weight{read.scheme.suffix}"
+            for name in [name for name in header if name.endswith(suffix)]:
+                scales[name.removesuffix(read.scheme.suffix)] = header.pop(name)
         unknown = [name for name in header if not canonical_names(name, family)]
         refuse_unknown([name for name in unknown if not _HARMLESS.search(name)], path)
         for name, info in header.items():
@@ -148,6 +192,12 @@ def _by_canonical_name(
                     other = found[part].info.path.name
                     raise ExportError(f"{path}: tensor {name} is there twice, in {other} too")
                 found[part] = place
+    for part, place in found.items():
+        scale = scales.pop(place.info.name, None) if place.rows is None else None
+        found[part] = replace(place, scale=scale)
+    if scales:
+        left = next(iter(scales.values()))
+        refuse_unknown([scale.name for scale in scales.values()], left.path)
     return found
 
 
@@ -214,7 +264,8 @@ def open_hf(source: ModelSource, cache: Path) -> HfCheckpoint:
             raise ExportError(f"model {source.name}: {what}", model=source.name)
         folder = _fetch(source, cache)
     tokenizer = Path(source.tokenizer).expanduser() if source.tokenizer else None
-    return HfCheckpoint(folder, tokenizer, cache)
+    adapter = Path(source.adapter).expanduser() if source.adapter else None
+    return HfCheckpoint(folder, tokenizer, cache, adapter)
 
 
 def _fetch(source: ModelSource, cache: Path) -> Path:

@@ -17,6 +17,7 @@ from models.sources import hf_keys as keys
 from models.sources.config_values import Numbers, flag, read_json, refused
 from models.sources.hf_families import FAMILIES, Family
 from models.sources.hf_rope import read_rope
+from models.sources.hf_scales import Scheme, read_scheme
 
 #: `layer_types` of a layer that sees all, and of one that has a window.
 _KINDS = ("full_attention", "sliding_attention")
@@ -33,24 +34,8 @@ class ReadConfig:
     notes: tuple[str, ...]
     #: How its weights are named.
     family: Family
-
-
-def refuse_adapter(folder: Path) -> None:
-    """Refuse a LoRA adapter, alone or beside base weights: transformers would apply it.
-
-    Raises:
-        ExportError: There is one; names its base.
-    """
-    path = folder / "adapter_config.json"
-    if not path.exists():
-        return
-    data = read_json(path)
-    raise ExportError(
-        f"{path}: an adapter ({data.get('peft_type', 'of unknown type')}) for"
-        f" {data.get('base_model_name_or_path', 'an unnamed base')}, which would change the"
-        " weights; merge it into its base (merge_and_unload of peft) and save that, or take the"
-        " file away to use the base alone"
-    )
+    #: How they were rounded before they were saved; None where they weren't.
+    scheme: Scheme | None = None
 
 
 def read_config(path: Path) -> ReadConfig:
@@ -66,9 +51,10 @@ def read_config(path: Path) -> ReadConfig:
     if family is None:
         raise ExportError(
             f"{path}: model_type {data.get('model_type')!r} isn't supported; {', '.join(FAMILIES)}"
-            " are"
+            " are. A program that optimum-executorch or ExecuTorch exports of it runs as"
+            " {name: ours, pte: FILE, tokenizer: FILE}"
         )
-    _refuse_quantised(data, path)
+    scheme = read_scheme(data, path)
     _refuse_architecture(data, family, path)
     _refuse_unknown(data, family, path)
     numbers = Numbers(data, path)
@@ -99,7 +85,8 @@ def read_config(path: Path) -> ReadConfig:
         **({"embedding_scale": dim**0.5} if family.root_embedding else {}),
         **_scales(raw, family, path),
     )
-    return ReadConfig(check_config(config, str(path)), eos_ids(data, path), rope.notes, family)
+    check_config(config, str(path))
+    return ReadConfig(config, eos_ids(data, path), rope.notes, family, scheme)
 
 
 def _scales(raw: dict[str, Any], family: Family, path: Path) -> dict[str, Any]:
@@ -210,18 +197,6 @@ def eos_ids(data: dict[str, Any], path: Path) -> tuple[int, ...] | None:
     return tuple(found)
 
 
-def _refuse_quantised(data: dict[str, Any], path: Path) -> None:
-    for key in keys.QUANTISED:
-        if key in data:
-            value = data[key]
-            method = value.get("quant_method") if isinstance(value, dict) else None
-            raise ExportError(
-                f"{path}: {key}: the weights were quantised before they were saved (quant_method"
-                f" {method or 'unnamed'}); farm quantises itself, from F64, F32, F16 or BF16. Give"
-                " the checkpoint that it was made from, or dequantise and save it"
-            )
-
-
 def _refuse_architecture(data: dict[str, Any], family: Family, path: Path) -> None:
     found = data.get("architectures", [])
     allowed = family.architectures
@@ -233,7 +208,7 @@ def _refuse_architecture(data: dict[str, Any], family: Family, path: Path) -> No
 
 
 def _refuse_unknown(data: dict[str, Any], family: Family, path: Path) -> None:
-    used = keys.USED | keys.HARMLESS | family.keys | family.scales.keys()
+    used = keys.USED | keys.HARMLESS | family.keys | family.scales.keys() | {*keys.QUANTISED}
     for key, value in data.items():
         if key in used:
             continue

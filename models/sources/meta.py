@@ -20,7 +20,7 @@ from models.config import ModelConfig, RopeScaling, check_config
 from models.sources import meta_keys
 from models.sources.config_values import Numbers, flag, read_json
 from models.sources.files import check_finite, refuse_lfs_pointer, source_file
-from models.sources.hf_config import refuse_adapter
+from models.sources.lora import refuse_beside
 from models.sources.shapes import check_tensors, check_vocabulary, refuse_unknown, wanted_tensors
 from models.sources.tokenizer_files import find_tokenizer, read_tokenizer_file, rule_files
 from models.tokenizer import last_token
@@ -39,10 +39,8 @@ class MetaCheckpoint:
 
     def __init__(self, folder: Path, tokenizer: Path, cache: Path) -> None:
         self.folder = folder
-        self._shards = sorted(folder.glob("consolidated.*.pth")) or sorted(folder.glob("*.pth"))
-        if not self._shards:
-            raise ExportError(f"{folder}: no consolidated.00.pth; not a folder in Meta's format")
-        refuse_adapter(folder)
+        self._shards = shard_files(folder)
+        refuse_beside(folder)
         self.tokenizer: TokenizerData = read_tokenizer_file(tokenizer)
         self.notes: tuple[str, ...] = self.tokenizer.notes
         shapes = [_plain_shapes(path) for path in self._shards]
@@ -52,7 +50,13 @@ class MetaCheckpoint:
         for path, shard in zip(self._shards, shapes, strict=True):
             refuse_unknown((name for name in shard if name not in self._wanted), path)
         self._check(shapes)
-        check_vocabulary(self.tokenizer, self.config, tokenizer)
+        check_vocabulary(self.tokenizer, self.config.vocab, tokenizer)
+        self.notes += guessed(folder / "params.json", self.config)
+        if self.config.tied:
+            self.notes += (
+                f"{self._shards[0]}: no tensor output.weight, which this format always has; the"
+                " output is taken to be the embedding",
+            )
         self._used = [*self._shards, tokenizer, *rule_files(tokenizer)]
         self._cache = cache
         self._loaded: list[dict[str, torch.Tensor]] | None = None
@@ -96,6 +100,19 @@ class MetaCheckpoint:
             raise ExportError(f"{self.folder}: no tensor {name}")
         axis = split_axis(self._wanted[name], [tuple(part.shape) for part in parts])
         return parts[0] if axis is None else torch.cat(parts, dim=axis)
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Weight files of a folder in the order in which their parts follow each other.
+
+    Raises:
+        ExportError: There are none.
+    """
+    found = list(folder.glob("consolidated.*.pth")) or list(folder.glob("*.pth"))
+    if not found:
+        raise ExportError(f"{folder}: no consolidated.00.pth; not a folder in Meta's format")
+    # The tenth comes after the second, with and without zeros before it.
+    return sorted(found, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)])
 
 
 def split_axis(wanted: Shape, parts: list[Shape]) -> int | None:
@@ -311,6 +328,17 @@ def _context(numbers: Numbers) -> int:
     if flag(numbers.data, "use_scaled_rope", numbers.path):
         return 131072
     return 8192 if _theta(numbers) > 10000.0 else 4096
+
+
+def guessed(path: Path, config: ModelConfig) -> tuple[str, ...]:
+    """What params.json leaves open and follows from the size of the models that Meta released."""
+    scaling = config.rope_scaling
+    if not isinstance(scaling, RopeScaling) or "rope_scale_factor" in read_json(path):
+        return ()
+    return (
+        f"{path}: use_scaled_rope without rope_scale_factor; {scaling.factor:g} is taken, as Meta's"
+        f" models of this width (dim {config.dim}) have it",
+    )
 
 
 def _scaling(numbers: Numbers, dim: int) -> RopeScaling | None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from farm.core.errors import ExportError
 from models.sources.config_values import read_json
 from models.sources.files import refuse_lfs_pointer
 
+if TYPE_CHECKING:
+    import torch
+
 #: Largest header that a safetensors file may have, as the format says.
 _MAX_HEADER = 100_000_000
 _BLOCK = 8 * 1024 * 1024
 
-#: Dtypes that weights may have; integers and 8-bit floats mean nothing without their scales.
-DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
+#: Bytes of dtypes that weights may have; integers and 8-bit floats mean nothing without their
+#: scales.
+_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+DTYPES = frozenset(_SIZES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +104,36 @@ def _stored(path: Path, name: str, info: Any, base: int) -> Stored:
     try:
         start, end = info["data_offsets"]
         shape = tuple(int(size) for size in info["shape"])
-        return Stored(path, name, str(info["dtype"]), shape, base + int(start), base + int(end))
+        stored = Stored(path, name, str(info["dtype"]), shape, base + int(start), base + int(end))
     except (TypeError, KeyError, ValueError) as error:
         raise ExportError(f"{path}: tensor {name}: damaged header ({error!r})") from error
+    size = _SIZES.get(stored.dtype)
+    if size is not None and math.prod(shape) * size != stored.end - stored.start:
+        raise ExportError(
+            f"{path}: tensor {name}: damaged header, {list(shape)} of {stored.dtype} in"
+            f" {stored.end - stored.start} bytes; fetch it again"
+        )
+    return stored
+
+
+def load_tensor(info: Stored, rows: tuple[int, int] | None = None) -> torch.Tensor:
+    """Map a tensor, or some rows of it, in the dtype it is stored in.
+
+    Raises:
+        ExportError: The file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(info.path, framework="pt") as opened:
+            found: torch.Tensor = (
+                opened.get_tensor(info.name)
+                if rows is None
+                else opened.get_slice(info.name)[slice(*rows)]
+            )
+    except (SafetensorError, OSError) as error:
+        raise ExportError(f"{info.path}: damaged ({error}); fetch it again") from error
+    return found
 
 
 def same_bytes(first: Stored, second: Stored) -> bool:

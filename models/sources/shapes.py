@@ -20,8 +20,8 @@ _REASONS = (
     ),
     (
         r"lora_|base_layer|base_model\.|modules_to_save",
-        "it belongs to an adapter (LoRA); merge the adapter into its base (merge_and_unload of"
-        " peft) and save that",
+        "it belongs to an adapter (LoRA); give the base as `hf: FOLDER` and the adapter as"
+        " `adapter: FOLDER`, or merge them (merge_and_unload of peft) and save that",
     ),
     (r"\.bias$|_bias$", "it is a bias that the model of this config doesn't have"),
     (r"expert|router|\.gate\.", "it belongs to a mixture of experts, which isn't supported"),
@@ -69,21 +69,24 @@ def check_tensors(
             )
 
 
-def check_vocabulary(tokenizer: TokenizerData, config: ModelConfig, where: object) -> None:
-    """Refuse a tokenizer with ids that the embedding has no row for.
+def check_vocabulary(tokenizer: TokenizerData, rows: int, where: object) -> None:
+    """Refuse a tokenizer with ids that the embedding, of so many rows, has no row for.
 
     Raises:
         ExportError: Names the token.
     """
-    text, last = last_token(tokenizer.json)
-    if last >= config.vocab:
+    try:
+        text, last = last_token(tokenizer.json)
+    except ExportError as error:
+        raise ExportError(f"{where}: {error.message}") from error
+    if last >= rows:
         raise ExportError(
             f"{where}: the tokenizer's token {text!r} has id {last}, the embedding has"
-            f" {config.vocab} rows: it belongs to another model, or tokens were added without"
+            f" {rows} rows: it belongs to another model, or tokens were added without"
             " resizing the embedding"
         )
-    beyond = [stop for stop in tokenizer.stop_ids if stop >= config.vocab]
+    beyond = [stop for stop in tokenizer.stop_ids if stop >= rows]
     if beyond:
         raise ExportError(
-            f"{where}: eos_token_id {beyond[0]} is beyond the embedding's {config.vocab} rows"
+            f"{where}: eos_token_id {beyond[0]} is beyond the embedding's {rows} rows"
         )

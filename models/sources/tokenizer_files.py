@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from farm.core.errors import ExportError
 from models.checkpoint import TokenizerData
 from models.sources.config_values import read_json
 from models.sources.files import refuse_lfs_pointer
-from models.sources.gguf_tokenizer import metaspace
 from models.sources.hf_config import eos_ids as eos_numbers
+from models.sources.hf_tokenizer_class import LLAMA, as_transformers, token_text
 from models.sources.sentencepiece_file import Pieces, read_pieces
 from models.sources.tiktoken_file import is_tiktoken, read_tiktoken
 from models.tokenizer import Tokenizer
@@ -27,7 +26,10 @@ RULE_NAMES = (
     "generation_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "additional_chat_templates/default.jinja",
     "added_tokens.json",
+    # Which class of transformers opens the file.
+    "config.json",
 )
 #: Tokens that have a name of their own in tokenizer_config.json.
 _NAMED = (
@@ -39,8 +41,6 @@ _NAMED = (
     "cls_token",
     "mask_token",
 )
-#: Names of the class that builds Llama 2's tokenizer.
-_LLAMA_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast")
 #: How an added token is found in a text.
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -84,7 +84,7 @@ def read_tokenizer_file(path: Path, eos_ids: tuple[int, ...] | None = None) -> T
     rules = _read_rules(path)
     if data.lstrip()[:1] == b"{":
         try:
-            content, notes = _as_llamas(data.decode("utf-8"), rules, path)
+            content, notes = as_transformers(data.decode("utf-8"), rules.config, rules.model, path)
             return replace(_with_rules(path, content, rules, eos_ids, None), notes=notes)
         except UnicodeDecodeError as error:
             raise ExportError(f"{path}: not UTF-8: {error}") from error
@@ -98,37 +98,6 @@ def read_tokenizer_file(path: Path, eos_ids: tuple[int, ...] | None = None) -> T
     return _from_sentencepiece(path, data, rules, eos_ids)
 
 
-def _as_llamas(content: str, rules: _Rules, path: Path) -> tuple[str, tuple[str, ...]]:
-    """Put spaces where transformers' LlamaTokenizer does, and say so where that is a difference.
-
-    That class takes vocabulary and merges from tokenizer.json, and builds the rest itself; older
-    files have a space before every stretch between special tokens.
-    """
-    if rules.config.get("tokenizer_class") not in _LLAMA_CLASSES or '"Prepend"' not in content:
-        return content, ()
-    try:
-        data = json.loads(content)
-        steps = (data["normalizer"] or {}).get("normalizers", [])
-        if not (data["model"].get("byte_fallback") and steps[0].get("type") == "Prepend"):
-            return content, ()
-        if steps[1:] != [{"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]:
-            raise ExportError(f"{path}: normalizer has further steps; transformers drops them")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ExportError(f"{path}: not a tokenizer.json ({error!r})") from error
-    if rules.config.get("add_prefix_space") is False:
-        raise ExportError(
-            f"{path}: normalizer puts a space before a text, and tokenizer_config.json has"
-            " add_prefix_space false; make them agree"
-        )
-    scheme = "always" if rules.config.get("legacy") else "first"
-    data["normalizer"], data["pre_tokenizer"] = None, metaspace(scheme)
-    note = (
-        f"{path}: puts a space before every stretch between special tokens, transformers 5 only"
-        " before the first (tokenizer_config.json: legacy); done as transformers does"
-    )
-    return json.dumps(data, ensure_ascii=False), (note,) if scheme == "first" else ()
-
-
 @dataclass(frozen=True, slots=True)
 class _Rules:
     """What the files beside a tokenizer say."""
@@ -140,6 +109,8 @@ class _Rules:
     template: str | None
     #: added_tokens.json: text to id.
     added: dict[str, Any]
+    #: config.json.
+    model: dict[str, Any]
 
     @property
     def known(self) -> bool:
@@ -153,7 +124,7 @@ def _read_rules(path: Path) -> _Rules:
     def read(name: str) -> dict[str, Any]:
         return read_json(files[name]) if name in files else {}
 
-    template = files.get("chat_template.jinja")
+    template = files.get("chat_template.jinja", files.get("default.jinja"))
     try:
         text = None if template is None else template.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -163,6 +134,7 @@ def _read_rules(path: Path) -> _Rules:
         read("generation_config.json"),
         text,
         read("added_tokens.json"),
+        read("config.json"),
     )
 
 
@@ -184,13 +156,23 @@ def _with_rules(
         before, after = plain.around()
     except ExportError as error:
         raise ExportError(f"{path}: {error.message}") from error
+    if plain.is_random:
+        raise ExportError(
+            f"{path}: model.dropout leaves out merges by chance, so a text has other ids each time;"
+            " set it to null"
+        )
     content = _add_tokens(plain, content, rules, path)
     if rules.config.get("split_special_tokens"):
         raise ExportError(
             f"{path.parent / 'tokenizer_config.json'}: split_special_tokens true isn't supported:"
             " names of special tokens in a text would be plain text"
         )
-    named = {name: _token_text(rules.config.get(name)) for name in _NAMED}
+    if rules.config.get("fix_mistral_regex"):
+        raise ExportError(
+            f"{path.parent / 'tokenizer_config.json'}: fix_mistral_regex true isn't supported:"
+            " transformers cuts texts by another pattern then. Save the tokenizer with it"
+        )
+    named = {name: token_text(rules.config.get(name)) for name in _NAMED}
     if pieces is not None:
         for name, index in (("bos_token", pieces.bos), ("eos_token", pieces.eos)):
             named[name] = named[name] or (pieces.tokens[index] if index >= 0 else "")
@@ -217,7 +199,7 @@ def _with_rules(
         bos_id=bos_id,
         add_bos=add_bos,
         stop_ids=tuple(sorted(stops)),
-        chat_template=rules.template or _template(rules.config, path),
+        chat_template=_template(rules, path),
         bos_token=named.pop("bos_token"),
         eos_token=named.pop("eos_token"),
         special=tuple((name, text) for name, text in named.items() if text),
@@ -249,23 +231,35 @@ def _add_tokens(plain: Tokenizer, content: str, rules: _Rules, path: Path) -> st
     """
     wanted: dict[str, tuple[int | None, AddedToken]] = {}
     for index, item in _objects(rules.config, "added_tokens_decoder", path).items():
-        if not isinstance(item, dict) or not index.isdecimal() or not _token_text(item):
+        if not isinstance(item, dict) or not index.isdecimal() or not token_text(item):
             raise ExportError(
                 f"{path.parent / 'tokenizer_config.json'}: added_tokens_decoder.{index} is no token"
             )
-        flags = {flag: bool(item[flag]) for flag in _FLAGS if flag in item}
-        wanted[_token_text(item)] = (int(index), AddedToken(_token_text(item), **flags))
+        wanted[token_text(item)] = (int(index), _token(item))
+    # How these are found in a text is what this file says, also of those that are there already.
+    decoder = set(wanted)
     for text, found in rules.added.items():
         wanted.setdefault(text, (found if type(found) is int else None, _special(text)))
     extra: list[Any] = []
     for key in ("additional_special_tokens", "extra_special_tokens"):
         more = rules.config.get(key) or []
+        if not isinstance(more, dict | list):
+            raise ExportError(
+                f"{path.parent / 'tokenizer_config.json'}: {key} is {more!r}, a list of tokens is"
+                " expected"
+            )
         extra += more.values() if isinstance(more, dict) else more
-    for name in (*(rules.config.get(name) for name in _NAMED), *extra):
-        if text := _token_text(name):
-            wanted.setdefault(text, (None, _special(text)))
+    for name in (*_NAMED, ""):
+        for item in [rules.config.get(name)] if name else extra:
+            if text := token_text(item):
+                wanted.setdefault(text, (None, _token(item)))
+                wanted[text][1].special |= bool(name)
     known = plain.added()
-    missing = [text for text in wanted if text not in known]
+    missing = [
+        text
+        for text, (_, token) in wanted.items()
+        if text not in known or (text in decoder and repr(known[text]) != repr(token))
+    ]
     if missing:
         order = sorted(missing, key=lambda text: (wanted[text][0] is None, wanted[text][0] or 0))
         content = plain.with_added([wanted[text][1] for text in order])
@@ -276,6 +270,14 @@ def _add_tokens(plain: Tokenizer, content: str, rules: _Rules, path: Path) -> st
                 f" {number}; the tokenizer's files belong to different models"
             )
     return content
+
+
+def _token(item: Any) -> AddedToken:
+    """A token with its flags, where it has some."""
+    if not isinstance(item, dict):
+        return _special(token_text(item))
+    flags = {flag: bool(item[flag]) for flag in _FLAGS if flag in item}
+    return AddedToken(token_text(item), **flags)
 
 
 def _special(text: str) -> AddedToken:
@@ -292,25 +294,25 @@ def _objects(config: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
     return found
 
 
-def _template(config: dict[str, Any], path: Path) -> str | None:
+def _template(rules: _Rules, path: Path) -> str | None:
     """The chat template; of several the one named default, as transformers takes it."""
-    found = config.get("chat_template")
+    found = rules.config.get("chat_template")
+    if rules.template is not None or found is None:
+        return rules.template
+    config = path.parent / "tokenizer_config.json"
     if isinstance(found, list):
         pairs = [item for item in found if isinstance(item, dict)]
-        named = {item.get("name"): item.get("template") for item in pairs}
-        found = named.get("default")
-        if named and found is None:
+        found = {item.get("name"): item.get("template") for item in pairs}
+    if isinstance(found, dict):
+        if found.get("default") is None:
             raise ExportError(
-                f"{path.parent / 'tokenizer_config.json'}: chat_template has"
-                f" {', '.join(map(str, named))}, none of them is named default"
+                f"{config}: chat_template has {', '.join(map(str, found))}, none of them is named"
+                " default"
             )
-    return found if isinstance(found, str) else None
-
-
-def _token_text(value: Any) -> str:
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else ""
+        found = found["default"]
+    if not isinstance(found, str):
+        raise ExportError(f"{config}: chat_template is {str(found)[:80]!r}, a text is expected")
+    return found
 
 
 def _from_sentencepiece(
@@ -320,7 +322,7 @@ def _from_sentencepiece(
     scheme = "each"
     if rules.known:
         kind = rules.config.get("tokenizer_class")
-        if kind not in (None, *_LLAMA_CLASSES):
+        if kind not in (None, LLAMA, f"{LLAMA}Fast"):
             raise ExportError(
                 f"{path.parent / 'tokenizer_config.json'}: tokenizer_class {kind!r} isn't read from"
                 " tokenizer.model; save tokenizer.json with transformers (AutoTokenizer)"

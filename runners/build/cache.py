@@ -5,6 +5,7 @@ A build lies in a folder named after the hash of its inputs. It doesn't know com
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -181,5 +182,6 @@ def _load(folder: Path) -> NativeBuild | None:
     if any(not file.path.is_file() or file.path.stat().st_size != file.size for file in files):
         return None
     env = tuple((name, value) for name, value in document["env"])
-    os.utime(folder / "build.json")
+    with contextlib.suppress(OSError):  # a cache that is read only, or another user's, will do
+        os.utime(folder / "build.json")
     return NativeBuild(**{**document, "files": files, "env": env, "argv": tuple(document["argv"])})

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from farm.core.abi import BUILT
-from runners.build.android import AndroidSdk
 from runners.build.cache import (
     NativeBuild,
     NativeFile,
@@ -25,6 +24,7 @@ from runners.build.cache import (
 )
 from runners.build.compiler import Compiler, compile_objects, find_compiler, link
 from runners.build.elf import check_alignment
+from runners.build.prefix import Prefix
 from runners.build.sdk import bundle_libraries, sdk_for, sdk_version, shipped_libraries
 
 SOURCES = Path(__file__).parents[1] / "native"
@@ -136,8 +136,7 @@ def build_runner(
     libraries = shipped_libraries(sdk, profile=profile)
     names = [f"-l{path.name[3:-3]}" for path in libraries]
     search = [f"-L{sdk / 'lib'}", "-Wl,-rpath-link," + str(sdk / "lib")]
-    loader = PurePosixPath(BUILT[abi].glibc_loader).name
-    start = (f"./lib/{loader}", "--library-path", "./lib") if bundle_libc else ()
+    loader = _loader(abi)
     against = _Against(
         name=program_name(tuned=tuned),
         compiler=compiler,
@@ -147,8 +146,8 @@ def build_runner(
         link_flags=(*search, "-Wl,--no-as-needed", *names, "-pthread", "-ldl"),
         libc="glibc-bundle" if bundle_libc else "glibc",
         version=sdk_version(sdk),
-        argv=(*start, "./farm-runner"),
-        env=() if bundle_libc else (("LD_LIBRARY_PATH", "./lib"),),
+        argv=_start(loader, bundle_libc=bundle_libc),
+        env=_library_path(bundle_libc=bundle_libc),
         flags=("-DET_EVENT_TRACER_ENABLED",) if profile else (),
         # No wheel has custom operators that do without torch.
         own=_own_code(own_attention=True, tuned=tuned),
@@ -156,37 +155,53 @@ def build_runner(
     return replace(_build_against(against, abi, cache, progress), how=how)
 
 
-def build_for_android(
+def build_for_prefix(
     abi: str,
-    android: AndroidSdk,
+    prefix: Prefix,
     cache: Path,
     *,
+    bundle_libc: bool = False,
     tuned: bool = False,
     progress: Progress | None = None,
 ) -> NativeBuild:
-    """Builds (or finds) farm-runner with the NDK, against an ExecuTorch that was built with it.
+    """Builds (or finds) farm-runner against an install tree of ExecuTorch, with its compiler.
 
     Its own custom operators are used where it has some, but for the tuned runner.
 
     Raises:
         RunnerError: the compiler refused our sources, or a library isn't loadable everywhere.
     """
-    own_attention = tuned or not android.custom_ops
-    shared = tuple(android.shared(custom_ops=not own_attention))
+    own_attention = tuned or not prefix.custom_ops
+    shared = tuple(prefix.shared(custom_ops=not own_attention))
+    loader = _loader(abi)
+    libc = "glibc-bundle" if bundle_libc else "bionic" if prefix.android else "glibc"
     against = _Against(
         name=program_name(tuned=tuned),
-        compiler=android.compiler,
-        root=android.prefix,
-        hashed=(*shared, *android.archives(custom_ops=not own_attention)),
-        shipped=shared,
-        link_flags=tuple(android.link_flags(custom_ops=not own_attention)),
-        libc="bionic",
-        version=android.version or "of unknown version",
-        argv=("./farm-runner",),
-        env=(("LD_LIBRARY_PATH", "./lib"),),
+        compiler=prefix.compiler,
+        root=prefix.folder,
+        hashed=(*shared, *prefix.archives(custom_ops=not own_attention)),
+        shipped=(*shared, *(bundle_libraries(prefix.compiler, loader) if bundle_libc else ())),
+        link_flags=tuple(prefix.link_flags(custom_ops=not own_attention)),
+        libc=libc,
+        version=prefix.version or "of unknown version",
+        argv=_start(loader, bundle_libc=bundle_libc),
+        env=_library_path(bundle_libc=bundle_libc),
         own=_own_code(own_attention=own_attention, tuned=tuned),
     )
-    return replace(_build_against(against, abi, cache, progress), how=android.how)
+    return replace(_build_against(against, abi, cache, progress), how=prefix.how)
+
+
+def _loader(abi: str) -> str:
+    return PurePosixPath(BUILT[abi].glibc_loader).name
+
+
+def _start(loader: str, *, bundle_libc: bool) -> tuple[str, ...]:
+    start = (f"./lib/{loader}", "--library-path", "./lib") if bundle_libc else ()
+    return (*start, "./farm-runner")
+
+
+def _library_path(*, bundle_libc: bool) -> tuple[tuple[str, str], ...]:
+    return () if bundle_libc else (("LD_LIBRARY_PATH", "./lib"),)
 
 
 @dataclass(frozen=True, slots=True)

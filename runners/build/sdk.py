@@ -195,7 +195,7 @@ def bundle_libraries(compiler: Compiler, loader: str) -> list[Path]:
 
 def _unpack_wheel(version: str, machine: str, home: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=".wheel-", dir=home.parent))
-    words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    words = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps"]
     words += ["--only-binary=:all:", "--platform", f"manylinux_2_28_{machine}", "--dest"]
     try:
         done = subprocess.run(

@@ -16,11 +16,13 @@ from farm.core.artifact import Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import DeviceUnfit, RunnerError
 from farm.core.runner import PLAIN, BuildVariant
-from runners.build.android import NDK, PREFIX, AndroidSdk, find_android
+from runners.build.android import NDK, PREFIX, build_android, find_android
 from runners.build.cache import NativeBuild
 from runners.build.compiler import cross_package, find_compiler
-from runners.build.native import build_for_android, build_runner
+from runners.build.native import build_for_prefix, build_runner
+from runners.build.prefix import Prefix
 from runners.build.sdk import choose_sdk, installed_sdk, sdk_version
+from runners.build.tree import Tree, build_tree, linux_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ def native_build(
 ) -> tuple[NativeBuild, str]:
     """Build farm-runner for a device by the first way there is.
 
-    On Android that is the NDK with the user's ExecuTorch, then the NDK with a checkout of it, then
-    the bundle with its own C library, which serves every device without a usable glibc.
+    A toolchain's own checkout comes first, whatever the device. Else on Android that is the NDK
+    with the user's ExecuTorch, then the NDK with a checkout of it, then the bundle with its own C
+    library, which serves every device without a usable glibc.
 
     Returns:
         The build, and why it isn't against the ExecuTorch that was asked for; empty when it is.
@@ -63,14 +66,21 @@ def native_build(
     how = _reason_for_bundle(facts, own_libc=variant.own_libc)
     if system == "android" and variant.profile:
         how = how or "glibc bundle: profiles come from it alone"
+    wanted = sdk.version or sdk_version(installed_sdk())
     if system == "android" and variant == PLAIN:
-        android = find_android(abi, places.native, os.environ, say)
-        if isinstance(android, AndroidSdk):
-            native = build_for_android(abi, android, places.native, tuned=tuned, progress=progress)
-            return native, other_version(android, sdk.version or sdk_version(installed_sdk()))
+        android = _android(abi, sdk, places.native, say)
+        if isinstance(android, Prefix):
+            native = build_for_prefix(abi, android, places.native, tuned=tuned, progress=progress)
+            return native, other_version(android, wanted)
         how = f"glibc bundle: {android}"
     if BUILT[abi].machine != platform.machine():
         _check_cross_compiler(abi, system)
+    if sdk.source and not variant.profile:
+        prefix = _linux(abi, _tree(sdk), how, places.native, say)
+        native = build_for_prefix(
+            abi, prefix, places.native, bundle_libc=bool(how), tuned=tuned, progress=progress
+        )
+        return native, other_version(prefix, wanted)
     chosen = choose_sdk(abi, sdk, places.toolchains, places.native, say)
     build = build_runner(
         abi,
@@ -82,20 +92,44 @@ def native_build(
         progress=progress,
         how=how,
     )
+    if sdk.source:
+        return build, f"profiled on the wheel of ExecuTorch {wanted}, not on {sdk.source}"
     return build, chosen.note
 
 
-def other_version(android: AndroidSdk, wanted: str) -> str:
+def _tree(sdk: Sdk) -> Tree:
+    return Tree(Path(sdk.source), "the toolchain's source", sdk.preset)
+
+
+def _android(abi: str, sdk: Sdk, cache: Path, say: Callable[[str], None]) -> Prefix | str:
+    """What to build with by the NDK, or why there is nothing."""
+    if not sdk.source:
+        return find_android(abi, cache, os.environ, say)
+    if not os.environ.get(NDK):
+        return f"{NDK} is not set"
+    how = f"NDK, built from {sdk.source}"
+    return build_android(abi, Path(os.environ[NDK]), _tree(sdk), how, cache, say)
+
+
+def _linux(abi: str, tree: Tree, how: str, cache: Path, say: Callable[[str], None]) -> Prefix:
+    """Build a toolchain's checkout for Linux; `how` says why its C library comes along."""
+    compiler = find_compiler(abi)
+    folder, state = build_tree(tree, linux_target(abi, compiler), cache, say)
+    words = (f"built from {tree.folder}", state.note, how)
+    return Prefix(folder, compiler, "; ".join(word for word in words if word), state.name)
+
+
+def other_version(prefix: Prefix, wanted: str) -> str:
     """Why what the user named isn't the ExecuTorch that was asked for; empty when it is."""
-    if not android.version:
+    if not prefix.version:
         return (
-            f"{android.how}: its ExecuTorch doesn't say its version (no"
+            f"{prefix.how}: its ExecuTorch doesn't say its version (no"
             f" executorch-config-version.cmake); {wanted} was asked for"
         )
-    found = android.version.split()[0].partition("+")[0]
+    found = prefix.version.split()[0].partition("+")[0]
     if found == wanted.partition("+")[0]:
         return ""
-    return f"{android.how}: it is ExecuTorch {android.version}; {wanted} was asked for"
+    return f"{prefix.how}: it is ExecuTorch {prefix.version}; {wanted} was asked for"
 
 
 def _reason_for_bundle(facts: DeviceFacts, *, own_libc: bool) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from farm.core.errors import BadOutput
 from farm.core.figures import Figures
-from runners.output.printed import last_words
+from runners.output.printed import MOST_S, MOST_TOKENS, last_words
 
 #: The line may stand right behind the generated text; its last occurrence counts.
 _MARK = re.compile(rb"PyTorchObserver (\{.*\})")
@@ -55,18 +55,20 @@ def parse_observer(stdout: bytes, prompt: str) -> Figures:
         prompt_end, end = stamps["prompt_eval_end_ms"], stamps["inference_end_ms"]
         unit = 1 / float(stamps.get("SCALING_FACTOR_UNITS_PER_SECOND", 1000))
         prompt_tokens, generated = int(stamps["prompt_tokens"]), int(stamps["generated_tokens"])
-        load = (stamps["model_load_end_ms"] - stamps["model_load_start_ms"]) * unit
+        load = _span(stamps["model_load_start_ms"], stamps["model_load_end_ms"], unit)
+        prefill, decode = _span(start, prompt_end, unit), _span(prompt_end, end, unit)
+        ttft = _span(start, first, unit)
         # The first token comes out of the prefill; the others out of the decode window.
         return Figures(
-            prefill_tok_s=_rate(prompt_tokens, (prompt_end - start) * unit),
-            decode_tok_s=_rate(generated, (end - prompt_end) * unit),
+            prefill_tok_s=_rate(prompt_tokens, prefill),
+            decode_tok_s=_rate(generated, decode),
             prompt_tokens=prompt_tokens,
             generated_tokens=generated,
-            ttft_s=(first - start) * unit if first > start else None,
+            ttft_s=ttft if ttft > 0 else None,
             load_s=load if load > 0 else None,
             text=answer(stdout, prompt),
         )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise BadOutput(
             f"the PyTorchObserver line lacks or garbles {error}", raw=last_words(found[-1])
         ) from error
@@ -75,14 +77,29 @@ def parse_observer(stdout: bytes, prompt: str) -> Figures:
 def answer(stdout: bytes, prompt: str) -> str | None:
     """The generated text alone: without log lines, statistics and the prompt before it.
 
-    None where nothing stands between the logs: the text is somewhere else, in a file perhaps.
+    None where nothing stands between the logs: the text is somewhere else, in a file perhaps. Of
+    several answers it is the last, as the figures are.
     """
-    body = _MARK.split(stdout)[0]
+    texts = (_text(body, prompt) for body in reversed(_MARK.split(stdout)[:-1:2] or [stdout]))
+    return next(filter(None, texts), None)
+
+
+def _text(body: bytes, prompt: str) -> str | None:
     body = _STATISTICS.sub(b"", _OTHER_LOG.sub(b"", _LOG.sub(b"", body)))
     text = body.decode("utf-8", "replace")
     before, found, after = text.partition(prompt.strip()) if prompt.strip() else ("", "", "")
     return (after if found else before or text).strip() or None
 
 
+def _span(start: float, end: float, unit: float) -> float:
+    """Seconds between two stamps."""
+    seconds = float((end - start) * unit)
+    if not abs(seconds) <= MOST_S:
+        raise ValueError(f"a window of {seconds:.3g} s")
+    return seconds
+
+
 def _rate(tokens: int, seconds: float) -> float | None:
+    if not 0 <= tokens <= MOST_TOKENS:
+        raise ValueError(f"{str(tokens)[:40]} tokens")
     return tokens / seconds if tokens > 0 and seconds > 0 else None

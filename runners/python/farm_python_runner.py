@@ -57,6 +57,14 @@ class Model:
         started = time.monotonic_ns()
         try:
             self._module = portable_lib._load_for_executorch(path)
+            if "forward" not in self._module.method_names():
+                fail(
+                    "unsupported_model",
+                    f"{path} has no method `forward`; the Python runtime gives several methods no"
+                    " cache in common",
+                )
+            position = self._module.method_meta("forward").input_tensor_meta(1)
+            self._every_position = position.sizes()[0] != 1
             self.values = {
                 name: self._module.run_method(name, [])[0]
                 for name in self._module.method_names()
@@ -84,7 +92,9 @@ class Model:
         torch, row = self._torch, None
         for start in range(0, len(ids), self.max_seq):
             piece = torch.tensor([ids[start : start + self.max_seq]], dtype=torch.int64)
-            out = self._module.forward((piece, torch.tensor([position + start])))
+            first = position + start
+            count = piece.shape[1] if self._every_position else 1
+            out = self._module.forward((piece, torch.arange(first, first + count)))
             row = out[0].reshape(-1, out[0].shape[-1])[-1]
         return row
 

@@ -45,6 +45,9 @@ class SiteBench:
     #: Devices as `DeviceChanged` reported them between other events.
     changes: list[Device] = field(default_factory=list)
 
+    #: The agent that was told of the devices.
+    _told: SiteAgent | None = None
+
     def __post_init__(self) -> None:
         self.home = make_home(self.folder)
         self.agent = self.new_agent()
@@ -86,7 +89,8 @@ class SiteBench:
         return DeviceJob(**(values | changes))  # type: ignore[arg-type]
 
     async def start(self, *jobs: DeviceJob) -> None:
-        if not self.agent._devices:
+        if self._told is not self.agent:
+            self._told = self.agent
             devices = await self.agent.inventory(self.entries or [self.local], adb_auto=False)
             assert all(device.facts is not None for device in devices), devices
         self.run_id = jobs[0].run_id

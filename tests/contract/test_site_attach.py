@@ -18,9 +18,9 @@ from tests.contract.toy_runner import GOOD
 class Counted:
     """A bench whose jobs count how often their model ran; its agent keeps what it has."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bench: SiteBench | None = None) -> None:
         self.count = folder / "count"
-        self.bench = SiteBench(folder, outboxes=folder / "outboxes")
+        self.bench = bench or SiteBench(folder, outboxes=folder / "outboxes")
 
     def job(self, before: str = "", **changes: object) -> DeviceJob:
         return self.bench.job(f"echo ran >> {self.count}; {before} {GOOD}", **changes)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from farm.core.artifact import LogitsRef, ObjectRef, Sdk
@@ -63,12 +64,14 @@ class ToyRunner:
     def arguments(
         self, request: LaunchRequest, files: WorkFiles
     ) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
-        return (files.out, str(request.threads)), {"request.json": b"{}"}
+        turns = ("turns",) if request.turns else ()
+        return (files.out, str(request.threads), *turns), {"request.json": b"{}"}
 
     def parse(self, stdout: bytes, launch: int, request: LaunchRequest) -> LaunchResult:
         logits: list[tuple[str, LogitsRef]] = []
         samples: list[Sample] = []
-        done = False
+        done, hello = False, HELLO
+        peak: int | None = None
         for line in stdout.splitlines():
             value = _read(line)
             match value:
@@ -77,6 +80,11 @@ class ToyRunner:
                     logits.append((name, ref))
                 case {"sample": [int(tokens), float(seconds)]}:
                     samples.append(Sample("tg64", launch, 0, False, tokens, seconds))
+                case {"window": [int(tokens), int(nanoseconds), int(start)]}:
+                    rep, took, at = len(samples), nanoseconds / 1e9, start / 1e9
+                    samples.append(Sample("tg64", launch, rep, False, tokens, took, t_s=at))
+                case {"takes_turns": bool(turns), "peak": int(needed)}:
+                    hello, peak = replace(HELLO, turns=turns), needed
                 case {"error": str(message)}:
                     raise RunnerCrashed(message)
                 case {"done": True}:
@@ -86,7 +94,7 @@ class ToyRunner:
                 "the toy never said that it is done", raw=stdout[:200].decode("utf-8", "replace")
             )
         return LaunchResult(
-            HELLO, tuple(samples), tuple(logits), None, None, None, None, threads=1, affinity=""
+            hello, tuple(samples), tuple(logits), None, None, peak, None, threads=1, affinity=""
         )
 
     def progress(self, line: bytes) -> tuple[str, int, int] | None:

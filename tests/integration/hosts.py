@@ -27,7 +27,9 @@ from tests.lab.network import Slot
 
 T = TypeVar("T")
 
-_NET = "198.19.0"
+#: Network of the guide. Here each cluster has one of its own: Ray refuses a head whose address
+#: another head of this machine has, in whichever namespace.
+_GUIDES = "198.19.0."
 _COMMAND = re.compile(r"^(\w+)\$ (.*)$")
 #: Stands in for ssh between the hosts: `scp FILE HOST:FILE`, with the file's mode.
 _SCP = """#!/bin/sh
@@ -62,9 +64,13 @@ class Host:
             "HOME": str(self.folder),
             "PATH": f"{bin_}:{os.environ['PATH']}:/usr/sbin:/sbin",
             "PYTHONPATH": str(SOURCES),
+            # A node that is cut off is given up after some 15 s, not after a minute.
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_timeout_ms": "3000",
+            "RAY_health_check_failure_threshold": "5",
         }
 
-    def start(self, command: str) -> subprocess.Popen[str]:
+    def start(self, command: str, stdin: int | None = None) -> subprocess.Popen[str]:
         """Start a line of shell on this host."""
         inside = (
             f'hostname {self.name} && mount --bind {self._id} /etc/machine-id && exec bash -c "$1"'
@@ -72,6 +78,7 @@ class Host:
         words = ["ip", "netns", "exec", self.namespace, "unshare", "--mount", "--uts"]
         return subprocess.Popen(
             [*words, "bash", "-c", inside, "bash", command],
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -139,6 +146,7 @@ class Hosts:
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._slot = Slot()
+        self.net = f"198.19.{self._slot.number}."
         self._prefix = f"farm-hosts-{self._slot.number}"
         bin_ = folder / "bin"
         bin_.mkdir()
@@ -149,9 +157,11 @@ class Hosts:
         for name, text in scripts.items():
             (bin_ / name).write_text(text)
             (bin_ / name).chmod(0o755)
+        #: Of the head.
+        self.cluster = f"{self.net}1:6379"
         self._by_name: dict[str, Host] = {}
         for number, name in enumerate(names, 1):
-            host = Host(name, folder, f"{self._prefix}-{name}", f"{_NET}.{number}")
+            host = Host(name, folder, f"{self._prefix}-{name}", f"{self.net}{number}")
             self._by_name[name] = host
         self._connect()
 
@@ -177,6 +187,19 @@ class Hosts:
             at = ("ip", "-n", host.namespace)
             sh(*at, "addr", "add", f"{host.address}/24", "dev", "eth0")
             sh(*at, "link", "set", "eth0", "up")
+
+    def unplug(self, name: str) -> None:
+        """Pull a host's cable at the switch; not the head's."""
+        self._port(name, "down")
+
+    def plug(self, name: str) -> None:
+        """Put it back."""
+        self._port(name, "up")
+
+    def _port(self, name: str, state: str) -> None:
+        head, *others = self._by_name
+        port = f"port{others.index(name)}"
+        sh("ip", "-n", self._by_name[head].namespace, "link", "set", port, state)
 
     def close(self) -> None:
         """End everything on all hosts and take them down."""
@@ -211,7 +234,7 @@ class Guide:
         """Run the commands of a section in order; return what each printed."""
         printed = []
         for name, command in self._sections[section]:
-            done = hosts[name].run(command)
+            done = hosts[name].run(command.replace(_GUIDES, hosts.net))
             assert done.returncode == 0, f"{name}$ {command}\n{done.stdout}{done.stderr}"
             printed.append(done.stdout)
         return printed

@@ -36,6 +36,9 @@ def test_watch_and_cancel(farm: Farm) -> None:
         watching = farm.start("watch", "latest", "--live", "off")
         stack.callback(ended, watching)
         seen = lines_until(watching, "local: measure")
+        wrong = farm("cancel", folder.name, "tiny-llama/xnnpack-8da4w:executorch:t1:lokal")
+        assert wrong.returncode == 2, wrong.stdout + wrong.stderr
+        assert "did you mean tiny-llama/xnnpack-8da4w:executorch:t1:local?" in wrong.stderr
         told = farm("cancel", folder.name)
         assert told.returncode == 0, told.stdout + told.stderr
         assert str(folder) in told.stdout

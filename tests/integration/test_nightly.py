@@ -30,6 +30,7 @@ def test_three_nights(new_home: Path, tmp_path: Path) -> None:
 
     done = farm("nightly", TINY, *LOCAL, "--allow-no-baseline")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert any("no baseline: this night would see" in a for a in farm.report()["alarms"])
     first = farm.report()["results"][0]
     done = farm("baseline", "set", "latest", "tiny")
     if "speed_untrusted" not in first["flags"]:

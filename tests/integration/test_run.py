@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -28,12 +29,20 @@ def cell(report: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _but_launches(correctness: dict[str, Any]) -> Any:
+    """How many launches and windows a run takes depends on its scatter; the rest may not."""
+    return json.loads(re.sub(r"\bin \d+ (launches|windows)", r"in N \1", json.dumps(correctness)))
+
+
 @pytest.fixture(scope="module")
 def night(warm_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Farm:
     """One finished run without Ray, shared by the tests that look at it."""
     farm = Farm(warm_home, tmp_path_factory.mktemp("night"))
-    done = farm("run", TINY, "--cluster", "none", *ONLY_LOCAL)
+    asked = ["Name two colours.", {"text": "Count.", "max_new_tokens": 4}, "so " * 600]
+    words = ("--set", f"prompts={json.dumps(asked)}")
+    done = farm("run", TINY, "--cluster", "none", *ONLY_LOCAL, *words)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 3 answers given; nothing is judged by them" in done.stdout
     assert (
         done.stdout.rstrip().splitlines()[-1]
         == "1/1 judged: 1 passed, 0 failed; speed not gated -> exit 0"
@@ -71,6 +80,21 @@ def test_cell_has_every_number_the_contract_names(night: Farm) -> None:
     assert result["correctness"]["generated_text"] is not None
 
 
+def test_prompts_are_answered_by_the_deployed_program_on_the_device(night: Farm) -> None:
+    colours, count, long = cell(night.report())["answers"]
+    assert colours["prompt"] == "Name two colours."
+    assert isinstance(colours["text"], str)
+    assert len(count["ids"]) <= 4
+    assert {colours["stopped_by"], count["stopped_by"]} <= {"stop", "length"}
+    assert (long["text"], long["ids"]) == (None, None)
+    assert "tokens, the artifact's context" in long["reason"]
+    folder = night.cwd / "runs" / "latest"
+    for name in ("report.md", "report.html"):
+        assert "Name two colours." in (folder / name).read_text()
+    logs = {path.name for path in folder.glob("attempts/*/1/*")}
+    assert {"prompt-1.stdout", "prompt-2.stdout"} <= logs
+
+
 def test_run_folder_is_complete(night: Farm) -> None:
     folder = night.cwd / "runs" / "latest"
     names = {"journal.db", "plan.json", "report.json", "report.md", "report.html", "junit.xml"}
@@ -96,7 +120,7 @@ def test_second_run_on_ray_exports_and_pushes_nothing_and_reports_the_same(night
     assert first.keys() == second.keys()
     for key in ("cell_id", "artifact", "outcome", "device", "model", "recipe"):
         assert cell(first)[key] == cell(second)[key]
-    assert cell(first)["correctness"] == cell(second)["correctness"]
+    assert _but_launches(cell(first)["correctness"]) == _but_launches(cell(second)["correctness"])
     assert not night.processes(), "Ray or a runner is left over"
 
 

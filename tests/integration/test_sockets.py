@@ -49,8 +49,12 @@ class Cluster:
             "RAY_AUTH_MODE": "disabled",
             "RAY_AUTH_TOKEN": "a" * 64,
         }
+        # As `uv run` starts it: Ray would start its workers through uv too, which isn't there.
+        (folder / "run").write_text('"$@"; exit $?\n')
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _CLUSTER],
+            ["uv", "run", sys.executable, "-c", _CLUSTER],
+            executable="/bin/sh",
+            cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

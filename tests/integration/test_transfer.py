@@ -62,7 +62,8 @@ def test_a_run_over_three_hosts_that_loses_a_worker_and_an_agent(
             lines.append(line)
             for word in [word for word in victims if word in line and word not in killed]:
                 node, name = victims[word]
-                (worker,) = node.workers(name)
+                # A child between fork and exec has its parent's name.
+                worker = min(node.workers(name), key=lambda process: process.create_time())
                 worker.kill()
                 killed.add(word)
         assert running.wait() == 0, "".join(lines)
@@ -80,8 +81,9 @@ def test_a_run_over_three_hosts_that_loses_a_worker_and_an_agent(
     (export,) = report["exports"]
     assert export["cache_hit"], "started once more on the other node, which had it"
     program = export["artifact"]["sha256"]
-    places = {name: program in objects(home) for name, home in homes.items()}
-    assert places == {"driver": True, "head": True, "site": True}
+    # The head may have it too: host tasks run there or where the artifact already is.
+    places = {name: program in objects(homes[name]) for name in ("driver", "site")}
+    assert places == {"driver": True, "site": True}
     logs = list((tmp_path / "runs/latest/attempts").rglob("*.stdout"))
     assert logs, "logs of the far host are here"
     kept = list((homes["site"] / "outboxes").rglob("*.db"))

@@ -32,6 +32,15 @@ sshd:x:101:65534::/run/sshd:/usr/sbin/nologin
 nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
 """
 _SFTP = "/usr/lib/openssh/sftp-server"
+_SSHD = "/usr/sbin/sshd -D -e -f /etc/ssh/farm_config"
+#: No password, key of its own in its own form, errors to stderr.
+_DROPBEAR = "/usr/sbin/dropbear -F -E -s -r /etc/ssh/farm_dropbear_key"
+#: It reads keys from the user's home folder alone, and has its own form of a host key.
+_DROPBEAR_FILES = (
+    "mkdir -p root/.ssh && chmod 700 root root/.ssh",
+    "cp etc/ssh/farm_authorized_keys root/.ssh/authorized_keys",
+    "chroot . dropbearconvert openssh dropbear /etc/ssh/farm_host_key /etc/ssh/farm_dropbear_key",
+)
 
 
 def make_board(
@@ -41,7 +50,9 @@ def make_board(
     arch: str = "amd64",
     only: tuple[str, ...] = (),
     sensors: bool = False,
+    sys: tuple[tuple[str, str], ...] = (),
     sftp: bool = True,
+    server: str = "sshd",
 ) -> Machine:
     """Boot a board.
 
@@ -51,7 +62,9 @@ def make_board(
         arch: Debian's name of its architecture; `amd64` has this machine's own userland.
         only: The programs on its PATH; empty for all.
         sensors: Whether it shows clocks, a zone and a battery: see tests.lab.made_sys.
+        sys: All of its /sys, path to text, as in tests.lab.trees; empty for the kernel's own.
         sftp: Whether the SFTP subsystem works.
+        server: `sshd`, or `dropbear` as routers and small images have it: without SFTP.
     """
     if arch == "arm64":
         enable_arm64()
@@ -65,9 +78,9 @@ def make_board(
         port=_PORT,
         lower=Path("/") if arch == "amd64" else ssh_root(arch),
         disk_at="/root",
-        daemon="/usr/sbin/sshd -D -e -f /etc/ssh/farm_config",
-        daemon_path="/usr/sbin/sshd -D",
-        title="sshd",
+        daemon=_DROPBEAR if server == "dropbear" else _SSHD,
+        daemon_path="/usr/sbin/dropbear" if server == "dropbear" else "/usr/sbin/sshd -D",
+        title=server,
         files=(
             ("etc/ssh/farm_config", config, 0o600),
             ("etc/ssh/farm_authorized_keys", public, 0o600),
@@ -78,11 +91,13 @@ def make_board(
             [
                 "mkdir -p run/sshd var/empty",
                 "chmod 755 run/sshd",
+                *(_DROPBEAR_FILES if server == "dropbear" else ()),
                 *([minimal_path([f"/bin/{program}" for program in only])] if only else []),
             ]
         ),
         folders=((".cache", 0o755),),
-        sensors=SENSORS if sensors else (),
+        sensors=sys or (SENSORS if sensors else ()),
+        whole_sys=bool(sys),
     )
     known = lab_dir() / "known" / str(slot.number)
     entry = DeviceEntry(

@@ -1,9 +1,10 @@
-"""Limits of memory, processes and CPU time for a lab device: control groups, version 1 or 2."""
+"""Limits of what a lab device may use of this machine: control groups, version 1 or 2."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ _ROOT = Path("/sys/fs/cgroup")
 _PERIOD_US = 100_000
 _REMOVE_S = 10.0
 _UNIFIED = (_ROOT / "cgroup.controllers").exists()
+_DISKS = "io" if _UNIFIED else "blkio"
 
 
 class Bounds:
@@ -42,10 +44,20 @@ class Bounds:
             files = {"cpu.cfs_period_us": str(_PERIOD_US), "cpu.cfs_quota_us": str(quota)}
         self._limit("cpu", files, pids)
 
+    def reads(self, rate_bytes_s: int, disk: Path, pids: Iterable[int]) -> None:
+        """Limit how fast a file system's own block device is read."""
+        device = disk.stat().st_dev
+        number = f"{os.major(device)}:{os.minor(device)}"
+        if _UNIFIED:
+            files = {"io.max": f"{number} rbps={rate_bytes_s}"}
+        else:
+            files = {"blkio.throttle.read_bps_device": f"{number} {rate_bytes_s}"}
+        self._limit(_DISKS, files, pids)
+
     def remove(self) -> None:
         """Remove the groups; whatever still lives in them moves up."""
         deadline = time.monotonic() + _REMOVE_S
-        for folder in {self._folder(name) for name in ("memory", "pids", "cpu")}:
+        for folder in {self._folder(name) for name in ("memory", "pids", "cpu", _DISKS)}:
             while folder.is_dir():
                 _move(folder.parent, map(int, (folder / "cgroup.procs").read_text().split()))
                 try:

@@ -32,10 +32,15 @@ if apt-cache show clang-19 libc++-19-dev > /dev/null 2>&1; then
     need clang++-19 clang-19
     [ -e /usr/lib/llvm-19/lib/libc++.a ] || missing="$missing libc++-19-dev libc++abi-19-dev"
 fi
+need chromium chromium
+need npm npm
 need fish fish
 need tcsh tcsh
 need zsh zsh
+need tmux tmux
+need systemctl systemd
 need busybox busybox
+need dropbear dropbear-bin
 
 [ -n "$missing" ] || exit 0
 echo "lab: installing$missing" >&2

@@ -75,6 +75,10 @@ class Userland:
     disk_files: tuple[tuple[str, str], ...] = ()
     #: Files of a made /sys, shown over the kernel's own: path to text.
     sensors: tuple[tuple[str, str], ...] = ()
+    #: Whether these are all of its /sys.
+    whole_sys: bool = False
+    #: Whether the disk is a block device with a file system, which can be slow; else memory.
+    block_disk: bool = False
 
 
 @dataclass
@@ -93,7 +97,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         self._bounds = Bounds(self.network.namespace)
-        self._made_sys = MadeSys(self.state / "sys")
+        self._made_sys = MadeSys(self.state / "sys", whole=self.userland.whole_sys)
 
     @property
     def address(self) -> str:
@@ -132,7 +136,7 @@ class Machine:
         self.network.create()
         (self.state / "boot").mkdir(parents=True)
         self.disk.mkdir()
-        sh("mount", "-t", "tmpfs", "-o", f"size={self.disk_mb}m,mode=771", "farm-lab", self.disk)
+        self._mount_disk()
         for path, mode in self.userland.folders:
             (self.disk / path).mkdir(parents=True)
             (self.disk / path).chmod(mode)
@@ -144,6 +148,19 @@ class Machine:
         files.mkdir()
         for path, text, mode in self.userland.files:
             self.set_file(path, text, mode)
+
+    def _mount_disk(self) -> None:
+        if not self.userland.block_disk:
+            options = f"size={self.disk_mb}m,mode=771"
+            sh("mount", "-t", "tmpfs", "-o", options, "farm-lab", self.disk)
+            return
+        image = self.state / "disk.img"
+        with image.open("wb") as file:
+            file.truncate(self.disk_mb << 20)
+        sh("mkfs.ext4", "-q", "-m", "0", image)
+        # The loop device goes with its mount.
+        sh("mount", "-o", "loop", image, self.disk)
+        self.disk.chmod(0o771)
 
     def set_file(self, path: str, text: str, mode: int = 0o644) -> None:
         """Put a file over the root at the next boot."""
@@ -232,13 +249,23 @@ class Machine:
         """Let the device have so much CPU time, as a quota that no clock shows."""
         self._bounds.cpu(cores, self.network.pids())
 
+    def slow_disk(self, rate_bytes_s: int, cache_bytes: int) -> None:
+        """Let the device read its block disk so slowly, and keep so little of it in memory."""
+        pids = self.network.pids()
+        self._bounds.memory(cache_bytes, pids)
+        self._bounds.reads(rate_bytes_s, self.disk, pids)
+
     def unlimit(self) -> None:
-        """End the limits of memory, processes and CPU time."""
+        """End the limits of memory, processes, CPU time and the disk."""
         self._bounds.remove()
 
     def set_sensor(self, path: str, text: str) -> None:
         """Change what a file of the made /sys says, at once."""
         self._made_sys.set(path, text)
+
+    def become(self, files: tuple[tuple[str, str], ...]) -> None:
+        """Show another /sys, at once; for devices whose /sys is made as a whole."""
+        self._made_sys.become(files)
 
     def fill(self, leave_bytes: int) -> None:
         """Fill the disk, leaving so many bytes."""

@@ -6,6 +6,7 @@ device reads next.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 #: Folders that are covered. Of the first the kernel's own texts are kept beside ours.
@@ -44,17 +45,35 @@ until grep -q {CAPPED_KHZ} telemetry.jsonl; do sleep 0.1; done
 
 
 class MadeSys:
-    """Folder of the host with the made files of one device."""
+    """Folder of the host with the made files of one device.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: The folder.
+        whole: Whether the device sees these files alone, and nothing of the kernel's own.
+    """
+
+    def __init__(self, folder: Path, *, whole: bool = False) -> None:
         self._folder = folder
+        self._whole = whole
 
     def make(self, files: tuple[tuple[str, str], ...]) -> None:
-        """Write the files, and what the kernel says of this machine's cores."""
+        """Write the files, and what the kernel says of this machine's cores unless `whole`."""
+        if self._whole:
+            (self._folder / "fs/cgroup").mkdir(parents=True)
+            self.become(files)
+            return
         for covered in _COVERED:
             self._place(covered).mkdir(parents=True)
         for path in _kernel_texts(Path(_CPU)):
             self._write(str(path), _read(path))
+        for name, text in files:
+            self._write(name, text)
+
+    def become(self, files: tuple[tuple[str, str], ...]) -> None:
+        """Have these files in place of all others, at once: a device of another kind."""
+        for place in self._folder.iterdir():
+            if place.name != "fs":
+                shutil.rmtree(place)
         for name, text in files:
             self._write(name, text)
 
@@ -64,6 +83,8 @@ class MadeSys:
 
     def mounts(self) -> str:
         """Shell lines that show the files, run in the root of the device."""
+        if self._whole:
+            return f"mount --bind {self._folder} sys\nmount --rbind /sys/fs/cgroup sys/fs/cgroup"
         lines = [f"mount --bind {self._place(path)} .{path}" for path in _COVERED]
         return "\n".join(lines)
 

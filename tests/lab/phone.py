@@ -30,19 +30,27 @@ _BATTERY = """Current Battery Service state:
   temperature: 312
   technology: Li-ion
 """
-_THERMAL = """IsStatusOverride: false
+
+
+def thermal_text(status: int, *rows: tuple[str, int, float]) -> str:
+    """What the thermal service prints: status; name, mType and value of each sensor now."""
+    now = "".join(
+        f"\tTemperature{{mValue={value}, mType={kind}, mName={name}, mStatus=0}}\n"
+        for name, kind, value in rows
+    )
+    return f"""IsStatusOverride: false
 ThermalEventListeners:
 \tcallbacks: 1
-Thermal Status: 0
+Thermal Status: {status}
 Cached temperatures:
-\tTemperature{mValue=38.2, mType=0, mName=CPU0, mStatus=0}
+\tTemperature{{mValue=38.2, mType=0, mName=CPU0, mStatus=0}}
 HAL Ready: true
 HAL connection:
 \tThermalHAL AIDL 1  connected: yes
 Current temperatures from HAL:
-\tTemperature{mValue=36.4, mType=0, mName=CPU0, mStatus=0}
-\tTemperature{mValue=31.2, mType=3, mName=skin, mStatus=0}
-"""
+{now}"""
+
+
 _ENV = "ANDROID_DATA=/data ANDROID_ROOT=/system HOME=/ SHELL=/system/bin/sh TMPDIR=/data/local/tmp"
 _PATH = "/system/bin:/usr/bin:/usr/sbin:/sbin"
 
@@ -104,6 +112,8 @@ def make_phone(
     arch: str = "amd64",
     only: tuple[str, ...] = (),
     sensors: bool = False,
+    sys: tuple[tuple[str, str], ...] = (),
+    block_disk: bool = False,
 ) -> Machine:
     """Boot a phone.
 
@@ -114,6 +124,8 @@ def make_phone(
         arch: Debian's name of its architecture.
         only: The programs on its PATH; empty for all of Android's.
         sensors: Whether it shows clocks, a zone and a battery: see tests.lab.made_sys.
+        sys: All of its /sys, path to text, as in tests.lab.trees; empty for the kernel's own.
+        block_disk: Whether /data is a file system on a block device: see Machine.slow_disk.
     """
     if arch == "arm64":
         enable_arm64()
@@ -131,8 +143,13 @@ def make_phone(
         files=(("system/build.prop", _properties(name, arch), 0o644),),
         prepare=minimal_path([f"/system/bin/{program}" for program in only]) if only else "",
         folders=(("local", 0o755), ("local/tmp", 0o1777), ("sim", 0o777)),
-        disk_files=(("sim/battery", _BATTERY), ("sim/thermalservice", _THERMAL)),
-        sensors=SENSORS if sensors else (),
+        disk_files=(
+            ("sim/battery", _BATTERY),
+            ("sim/thermalservice", thermal_text(0, ("CPU0", 0, 36.4), ("skin", 3, 31.2))),
+        ),
+        sensors=sys or (SENSORS if sensors else ()),
+        whole_sys=bool(sys),
+        block_disk=block_disk,
     )
     entry = DeviceEntry(
         name=name,

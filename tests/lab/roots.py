@@ -109,6 +109,16 @@ def libcxx_root() -> Path:
     return _made("libcxx-arm64", make)
 
 
+def package_root(suite: str, package: str) -> Path:
+    """Root that holds one package of a Debian suite, with what it depends on."""
+
+    def make(root: Path) -> None:
+        _skeleton(root)
+        _unpack(root, "amd64", suite, (package,))
+
+    return _made(f"{package}-{suite}", make)
+
+
 def _made(name: str, make: Callable[[Path], None]) -> Path:
     """Return a kept root, making it first where it isn't there or is of an older version."""
     folder = lab_dir() / "roots" / name

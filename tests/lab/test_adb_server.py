@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from farm.core.command import Command
+from farm.core.device import DeviceEntry, Inventory
 from farm.core.errors import ConnectError, DeviceLost
 from farm.core.events import JobFinished
 from farm.core.rules.health import is_infrastructure
+from farm.planning.devices import find_entry, survey
 from farm.site.context import Limits
 from farm.transports import open as open_transport
 from farm.transports.adb_devices import attached
-from tests.contract.site_bench import SiteBench
+from tests.contract.site_bench import SiteBench, make_home
 from tests.contract.toy_runner import GOOD
 from tests.lab.calls import Call
 from tests.lab.host import find, lab_dir, reap, spawn
@@ -81,6 +83,25 @@ def test_phone_of_a_remote_adb_server(
     with pytest.raises(ConnectError, match=rf"no adb server answers at {address}: start one there"):
         transport.run(Command(("true",)))
     transport.close()
+
+
+def test_a_wireless_phone_keeps_its_name_while_its_address_changes(
+    phone: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Discovered under its own serial number, by which an entry and every command may name it."""
+    server = str(phone.entry.adb_server)
+    monkeypatch.setenv("ADB_SERVER_SOCKET", f"tcp:{server}")
+    first = open_transport(phone.entry)  # connects it
+    assert first.run(Command(("true",))).ok
+    first.close()
+    named = open_transport(DeviceEntry("mine", "adb", serial=phone.name))
+    assert named.run(Command(("getprop", "ro.serialno"))).text.strip() == phone.name
+    named.close()
+    inventory = Inventory(entries=(), adb_auto=True, local=False)
+    assert find_entry(inventory, phone.name).serial == phone.entry.serial
+    found = {device.name for device in survey(inventory, "", make_home(tmp_path), 15.0)}
+    assert phone.name in found
+    assert phone.entry.serial not in found
 
 
 def test_a_server_restarted_again_and_again_costs_no_job(

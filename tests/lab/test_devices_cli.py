@@ -27,6 +27,7 @@ from tests.contract.toy_runner import GOOD
 from tests.lab.board import new_host_key
 from tests.lab.machine import Machine
 from tests.lab.up import write_inventory
+from tests.pace import slack
 
 pytestmark = pytest.mark.lab
 
@@ -151,6 +152,9 @@ def test_a_shell_holds_the_device_while_it_is_open(machine: Machine, desk: Desk)
         shell.kill()
         shell.wait()
         os.close(ours)
+    words = [*desk.argv("devices", "shell", machine.name), "--", "sh", "-c", "echo on-42; exit 4"]
+    done = subprocess.run(words, env=desk.env(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (4, "on-42\n"), done.stderr
     assert desk.shown("--wait", 15)[machine.name]["state"] == "ready"
 
 
@@ -210,7 +214,7 @@ def test_one_of_each_kind_is_shown_with_its_reason(
     assert "farm devices trust changed" in str(rows["changed"]["remedy"])
     # Those that say nothing cost the glance, all together, not their own limits of 15 s each.
     assert took_s < GLANCE_S + 3, took_s
-    assert used < GLANCE_CPU_S, used
+    assert used < GLANCE_CPU_S * slack(), used
 
 
 def _cpu_s() -> float:

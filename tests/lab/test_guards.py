@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,14 +42,19 @@ def run(
     entry: DeviceEntry,
     script: str,
     on_progress: Callable[[JobProgress], None] = lambda _event: None,
+    **changes: Any,
 ) -> tuple[DeviceRunResult, list[Guard], DeviceClass]:
-    """Run one timed launch of a script; return what came of it and the device's guards."""
+    """Run one timed launch of a script; return what came of it and the device's guards.
+
+    `changes` are fields of the job.
+    """
 
     async def scenario() -> tuple[DeviceRunResult, list[Guard]]:
         bench = SiteBench(folder, entries=(entry,))
         (device,) = await bench.agent.inventory([entry], adb_auto=False)
         assert device.facts is not None, device
-        await bench.agent.submit([bench.job(script + GOOD, device=entry.name, launches=(TIMED,))])
+        job = bench.job(script + GOOD, device=entry.name, launches=(TIMED,), **changes)
+        await bench.agent.submit([job])
         deadline = time.monotonic() + 150
         while time.monotonic() < deadline:
             for item in await bench.polled(0.3):

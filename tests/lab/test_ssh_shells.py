@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from farm.clock import Deadline
 from farm.core.command import Command
-from farm.core.errors import ConnectError, FarmError
+from farm.core.errors import ConnectError, DeviceLost, FarmError
 from farm.core.lease import LeaseOwner
 from farm.paths import farm_home
 from farm.site.device.connection import Connection
 from farm.transports import open as open_transport
 from farm.transports.ssh import SshTransport
+from tests.lab.calls import SPIN, Call
 from tests.lab.machine import Machine
 
 pytestmark = pytest.mark.lab
@@ -82,12 +84,9 @@ SHELLS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_every_login_shell_will_do(ssh_device: Factory, tmp_path: Path, shell: str) -> None:
-    program = "/bin/busybox" if shell.endswith("/ash") else shell
-    if not Path(program).exists():
-        pytest.skip(f"the lab's boards have this machine's userland, and here is no {program}")
-    board = ssh_device()
+def with_shell(board: Machine, shell: str) -> None:
+    """Give root this login shell, and a startup file that prints where it reads one."""
+    program = _program(shell)
     if program != shell:
         link = board.state / "files" / shell.removeprefix("/")
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -95,8 +94,51 @@ def test_every_login_shell_will_do(ssh_device: Factory, tmp_path: Path, shell: s
     use_shell(board, shell)
     if startup := SHELLS[shell]:
         (board.state / "disk" / startup).write_text('echo "Welcome to board 1"\n')
+
+
+def _program(shell: str) -> str:
+    return "/bin/busybox" if shell.endswith("/ash") else shell
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_login_shell_will_do(ssh_device: Factory, tmp_path: Path, shell: str) -> None:
+    if not Path(_program(shell)).exists():
+        pytest.skip(f"the lab's boards have this machine's userland, and here is no {shell}")
+    board = ssh_device()
+    with_shell(board, shell)
     works(board, tmp_path)
     supervises(Connection(board.entry, farm_home()), board)
+
+
+def test_a_device_that_freezes_is_noticed_whatever_its_shell(
+    ssh_device: Factory, adb_device: Factory
+) -> None:
+    """All at once, as each waits for the same limits: seven login shells, and a phone's."""
+    machines = [adb_device(disk_mb=80)]
+    for shell in SHELLS:
+        if Path(_program(shell)).exists():
+            machines.append(ssh_device(disk_mb=80))
+            with_shell(machines[-1], shell)
+    transports = [open_transport(machine.entry) for machine in machines]
+    try:
+        assert all(transport.run(Command(("true",))).ok for transport in transports)
+        calls = [Call(partial(transport.run, SPIN)) for transport in transports]
+        started = Deadline(20.0)
+        while not all(machine.runs("sleep 1") for machine in machines):
+            assert not started.passed
+            time.sleep(0.1)
+        for machine in machines:
+            machine.freeze()
+        frozen = time.monotonic()
+        for call, machine in zip(calls, machines, strict=True):
+            assert isinstance(call.outcome(frozen), DeviceLost), machine.userland
+        for machine in machines:
+            machine.thaw()
+        for transport in transports:
+            assert transport.run(Command(("echo", "back"))).text == "back\n"
+    finally:
+        for transport in transports:
+            transport.close()
 
 
 def test_a_phones_shell_and_userland_will_do(adb_device: Factory) -> None:
@@ -145,6 +187,8 @@ def test_what_a_startup_file_prints_does_not_matter(
         ("/usr/sbin/nologin", "", "This account is currently not available"),
         ("/bin/false", "", "it printed nothing"),
         ("/bin/true", "", "exit code 0"),
+        ("/usr/bin/rbash", "", "restricted"),
+        ("/bin/sh", "ForceCommand internal-sftp", "allows sftp connections only"),
         ("/bin/sh", "ForceCommand echo Choose: 1 backup, 2 restore", "Choose: 1 backup, 2 restore"),
         ("/bin/sh", "ForceCommand echo Menu; sleep 60", "Menu"),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from runners.build.compiler import find_compiler, host_abi
 from runners.build.sdk import installed_sdk, shipped_libraries
+from tests.command import SOURCES as CHECKOUT
 from tests.command import Farm
 from tests.lab.host import sh
 from tests.lab.machine import Machine
@@ -18,6 +19,7 @@ from tests.lab.up import write_inventory
 pytestmark = [pytest.mark.lab, pytest.mark.export]
 
 SOURCES = Path(__file__).parent / "vendor"
+EXAMPLE = CHECKOUT / "examples" / "vendor" / "vendor.yaml"
 Factory = Callable[..., Machine]
 
 
@@ -45,8 +47,8 @@ def test_a_vendors_program_is_judged_like_ours(
     farm: Farm, adb_device: Factory, ssh_device: Factory
 ) -> None:
     build(farm.cwd / "program")
-    config = shutil.copy(SOURCES / "vendor.yaml", farm.cwd)
-    assert len((SOURCES / "vendor.yaml").read_text().splitlines()) == 12
+    config = shutil.copy(EXAMPLE, farm.cwd)
+    assert len(EXAMPLE.read_text().splitlines()) == 12
     inventory = farm.cwd / "lab.yaml"
     write_inventory(inventory, [adb_device(), ssh_device()], local=False)
     done = farm("run", str(config), "--inventory", str(inventory), "--live", "off")
@@ -67,7 +69,7 @@ def test_a_program_of_another_architecture_is_refused_before_a_byte_is_pushed(
 ) -> None:
     (farm.cwd / "program").mkdir()
     (farm.cwd / "program/vendor_llm").write_bytes(b"\x7fELF" + bytes(14) + b"\xb7\x00" + bytes(9))
-    config = shutil.copy(SOURCES / "vendor.yaml", farm.cwd)
+    config = shutil.copy(EXAMPLE, farm.cwd)
     inventory = farm.cwd / "lab.yaml"
     machine = ssh_device()
     write_inventory(inventory, [machine], local=False)

@@ -24,7 +24,9 @@ from farm.core.tasks import (
     HostRunTask,
     HostTask,
     HostTaskResult,
+    PoolHosts,
     ReferenceTask,
+    TokensTask,
 )
 from farm.protocols import PROBE_LIMIT_S, ByteProgress, StageCallback
 from tests.unit.core import builders as b
@@ -40,7 +42,12 @@ class FakePool:
         self.started: list[str] = []
         self.cancelled: list[str] = []
 
-    async def run(self, task: HostTask, on_stage: StageCallback) -> HostTaskResult:
+    def hosts(self) -> PoolHosts:
+        return PoolHosts()
+
+    async def run(
+        self, task: HostTask, on_stage: StageCallback, but: frozenset[str] = frozenset()
+    ) -> HostTaskResult:
         self.started.append(task.task_id)
         on_stage(StageEvent("work", 1, 1, 0.0))
         if task.task_id in self.hang:
@@ -51,6 +58,7 @@ class FakePool:
                 raise
         results: dict[type[HostTask], Callable[[], HostTaskResult]] = {
             ExportTask: b.export_result,
+            TokensTask: b.tokenized,
             ReferenceTask: b.reference_result,
             HostRunTask: b.host_result,
             CompareTask: b.judgement,

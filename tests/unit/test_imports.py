@@ -76,16 +76,27 @@ def test_no_folder_imports_in_a_circle() -> None:
     assert circles(between) == []
 
 
-def test_a_run_starts_without_what_only_a_few_runs_need() -> None:
-    """Each of these takes as long to import as all the rest together."""
-    heavy = {"ray", "scipy", "torch", "transformers"}
+def loaded(imports: str) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-c", "import sys, farm.run.run, farm.cli; print(*sys.modules)"],
+        [sys.executable, "-c", f"import sys, {imports}; print(*sys.modules)"],
         capture_output=True,
         text=True,
         cwd=ROOT,
         check=True,
     )
-    loaded = set(done.stdout.split())
-    assert "farm.tasks.perform" in loaded
-    assert not loaded & heavy
+    return set(done.stdout.split())
+
+
+def test_help_needs_no_event_loop() -> None:
+    """What asyncio brings in takes as long as everything else that `farm --help` imports."""
+    found = loaded("farm, farm.cli.commands")
+    assert "typer" in found
+    assert not found & {"asyncio", "ssl", "yaml", "rich", "pydantic", "numpy"}
+
+
+def test_a_run_starts_without_what_only_a_few_runs_need() -> None:
+    """Each of these takes as long to import as all the rest together."""
+    heavy = {"ray", "scipy", "torch", "transformers"}
+    found = loaded("farm.run.run, farm.cli")
+    assert "farm.tasks.perform" in found
+    assert not found & heavy

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 
 from farm.core.flow.cellstate import CellProgress, FlowDefect, State
+from farm.core.flow.results import Results
 from farm.core.flow.stimuli import FinishCell
 from farm.core.plan import ArtifactId, Cell, Plan
 from farm.core.result import CellResult
@@ -25,7 +26,7 @@ class Cells:
         sets = {cell.devices: frozenset(cell.devices) for cell in plan.cells}
         self._all = {cell.cell_id: CellProgress(cell, sets[cell.devices]) for cell in plan.cells}
         #: One result a cell, skipped ones included.
-        self.results: dict[str, CellResult] = dict(finished)
+        self.results = Results(finished)
         self._open: dict[ArtifactId, dict[str, CellProgress]] = {}
         for one in self._all.values():
             if one.cell.cell_id in self.results:
@@ -35,6 +36,8 @@ class Cells:
         self.open_count = sum(map(len, self._open.values()))
         #: Stimuli so far.
         self.stimulus = 0
+        #: Cells by device, made when a device is gone for the first time.
+        self._by_device: dict[str, list[CellProgress]] | None = None
 
     def __contains__(self, cell_id: object) -> bool:
         return cell_id in self._all
@@ -51,6 +54,7 @@ class Cells:
         self._all[cell.cell_id] = one
         self._open.setdefault(cell.artifact, {})[cell.cell_id] = one
         self.open_count += 1
+        self._by_device = None
         return one
 
     @property
@@ -61,6 +65,16 @@ class Cells:
     def open_of(self, artifact: ArtifactId) -> list[CellProgress]:
         """Cells of an artifact without a result, in the plan's order."""
         return list(self._open.get(artifact, {}).values())
+
+    def waiting_for(self, device: str) -> list[CellProgress]:
+        """Cells that wait for their artifact, and may run on a device."""
+        if self._by_device is None:
+            self._by_device = {}
+            for one in self.open:
+                for name in one.cell.devices:
+                    self._by_device.setdefault(name, []).append(one)
+        waiting = State.WAITING_ARTIFACT
+        return [one for one in self._by_device.get(device, ()) if one.state is waiting]
 
     def move(self, one: CellProgress, target: State, why: str) -> None:
         """Change the state of a cell, by the table; see `CellProgress.move`."""
@@ -75,6 +89,7 @@ class Cells:
         if not self._open[artifact]:
             del self._open[artifact]
         self.open_count -= 1
+        one.run, one.attempts = None, ()  # what of them is evidence is in the result
         return self.record(result)
 
     def record(self, result: CellResult) -> FinishCell:

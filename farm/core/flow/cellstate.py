@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from sys import intern
+from typing import Any, NamedTuple
 
 from farm.core.plan import Cell
 from farm.core.result import AttemptReport
@@ -19,29 +20,29 @@ class State(Enum):
     SUBMITTED = "submitted"
     PAUSED = "pausing before a retry"
     HELD = "held by somebody else"
-    WAITING_HOST = "waiting for the host run"
+    WAITING_HOST = "waiting for the reference and the host run"
     COMPARING = "comparing"
     DONE = "done"
 
 
 #: Every legal transition, and what causes it.
 TRANSITIONS: dict[tuple[State, State], str] = {
-    (State.WAITING_ARTIFACT, State.QUEUED): "export and reference are there",
-    (State.WAITING_ARTIFACT, State.DONE): "one of them failed, no runtime for it, or interrupted",
+    (State.WAITING_ARTIFACT, State.QUEUED): "its program and token ids are there",
+    (State.WAITING_ARTIFACT, State.DONE): "one of them failed, no runtime or device, or cancelled",
     (State.QUEUED, State.SUBMITTED): "an idle device that it may use",
-    (State.QUEUED, State.DONE): "no device is left for it, or interrupted",
+    (State.QUEUED, State.DONE): "no device is left for it, no reference, or cancelled",
     (State.SUBMITTED, State.PAUSED): "an error that another try may cure",
     (State.SUBMITTED, State.HELD): "somebody else has the lease of the device",
-    (State.SUBMITTED, State.WAITING_HOST): "measured; the host's logits are not there yet",
+    (State.SUBMITTED, State.WAITING_HOST): "measured; what judging needs is not there yet",
     (State.SUBMITTED, State.COMPARING): "measured; everything that judging needs is there",
-    (State.SUBMITTED, State.DONE): "an error that no other try cures, or interrupted",
+    (State.SUBMITTED, State.DONE): "an error that no other try cures, no reference, or cancelled",
     (State.PAUSED, State.QUEUED): "the pause is over",
-    (State.PAUSED, State.DONE): "no device is left for it, or interrupted",
+    (State.PAUSED, State.DONE): "no device is left for it, no reference, or cancelled",
     (State.HELD, State.QUEUED): "time to ask for the device again",
-    (State.HELD, State.DONE): "no device is left for it, or interrupted",
-    (State.WAITING_HOST, State.COMPARING): "the host run ended",
-    (State.WAITING_HOST, State.DONE): "interrupted",
-    (State.COMPARING, State.DONE): "judged, could not be judged, or interrupted",
+    (State.HELD, State.DONE): "no device is left for it, no reference, or cancelled",
+    (State.WAITING_HOST, State.COMPARING): "reference and host run ended",
+    (State.WAITING_HOST, State.DONE): "no reference, or cancelled",
+    (State.COMPARING, State.DONE): "judged, could not be judged, or cancelled",
 }
 
 
@@ -67,11 +68,12 @@ class CellProgress:
     #: Devices that may run it; cells of one request share the set.
     devices: frozenset[str]
     state: State = State.WAITING_ARTIFACT
-    story: list[Step] = field(default_factory=list)
-    attempts: list[AttemptReport] = field(default_factory=list)
+    #: Stimulus, state and reason of each transition, one after the other: a run may have 100,000
+    #: cells, and this takes a third of what as many steps would.
+    _story: tuple[Any, ...] = ()
+    attempts: tuple[AttemptReport, ...] = ()
     #: Jobs made of it in this epoch, those that only met a held device included.
     submissions: int = 0
-    lease_tries: int = 0
     #: Devices that failed it.
     avoid: frozenset[str] = frozenset()
     #: Device of the latest submission.
@@ -80,6 +82,16 @@ class CellProgress:
     started_at: str | None = None
     #: What the device measured; there once it is to be judged.
     run: DeviceRunResult | None = None
+
+    @property
+    def story(self) -> list[Step]:
+        """Every transition so far."""
+        found, source = [], State.WAITING_ARTIFACT
+        parts = iter(self._story)
+        for stimulus, target, why in zip(parts, parts, parts, strict=True):
+            found.append(Step(stimulus, source, target, why))
+            source = target
+        return found
 
     def move(self, target: State, why: str, stimulus: int) -> None:
         """Go to another state.
@@ -93,5 +105,5 @@ class CellProgress:
                 f"cell {self.cell.cell_id} can't go from `{self.state.value}` to "
                 f"`{target.value}` ({why}, stimulus {stimulus}); before that: {before or 'nothing'}"
             )
-        self.story.append(Step(stimulus, self.state, target, why))
+        self._story += (stimulus, target, intern(why))
         self.state = target

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from farm.core.artifact import (
-    Bundle,
-    CanaryProgram,
-    ExportRequest,
-    ExportResult,
-    ReferenceRequest,
-    ReferenceResult,
-)
+from dataclasses import replace
+
+from farm.core.artifact import Bundle, CanaryProgram, ExportRequest, ExportResult
 from farm.core.device import Device
 from farm.core.errors import FarmError
 from farm.core.hostrun import HostRunResult
 from farm.core.plan import ArtifactId, Catalog, Cell
+from farm.core.reference import ReferenceRequest, ReferenceResult, Tokenized
 from farm.core.rules.launches import (
     CellLaunches,
     canary_launch,
@@ -26,7 +22,7 @@ from farm.core.rules.launches import (
 )
 from farm.core.rules.tolerance import told_apart
 from farm.core.runner import OWN, OWN_KINDS, TUNED, DeployFile, Program, RunnerSpec
-from farm.core.runtime import BaselineArm, DeviceJob, DeviceRunResult
+from farm.core.runtime import JOB_S, BaselineArm, DeviceJob, DeviceRunResult
 from farm.core.spec import Resources, RunSpec
 from farm.core.tasks import (
     CompareTask,
@@ -35,6 +31,7 @@ from farm.core.tasks import (
     HostTask,
     HostTaskResult,
     ReferenceTask,
+    TokensTask,
 )
 
 
@@ -59,14 +56,23 @@ def export_task(target: ArtifactId, catalog: Catalog, limits: Resources) -> Expo
 class ArtifactChain:
     """How far one artifact is. Not to be confused with a cell: many cells share one chain."""
 
-    def __init__(self, target: ArtifactId, spec: RunSpec, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        target: ArtifactId,
+        spec: RunSpec,
+        catalog: Catalog,
+        features: tuple[tuple[str, ...], ...] = (),
+    ) -> None:
         self._target, self._spec = target, spec
+        #: See `HostRunTask.features`.
+        self._features = features
         self._model = catalog.models[target.model]
         self._runners = catalog.runners
         self.recipe = catalog.recipes[target.recipe]
         self.toolchain = catalog.toolchains[target.toolchain]
         self._export_task = export_task(target, catalog, spec.export)
         self.export: ExportResult | None = None
+        self.tokens: Tokenized | None = None
         self.reference: ReferenceResult | None = None
         #: By runner of the host run, once that has ended.
         self._host: dict[str, HostRunResult | FarmError] = {}
@@ -94,7 +100,14 @@ class ArtifactChain:
         match task, result:
             case ExportTask(), ExportResult() as export:
                 self.export = export
-                return [self._reference_task(export)]
+                # Devices begin with the ids; the logits are for judging what they gave.
+                tokens = TokensTask(
+                    f"tokens:{self._target}", self._request(export), self._spec.prompts
+                )
+                return [tokens, self._reference_task(export)]
+            case TokensTask(), Tokenized() as tokenized:
+                self.tokens = tokenized
+                return []
             case ReferenceTask(), ReferenceResult() as reference:
                 self.reference = reference
                 return []
@@ -113,7 +126,7 @@ class ArtifactChain:
         yardstick for every other that gives some. Only the tuned runner is held against itself,
         since one binary must give equal bits on equal CPUs and two need not.
         """
-        if self.export is None or self.reference is None or not self._has_yardstick(runner):
+        if self.export is None or self.tokens is None or not self._has_yardstick(runner):
             return None
         own = self._yardstick(runner)
         if own.name in self._host_asked:
@@ -122,17 +135,20 @@ class ArtifactChain:
         return HostRunTask(
             task_id=f"host_run:{self._target}" + ("" if own == OWN else f" {own.name}"),
             bundle=self.export.bundle,
-            tokens=self.reference.tokens,
+            tokens=self.tokens.tokens,
             passes=logits_passes(self._spec.correctness, self._spec.workload),
-            sdk=self.export.sdk,
+            sdk=self.export.sdk(self.toolchain),
             runner=own,
+            features=self._features,
         )
 
     def _yardstick(self, runner: str) -> RunnerSpec:
         return RunnerSpec(TUNED, TUNED) if self._runners[runner].kind == TUNED else OWN
 
-    def host_ended(self, runner: str) -> bool:
-        """True when a cell with this runner has not to wait for the host run (any longer)."""
+    def can_judge(self, runner: str) -> bool:
+        """Whether a cell of this runner has not to wait for the reference or the host's run."""
+        if self.reference is None:
+            return False
         return self._yardstick(runner).name in self._host or not self._has_yardstick(runner)
 
     def _has_yardstick(self, runner: str) -> bool:
@@ -150,8 +166,8 @@ class ArtifactChain:
 
     @property
     def is_ready(self) -> bool:
-        """Whether cells can run: export and reference are there."""
-        return self.export is not None and self.reference is not None
+        """Whether cells can run: export and token ids are there."""
+        return self.export is not None and self.tokens is not None
 
     def checks_kernels(self, runner: str) -> bool:
         """Whether the canary says something of this runner: its kernels come with farm's build."""
@@ -168,13 +184,20 @@ class ArtifactChain:
         baseline: BaselineArm | None = None,
         canary: CanaryProgram | None = None,
     ) -> DeviceJob:
-        """Return one attempt's work for a device; export and reference are done."""
-        export, _ = self._done()
+        """Return one attempt's work for a device; export and token ids are there."""
+        export, tokens = self._ready()
         bundle = export.bundle
         runner = self._runners[cell.runner]
         names = (measure.name for measure in measures(self._spec.workload))
         regress = told_apart(self._spec, cell, names)
-        launches = self._cell_launches(cell.threads, baseline is not None, runner.sweeps, regress)
+        paired = baseline is not None
+        launches = self._cell_launches(
+            export, tokens, (cell.threads, paired, runner.sweeps, regress)
+        )
+        long = launches.sustained
+        more = [one for one in launches.asked if not isinstance(one, str)]
+        more += [] if long is None else [long.request]
+        budget_s = 0.0 if launches.policy is None else launches.policy.budget_s
         checked = self.checks_kernels(cell.runner)
         replay = export.replay if checked and self._spec.correctness.canary else None
         tokenizer = bundle.tokenizer if runner.needs_tokenizer else None
@@ -197,16 +220,31 @@ class ArtifactChain:
             else None,
             replay=None if replay is None else replay_launch(replay, threads=cell.threads),
             toolchain=cell.artifact.toolchain,
-            sdk=export.sdk,
+            sdk=export.sdk(self.toolchain),
+            priority=self._spec.priority,
+            sustained=long,
+            asked=launches.asked,
+            timeout_s=JOB_S + budget_s + sum(request.timeout_s for request in more),
         )
 
     def compare_task(
         self, cell: Cell, device: Device, run: DeviceRunResult, canary: CanaryProgram | None = None
     ) -> CompareTask:
-        """Return the judging of a finished device run."""
-        export, reference = self._done()
+        """Return the judging of a finished device run.
+
+        Raises:
+            FarmError: The device was given other ids than the reference has logits of.
+        """
+        export, tokens = self._ready()
+        reference = self.reference
+        assert reference is not None, "cells are judged after their reference"
+        if reference.tokenized != replace(tokens, asked=()):
+            raise FarmError(
+                f"reference:{self._target}: the reference has other token ids than the device was"
+                " given: did the text or the model's files change during this run?"
+            )
         runner = self._runners[cell.runner]
-        host = self._host.get(self._yardstick(cell.runner).name)
+        host = self._host.get(self._yardstick(cell.runner).name) if runner.gives_logits else None
         return CompareTask(
             task_id=f"compare:{cell.cell_id}",
             spec=self._spec,
@@ -216,21 +254,21 @@ class ArtifactChain:
             recipe=self.recipe,
             export=export,
             reference=reference,
-            host=host if isinstance(host, HostRunResult) and runner.gives_logits else None,
+            host=host if isinstance(host, HostRunResult) else None,
             run=run,
+            host_error=host.message if isinstance(host, FarmError) else "",
             canary=canary,
             answer=None if runner.gives_logits else self._reference_task(export),
         )
 
     def _cell_launches(
-        self, threads: int, paired: bool, sweeps: bool, regress: float
+        self, export: ExportResult, tokens: Tokenized, key: tuple[int, bool, bool, float]
     ) -> CellLaunches:
-        export, reference = self._done()
-        key = threads, paired, sweeps, regress
         if key not in self._launches:
+            threads, paired, sweeps, regress = key
             self._launches[key] = cell_launches(
                 self._spec,
-                reference,
+                tokens,
                 threads=threads,
                 max_context=export.bundle.metadata.max_context,
                 paired=paired,
@@ -239,13 +277,13 @@ class ArtifactChain:
             )
         return self._launches[key]
 
-    def _done(self) -> tuple[ExportResult, ReferenceResult]:
+    def _ready(self) -> tuple[ExportResult, Tokenized]:
         assert self.export is not None, "cells run after their export"
-        assert self.reference is not None, "cells run after their reference"
-        return self.export, self.reference
+        assert self.tokens is not None, "cells run after their text was tokenised"
+        return self.export, self.tokens
 
-    def _reference_task(self, export: ExportResult) -> ReferenceTask:
-        request = ReferenceRequest(
+    def _request(self, export: ExportResult) -> ReferenceRequest:
+        return ReferenceRequest(
             model=self._model,
             recipe=self.recipe,
             toolchain=self.toolchain,
@@ -255,4 +293,7 @@ class ArtifactChain:
             prompt=self._spec.correctness.prompt,
             text_lengths=text_lengths(self._spec.workload),
         )
-        return ReferenceTask(f"reference:{self._target}", request, self._export_task.resources)
+
+    def _reference_task(self, export: ExportResult) -> ReferenceTask:
+        task_id, request = f"reference:{self._target}", self._request(export)
+        return ReferenceTask(task_id, request, self._export_task.resources)

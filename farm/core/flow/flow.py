@@ -1,64 +1,78 @@
 """The decisions of a run: export, reference, host run, device run, compare, for every cell.
 
-`RunFlow.handle(stimulus)` returns instructions. Attempts, retries on other devices and the rule
-that nothing else works on this host while it is measured are decided here. What an event costs
-does not grow with the cells that it is not about.
+`RunFlow.handle(stimulus)` returns instructions. Here is what a host does for the cells; what
+becomes of them on devices is farm.core.flow.jobs. What an event costs does not grow with the cells
+that it is not about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from farm.core.artifact import CanaryProgram
 from farm.core.device import Device
-from farm.core.errors import FarmError, LeaseError
-from farm.core.events import (
-    DeviceChanged,
-    JobEvent,
-    JobFinished,
-    JobStarted,
-    SiteEvent,
-)
+from farm.core.errors import FarmError
+from farm.core.events import DeviceChanged, JobEvent, JobFinished, JobStarted, SiteEvent
 from farm.core.flow import outcomes
 from farm.core.flow.cells import Cells
 from farm.core.flow.cellstate import CellProgress, FlowDefect, State, Step
 from farm.core.flow.chain import ArtifactChain
+from farm.core.flow.ends import Ends, finished
 from farm.core.flow.fence import Fence
 from farm.core.flow.hosttasks import HostTasks
 from farm.core.flow.invariants import violations
+from farm.core.flow.jobs import Jobs, no_result
+from farm.core.flow.lengths import Lengths
 from farm.core.flow.placement import Placement
+from farm.core.flow.results import Results
+from farm.core.flow.roster import Roster
 from farm.core.flow.second import first_of, for_longer, is_second, sitting_of
 from farm.core.flow.stimuli import (
     AskSecondLook,
     CancelAll,
+    CancelCell,
     DeviceQuarantined,
-    FinishCell,
     Instruction,
     Interrupt,
     RetryDue,
-    RetryLater,
     SecondLook,
     Started,
     Stimulus,
-    SubmitJob,
     TaskEnded,
 )
+from farm.core.judgement import Judgement
 from farm.core.plan import ArtifactId, Catalog, Plan
-from farm.core.result import CellResult, Judgement
-from farm.core.runtime import BaselineArm
+from farm.core.result import CellResult
+from farm.core.runtime import BaselineArm, DeviceJob
 from farm.core.spec import RunSpec
-from farm.core.tasks import CanaryTask, CompareTask, ExportTask, HostRunTask, ReferenceTask
+from farm.core.tasks import (
+    CanaryTask,
+    CompareTask,
+    ExportTask,
+    HostRunTask,
+    PoolHosts,
+    ReferenceTask,
+    TokensTask,
+)
 
-#: Attempts of a cell that infrastructure may cost, first one included.
-MAX_ATTEMPTS = 3
-#: How often, and how long apart, a device that somebody else holds is asked for.
-LEASE_TRIES = 60
-LEASE_PAUSE_S = 5.0
-RETRY_PAUSE_S = 2.0
+#: Why cells are queued.
+_READY = "its program and token ids are there"
 
 
 class RunFlow:
-    """The decisions of one run."""
+    """The decisions of one run.
+
+    Args:
+        spec: The config.
+        plan: The cells.
+        catalog: What names in the plan mean.
+        run_id: The run.
+        epoch: Which part of it.
+        finished: Results of earlier epochs, by cell.
+        baselines: By cell, what is measured again beside the candidate.
+        past: Seconds that work took in earlier runs: see farm.core.flow.lengths.
+        hosts: Where host tasks may run.
+    """
 
     def __init__(
         self,
@@ -70,27 +84,41 @@ class RunFlow:
         epoch: int = 1,
         finished: Mapping[str, CellResult] | None = None,
         baselines: Mapping[str, BaselineArm] | None = None,
+        past: Mapping[str, float] | None = None,
+        hosts: PoolHosts | None = None,
     ) -> None:
         self._spec, self._plan = spec, plan
-        #: By cell: what is measured again beside the candidate.
         self._baselines = dict(baselines or {})
         self._run_id, self._epoch = run_id, epoch
-        self._chains = {target: ArtifactChain(target, spec, catalog) for target in plan.artifacts}
+        features = plan.cpu_features()
+        self._chains = {
+            target: ArtifactChain(target, spec, catalog, features) for target in plan.artifacts
+        }
         self.fence = Fence(run_id, epoch)
         self.cells = Cells(plan, finished or {})
-        self.tasks = HostTasks()
-        self.placement = Placement(plan.devices, plan.cells)
-        self.roster = self.placement.roster
+        hosts = hosts or PoolHosts()
+        self.roster = Roster(plan.devices, hosts)
+        pools = dict.fromkeys(cell.devices for cell in plan.cells)
+        used = dict.fromkeys(name for pool in pools for name in pool)
+        known = self.roster.hosts
+        self.tasks = HostTasks(hosts, (known[name] for name in used if name in known))
+        self._lengths = Lengths(past or {}, spec.workload.budget_s)
+        self.placement = Placement(self.roster, used, self.tasks, self._lengths)
+        self.ends = Ends(self.cells, self.placement, self._chains)
+        self.jobs = Jobs(
+            self.cells, self.placement, self.ends, make=self._job, compare=self._compare,
+            hold_limit_s=spec.limits.job_s,
+        )  # fmt: skip
         self._canary: CanaryProgram | None = None
         self._canary_asked = self.interrupted = False
         #: Whether cells that the first look leaves open can be measured again, and were chosen.
         self._second_asked = self._second_chosen = not self._baselines
         for cell in plan.cells:
-            if cell.cell_id in self.results:
+            if cell.group and cell.cell_id in self.results:
                 self.placement.keep_device(cell, self.results[cell.cell_id])
 
     @property
-    def results(self) -> dict[str, CellResult]:
+    def results(self) -> Results:
         """The results so far, by cell."""
         return self.cells.results
 
@@ -141,21 +169,19 @@ class RunFlow:
             case JobStarted() | JobFinished() if self.drops(stimulus):
                 pass
             case JobStarted():
-                one = self.cells[stimulus.job_id]
-                if one.state is State.SUBMITTED:
-                    one.started_at = one.started_at or stimulus.at
+                self.jobs.started(stimulus)
             case JobFinished():
-                out += self._job_finished(stimulus)
+                out += self.jobs.ended(stimulus)
             case DeviceChanged() if stimulus.device.name in self.roster:
                 self.roster.changed(stimulus.device)
-                out += self._device_changed(stimulus.device.name)
+                out += self.jobs.device_changed(stimulus.device.name)
             case DeviceQuarantined() if stimulus.device in self.roster:
                 self.roster.quarantined(stimulus.device, stimulus.reason)
-                out += self._device_changed(stimulus.device)
+                out += self.jobs.device_changed(stimulus.device)
             case RetryDue():
-                one = self.cells[stimulus.cell_id]
-                if one.state in (State.PAUSED, State.HELD):
-                    out += self._queue(one, "the pause is over")
+                out += self.jobs.again(self.cells[stimulus.cell_id])
+            case CancelCell() if stimulus.cell_id in self.cells:
+                out += self._cancel(self.cells[stimulus.cell_id], stimulus.by)
             case SecondLook():
                 out += self._second_look(stimulus)
             case Interrupt():
@@ -173,21 +199,24 @@ class RunFlow:
                 device = self.roster.of(skip.cell)
                 result = outcomes.skipped(skip.cell, device, skip.flag, skip.reason)
                 out.append(self.cells.record(result))
+        for name in self.placement.used:
+            if not self.roster.is_alive(name):  # gone since the run began, in a resumed one
+                out += self.jobs.device_changed(name)
         self._begin(self.cells.open)
         self.placement.offer_all()
         return out
 
-    def _begin(self, cells: Iterable[CellProgress]) -> None:
-        """Ask for what cells need that isn't there: their artifacts, and the canary."""
+    def _begin(self, opened: Iterable[CellProgress]) -> None:
+        """Ask for what cells need that isn't there: the canary, and their artifacts."""
+        cells = [one.cell for one in opened]
         checked = self._spec.correctness.canary and not self._canary_asked
-        for one in cells:
-            target = one.cell.artifact
-            chain = self._chains[target]
-            if not chain.is_ready:
-                self.tasks.add(chain.first_task(), target)
-            if checked and chain.checks_kernels(one.cell.runner) and not self._canary_asked:
-                self.tasks.add(CanaryTask("canary:kernels", self._spec.export), "canary")
-                self._canary_asked = self.placement.awaits_canary = True
+        if checked and any(self._chains[c.artifact].checks_kernels(c.runner) for c in cells):
+            # First: no device begins without it.
+            self.tasks.add(CanaryTask("canary:kernels", self._spec.export), "canary")
+            self._canary_asked = self.placement.awaits_canary = True
+        for target in self._lengths.export_order(cells):
+            if not self._chains[target].is_ready:
+                self.tasks.add(self._chains[target].first_task(), target)
 
     def _second_look(self, chosen: SecondLook) -> list[Instruction]:
         """Open the second sittings that were chosen and have no result of an earlier epoch."""
@@ -202,7 +231,7 @@ class RunFlow:
         self._begin(opened)
         self.placement.offer_all()
         ready = [one for one in opened if self._chains[one.cell.artifact].is_ready]
-        return [i for one in ready for i in self._queue(one, "export and reference are there")]
+        return [item for one in ready for item in self.jobs.queue(one, _READY)]
 
     def _interrupt(self) -> list[Instruction]:
         if self.interrupted:
@@ -210,7 +239,20 @@ class RunFlow:
         self.interrupted = True
         self.tasks.drop_waiting()
         reason = "the run was interrupted before this cell ended"
-        return [CancelAll(), *(self._skip(one, "interrupted", reason) for one in self.cells.open)]
+        ended = [
+            i for one in self.cells.open for i in self.ends.skipped(one, "interrupted", reason)
+        ]
+        return [CancelAll(), *finished(ended)]
+
+    def _cancel(self, one: CellProgress, by: str) -> list[Instruction]:
+        """End one cell, and leave out what would be done for it alone and has not begun."""
+        if one.state is State.DONE:
+            return []
+        out = self.ends.skipped(one, "cancelled", f"cancelled by {by}")
+        self.tasks.drop(f"compare:{one.cell.cell_id}")
+        if not self.cells.open_of(one.cell.artifact):
+            self.tasks.drop(self._chains[one.cell.artifact].first_task().task_id)
+        return out
 
     # -- host tasks
 
@@ -228,23 +270,29 @@ class RunFlow:
             return []
         if isinstance(task, CompareTask):
             one = self.cells[str(owner)]
+            if one.state is State.DONE:  # cancelled meanwhile
+                return []
             if isinstance(result, Judgement):
-                attempts = tuple(one.attempts)
-                judged = outcomes.judged(one.cell, self._device(one), task, result, attempts)
+                device = self.ends.device(one)
+                judged = outcomes.judged(one.cell, device, task, result, one.attempts)
                 return [self.cells.finish(one, judged)]
-            return [self._errored(one, ended.error or _no_result(task.task_id), "compare_failed")]
+            error = ended.error or no_result(task.task_id)
+            return self.ends.errored(one, error, "compare_failed")
         assert isinstance(owner, ArtifactId)
         return self._artifact_task_ended(task, owner, TaskEnded(task.task_id, result, ended.error))
 
     def _artifact_task_ended(
-        self, task: ExportTask | ReferenceTask | HostRunTask, target: ArtifactId, ended: TaskEnded
+        self,
+        task: ExportTask | TokensTask | ReferenceTask | HostRunTask,
+        target: ArtifactId,
+        ended: TaskEnded,
     ) -> list[Instruction]:
-        chain = self._chains[target]
+        chain, cells = self._chains[target], self.cells.open_of(target)
         try:
             following = chain.ended(task, ended.result, ended.error)
         except FarmError as error:
             flag = "export_failed" if isinstance(task, ExportTask) else "reference_failed"
-            return [self._errored(one, error, flag) for one in self.cells.open_of(target)]
+            return [item for one in cells for item in self.ends.errored(one, error, flag)]
         out: list[Instruction] = []
         match task:
             case ExportTask():
@@ -252,149 +300,58 @@ class RunFlow:
                 if self.cells.open_of(target):
                     for next_task in following:
                         self.tasks.add(next_task, target)
-            case ReferenceTask():
-                for one in self.cells.open_of(target):
+            case TokensTask():
+                for one in cells:
                     host_task = chain.host_task(one.cell.runner)
                     if host_task is not None:
                         self.tasks.add(host_task, target)
-                    out += self._queue(one, "export and reference are there")
-            case HostRunTask():
-                for one in self.cells.open_of(target):
+                    out += self.jobs.queue(one, _READY)
+            case ReferenceTask() | HostRunTask():
+                for one in cells:
                     # There is one host run for each build of farm's runner.
-                    ended_for = chain.host_ended(one.cell.runner)
-                    if one.state is State.WAITING_HOST and ended_for:
-                        self._compare(one, "the host run ended")
+                    if one.state is State.WAITING_HOST and chain.can_judge(one.cell.runner):
+                        out += self._judge(one, "reference and host run ended")
         return out
 
     def _skip_without_runtime(self, target: ArtifactId) -> list[Instruction]:
         """End cells whose runner has no backend for the artifact: it was lowered, and can't run."""
         chain = self._chains[target]
         why = [(one, chain.no_runtime(one.cell.runner)) for one in self.cells.open_of(target)]
-        return [self._skip(one, "no_runtime", reason) for one, reason in why if reason]
+        found = [self.ends.skipped(one, "no_runtime", reason) for one, reason in why if reason]
+        return [item for ended in found for item in ended]
 
-    def _compare(self, one: CellProgress, why: str) -> None:
-        """Have a cell judged, or let it wait for the host's logits."""
+    def _compare(self, one: CellProgress, why: str) -> list[Instruction]:
+        """Have a cell judged, or let it wait for what it is judged by."""
+        if self._chains[one.cell.artifact].can_judge(one.cell.runner):
+            return self._judge(one, why)
+        self.cells.move(one, State.WAITING_HOST, why)
+        return []
+
+    def _judge(self, one: CellProgress, why: str) -> list[Instruction]:
         assert one.run is not None, "called when the device run ended"
-        chain = self._chains[one.cell.artifact]
-        if not chain.host_ended(one.cell.runner):
-            self.cells.move(one, State.WAITING_HOST, why)
-            return
+        chain, device = self._chains[one.cell.artifact], self.ends.device(one)
+        try:
+            task = chain.compare_task(one.cell, device, one.run, self._canary)
+        except FarmError as error:
+            return self.ends.errored(one, error, "reference_failed")
         self.cells.move(one, State.COMPARING, why)
-        task = chain.compare_task(one.cell, self._device(one), one.run, self._canary)
         self.tasks.add(task, one.cell.cell_id)
+        return []
 
-    # -- devices and their jobs
-
-    def _device_changed(self, name: str) -> list[Instruction]:
-        """A device came back, got free or went away; cells that nothing is left for end."""
-        self.placement.offer(name)
-        return self._place(self.placement.left_without(name))
-
-    def _queue(self, one: CellProgress, why: str) -> list[Instruction]:
-        self.cells.move(one, State.QUEUED, why)
-        return self._place([one.cell.cell_id])
-
-    def _place(self, cell_ids: Iterable[str]) -> list[Instruction]:
-        """Let queued cells wait for a device; those that none is left for end at once."""
-        out: list[Instruction] = []
-        for one in map(self.cells.__getitem__, cell_ids):
-            if not self.placement.place(one):
-                taken = self.placement.matcher.taken(one.cell.group)
-                out.append(self._errored(one, *self.roster.why_gone(one.cell, taken)))
-        return out
-
-    def _job_finished(self, event: JobFinished) -> list[Instruction]:
-        error = event.error
-        if error is None and event.result is None:
-            error = _no_result(event.job_id)
-        self.roster.ended(event.device, error)
-        one = self.cells[event.job_id]
-        if one.state is State.DONE:  # interrupted meanwhile
-            self.placement.offer(event.device)
-            return []
-        out: list[Instruction] = []
-        if isinstance(error, LeaseError):
-            out += self._held(one, error)
-        else:
-            one.attempts.append(outcomes.attempt(event, one.started_at, error))
-            if error is None:
-                one.run = event.result
-                self._compare(one, "measured")
-            else:
-                out += self._attempt_failed(one, error)
-        return out + self._device_changed(event.device)
-
-    def _held(self, one: CellProgress, error: LeaseError) -> list[Instruction]:
-        """Ask again later: waiting for somebody else is no failed attempt of ours."""
-        one.lease_tries += 1
-        if one.lease_tries >= LEASE_TRIES:
-            return [self._errored(one, error, "device_held")]
-        return [self._later(one, State.HELD, error, LEASE_PAUSE_S)]
-
-    def _attempt_failed(self, one: CellProgress, error: FarmError) -> list[Instruction]:
-        if not error.retryable or len(one.attempts) >= MAX_ATTEMPTS:
-            return [self._errored(one, error, outcomes.failure_flag(error))]
-        assert one.device is not None, "a cell with attempts had a device"
-        one.avoid |= {one.device}
-        return [self._later(one, State.PAUSED, error, RETRY_PAUSE_S * len(one.attempts))]
-
-    def _later(
-        self, one: CellProgress, state: State, error: FarmError, delay_s: float
-    ) -> Instruction:
-        """Give the device back and try again after a pause."""
-        self.cells.move(one, state, error.message)
-        self.placement.give_back(one)
-        return RetryLater(one.cell.cell_id, delay_s)
-
-    def _schedule(self) -> list[Instruction]:
-        """Start what may start now. Host tasks go first; a measured host is left alone."""
-        out: list[Instruction] = []
-        if not self.roster.host_is_measured:
-            out += self.tasks.start()
-        self.placement.host_tasks_run(bool(self.tasks.running))
-        while pairs := self.placement.matcher.assign():
-            given = [(self.cells[cell_id], name) for cell_id, name in pairs]
-            out += [self._submit(one, name) for one, name in given]
-            crowded_out = self.placement.crowded_out(one.cell.group for one, _ in given)
-            out += self._place(crowded_out)
-        return out
-
-    def _submit(self, one: CellProgress, name: str) -> Instruction:
-        one.device, one.started_at = name, None
-        one.submissions += 1
+    def _job(self, one: CellProgress, device: str) -> DeviceJob:
         job = self._chains[one.cell.artifact].job(
             one.cell,
-            name,
+            device,
             attempt=one.submissions,
             run_id=self._run_id,
             epoch=self._epoch,
             baseline=self._baselines.get(first_of(one.cell.cell_id)),
             canary=self._canary,
         )
-        if is_second(one.cell.cell_id):
-            job = for_longer(job)
-        self.cells.move(one, State.SUBMITTED, f"attempt {one.submissions} on {name}")
-        self.roster.began(name, job.attempt_id)
-        return SubmitJob(job, self.roster[name].entry.site)
+        return for_longer(job) if is_second(one.cell.cell_id) else job
 
-    # -- results
-
-    def _device(self, one: CellProgress) -> Device:
-        return self.roster[one.device] if one.device else self.roster.of(one.cell)
-
-    def _errored(self, one: CellProgress, error: FarmError, flag: str) -> FinishCell:
-        return self._end(one, outcomes.errored, error, flag)
-
-    def _skip(self, one: CellProgress, flag: str, reason: str) -> FinishCell:
-        return self._end(one, outcomes.skipped, flag, reason)
-
-    def _end(self, one: CellProgress, make: Callable[..., CellResult], *why: object) -> FinishCell:
-        """End a cell that is not judged."""
-        export, attempts = self._chains[one.cell.artifact].export, tuple(one.attempts)
-        result = make(one.cell, self._device(one), *why, attempts=attempts, export=export)
-        self.placement.matcher.remove(one.cell.cell_id)
-        return self.cells.finish(one, result)
-
-
-def _no_result(name: str) -> FarmError:
-    return FarmError(f"{name}: ended with neither a result of its kind nor an error")
+    def _schedule(self) -> list[Instruction]:
+        """Start what may start now. Host tasks go first; a measured host is left alone."""
+        out: list[Instruction] = [*self.tasks.start(self.roster.measured)]
+        self.placement.tasks_changed()
+        return out + self.jobs.assign()

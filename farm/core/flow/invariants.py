@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from farm.core.flow.cells import Cells
@@ -12,7 +12,7 @@ from farm.core.flow.hosttasks import HostTasks
 from farm.core.flow.placement import Placement
 from farm.core.flow.roster import Roster
 from farm.core.result import CellResult
-from farm.core.tasks import CompareTask, ExportTask, HostRunTask, ReferenceTask
+from farm.core.tasks import CompareTask, ExportTask, HostRunTask, ReferenceTask, TokensTask
 
 
 class Parts(Protocol):
@@ -25,7 +25,7 @@ class Parts(Protocol):
     interrupted: bool
 
     @property
-    def results(self) -> dict[str, CellResult]:
+    def results(self) -> Mapping[str, CellResult]:
         """Results so far, by cell id."""
 
 
@@ -81,18 +81,18 @@ def _jobs(flow: Parts) -> Iterator[str]:
     if twice := [job for job, count in jobs.items() if count > 1]:
         yield f"cells with more than one job: {twice}"
     submitted = _in(flow, State.SUBMITTED)
-    extra = set(jobs) - submitted
-    if submitted - set(jobs) or (extra and not flow.interrupted) or extra - _in(flow, State.DONE):
+    # The job of a cell that ended early is told to end, and its device busy until it has.
+    if submitted - set(jobs) or set(jobs) - submitted - _in(flow, State.DONE):
         yield f"cells with a job are not the submitted ones: {submitted ^ set(jobs)}"
     for name, attempt in at_work.items():
         one = flow.cells[attempt.job_id]
         if (one.device, one.submissions) != (name, attempt.attempt):
             yield f"{name} has {attempt}, the cell has attempt {one.submissions} on {one.device}"
-    measured = any(flow.roster[name].entry.transport == "local" for name in at_work)
-    if measured is not flow.roster.host_is_measured:
-        yield "whether this host is measured is not what its devices say"
-    if measured and flow.tasks.running:
-        yield f"{list(flow.tasks.running)} run while this host is measured"
+    measured = {flow.roster.hosts[name] for name in at_work if name in flow.roster.hosts}
+    if measured != flow.roster.measured:
+        yield f"hosts at work are {measured}, noted are {flow.roster.measured}"
+    if measured & flow.tasks.loud:
+        yield f"host tasks may be on {measured & flow.tasks.loud}, which is measured"
     if at_work and flow.placement.awaits_canary:
         yield f"{list(at_work)} work before the canary is there"
 
@@ -102,7 +102,7 @@ def _tasks(flow: Parts) -> Iterator[str]:
     tasks = {**flow.tasks.waiting, **flow.tasks.running}
     if len(tasks) != len(flow.tasks.waiting) + len(flow.tasks.running):
         yield "a task waits and runs"
-    if flow.tasks.waiting and not flow.roster.host_is_measured:
+    if flow.tasks.waiting and flow.tasks.may_start(flow.roster.measured):
         yield f"tasks wait for nothing: {list(flow.tasks.waiting)}"
     if flow.placement.awaits_canary and not flow.interrupted and "canary:kernels" not in tasks:
         yield "devices wait for a canary that nobody makes"
@@ -110,16 +110,19 @@ def _tasks(flow: Parts) -> Iterator[str]:
         flow.tasks.owner(key) for key, task in tasks.items() if isinstance(task, CompareTask)
     }
     comparing = _in(flow, State.COMPARING)
-    if comparing - compares or (compares - comparing and not flow.interrupted):
+    if comparing - compares or compares - comparing - _in(flow, State.DONE):
         yield f"cells with a comparison are not those that are compared: {compares ^ comparing}"
     for kinds, state in (
-        ((ExportTask, ReferenceTask), State.WAITING_ARTIFACT),
-        ((HostRunTask,), State.WAITING_HOST),
+        ((ExportTask, TokensTask), State.WAITING_ARTIFACT),
+        ((ReferenceTask, HostRunTask), State.WAITING_HOST),
     ):
         owners = {flow.tasks.owner(key) for key, task in tasks.items() if isinstance(task, kinds)}
         for one in _cells(flow, state):
             if one.cell.artifact not in owners and flow.cells.stimulus:
                 yield f"{one.cell.cell_id} is {state.value}, which nothing will end"
+    for one in _cells(flow, State.WAITING_ARTIFACT) if flow.cells.stimulus else ():
+        if not any(map(flow.roster.is_alive, one.cell.devices)):
+            yield f"{one.cell.cell_id} waits for its artifact and no device is left for it"
 
 
 def _groups(flow: Parts) -> Iterator[str]:

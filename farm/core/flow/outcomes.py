@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from farm.core.artifact import ExportResult
 from farm.core.device import Device
 from farm.core.errors import DeviceUnfit, FarmError, SiteLost, StoreError
 from farm.core.events import JobFinished
+from farm.core.judgement import Judgement
 from farm.core.plan import Cell
 from farm.core.result import (
     ArtifactReport,
@@ -16,7 +18,6 @@ from farm.core.result import (
     CellResult,
     EnergyReport,
     ErrorReport,
-    Judgement,
     MemoryReport,
     Outcome,
     RunnerFile,
@@ -24,6 +25,14 @@ from farm.core.result import (
 )
 from farm.core.runtime import DeviceRunResult
 from farm.core.tasks import CompareTask
+from farm.core.work import NOT_COUNTED
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_NO_ARTIFACT = ArtifactReport(None, None, None)
+#: Objects whose reports are kept at most.
+_MOST_SHARED = 8192
 
 
 def error_report(error: FarmError) -> ErrorReport:
@@ -78,7 +87,7 @@ def judged(
         flags=flags,
         attempts=attempts,
         export=task.export,
-        runner=RunnerReport(
+        runner=_same_runner(
             name=cell.runner,
             version=build.version,
             sha256=build.sha256,
@@ -154,8 +163,10 @@ def skipped(
 
 def artifact_report(export: ExportResult | None) -> ArtifactReport:
     """Name the deployed files, or nothing when there are none."""
-    if export is None:
-        return ArtifactReport(None, None, None)
+    return _NO_ARTIFACT if export is None else _shared(export, _made_artifact)
+
+
+def _made_artifact(export: ExportResult) -> ArtifactReport:
     pte, data = export.bundle.pte, export.bundle.data
     return ArtifactReport(
         export.bundle.key,
@@ -180,7 +191,6 @@ def _result(
     pushed_bytes: int | None = None,
     skipped_bytes: int | None = None,
 ) -> CellResult:
-    facts = device.facts
     return CellResult(
         cell_id=cell.cell_id,
         job_id=cell.cell_id,
@@ -189,18 +199,7 @@ def _result(
         toolchain=cell.artifact.toolchain,
         artifact=artifact_report(export),
         runner=runner or RunnerReport(name=cell.runner),
-        device=CellDevice(
-            name=device.name,
-            identity=facts.identity if facts else None,
-            transport=device.entry.transport,
-            abi=facts.abi if facts else None,
-            soc=facts.soc if facts else None,
-            cores=facts.cores if facts else None,
-            ram_bytes=facts.ram_bytes if facts else None,
-            os=facts.os if facts else None,
-            emulated=facts.emulated if facts else None,
-            os_build=facts.os_build if facts else None,
-        ),
+        device=_cell_device(device),
         outcome=outcome,
         reason=reason,
         flags=flags,
@@ -211,9 +210,59 @@ def _result(
         energy=judgement.energy if judgement else EnergyReport(None),
         conditions=judgement.conditions if judgement else {},
         baseline=None,
+        work=judgement.work if judgement else NOT_COUNTED,
         correctness_decision=judgement.correctness_decision if judgement else "undecided",
         speed_decision=judgement.speed_decision if judgement else "not gated",
         threads=cell.threads,
         pushed_bytes=pushed_bytes,
         skipped_bytes=skipped_bytes,
+        sustained=judgement.sustained if judgement else None,
+        launches=judgement.launches if judgement else (),
+        answers=judgement.answers if judgement else (),
+    )
+
+
+#: Reports of devices and artifacts by what they are of: thousands of results share each.
+_SHARED: dict[int, tuple[object, object]] = {}
+
+
+def _shared(of: K, make: Callable[[K], V]) -> V:
+    """Return what was made of this very object before, or make it."""
+    known = _SHARED.get(id(of))
+    if known is None or known[0] is not of:
+        if len(_SHARED) >= _MOST_SHARED:
+            _SHARED.clear()
+        known = _SHARED[id(of)] = (of, make(of))
+    made: V = known[1]  # type: ignore[assignment]
+    return made
+
+
+#: Reports of runners, each by itself: results of one build share one.
+_RUNNERS: dict[RunnerReport, RunnerReport] = {}
+
+
+def _same_runner(**fields: Any) -> RunnerReport:
+    made = RunnerReport(**fields)
+    if len(_RUNNERS) >= _MOST_SHARED:
+        _RUNNERS.clear()
+    return _RUNNERS.setdefault(made, made)
+
+
+def _cell_device(device: Device) -> CellDevice:
+    return _shared(device, _made_device)
+
+
+def _made_device(device: Device) -> CellDevice:
+    facts = device.facts
+    return CellDevice(
+        name=device.name,
+        identity=facts.identity if facts else None,
+        transport=device.entry.transport,
+        abi=facts.abi if facts else None,
+        soc=facts.soc if facts else None,
+        cores=facts.cores if facts else None,
+        ram_bytes=facts.ram_bytes if facts else None,
+        os=facts.os if facts else None,
+        emulated=facts.emulated if facts else None,
+        os_build=facts.os_build if facts else None,
     )

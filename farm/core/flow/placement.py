@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from farm.core.device import Device
 from farm.core.flow.cellstate import CellProgress
+from farm.core.flow.hosttasks import HostTasks
+from farm.core.flow.lengths import Lengths
 from farm.core.flow.matcher import Matcher
 from farm.core.flow.roster import Roster
-from farm.core.plan import Cell
+from farm.core.plan import ArtifactId, Cell
 from farm.core.result import CellResult
 
 
@@ -16,25 +17,27 @@ class Placement:
     """Queued cells and the devices that they may run on.
 
     Args:
-        devices: The devices of the plan.
-        cells: The cells that are to run.
+        roster: The devices of the plan.
+        used: Those that cells may run on.
+        tasks: The host tasks, which keep devices that are their host waiting.
+        lengths: How long cells take: the longest goes first.
     """
 
-    def __init__(self, devices: Iterable[Device], cells: Iterable[Cell]) -> None:
-        self.roster = Roster(devices)
-        self.matcher = Matcher()
+    def __init__(
+        self, roster: Roster, used: Iterable[str], tasks: HostTasks, lengths: Lengths
+    ) -> None:
+        self.roster, self._tasks, self._lengths = roster, tasks, lengths
+        self.used = tuple(used)
+        self.matcher = Matcher({name: roster[name].entry.site for name in self.used})
         #: No device begins before the program that checks its kernels is made, or can't be.
         self.awaits_canary = False
-        #: Whether devices that are this host may take work: no host task runs.
-        self._quiet = True
-        pools = dict.fromkeys(cell.devices for cell in cells)
-        #: Devices that cells may run on.
-        self.used = tuple(dict.fromkeys(name for pool in pools for name in pool))
+        #: Hosts that host tasks may be on, as the devices were offered.
+        self._loud: frozenset[str] = frozenset()
 
     def may_begin(self, name: str) -> bool:
         """Whether a device may take a job now."""
-        waits = self.awaits_canary or (name in self.roster.hosts and not self._quiet)
-        return self.roster.is_free(name) and not waits
+        disturbed = self.roster.hosts.get(name) in self._tasks.loud
+        return self.roster.is_free(name) and not self.awaits_canary and not disturbed
 
     def offer(self, name: str) -> None:
         """Let a device take the next job when it may, and none when it may not."""
@@ -48,10 +51,10 @@ class Placement:
         for name in self.used:
             self.offer(name)
 
-    def host_tasks_run(self, running: bool) -> None:
-        """Note whether host tasks run: a device that is this host works only when none does."""
-        if self._quiet is running:
-            self._quiet = not running
+    def tasks_changed(self) -> None:
+        """Note where host tasks may be: a device that is such a host works only when none is."""
+        if self._loud != self._tasks.loud:
+            self._loud = self._tasks.loud
             for name in self.roster.hosts:
                 self.offer(name)
 
@@ -64,9 +67,19 @@ class Placement:
         taken = self.matcher.taken(one.cell.group)
         for devices in dict.fromkeys((one.devices - one.avoid, one.devices)):
             if any(self.roster.is_alive(name) for name in devices if name not in taken):
-                self.matcher.add(one.cell.cell_id, devices, one.cell.group)
+                self.matcher.add(
+                    one.cell.cell_id,
+                    devices,
+                    one.cell.group,
+                    seconds=self._lengths.of(one.cell),
+                    artifact=str(one.cell.artifact),
+                )
                 return True
         return False
+
+    def has_artifact(self, device: str, artifact: ArtifactId) -> None:
+        """Note that a device and its site have an artifact: more of it needs no push."""
+        self.matcher.has(device, str(artifact))
 
     def keep_device(self, cell: Cell, result: CellResult) -> None:
         """Note where a cell of an earlier epoch ran: its siblings go elsewhere."""

@@ -10,6 +10,7 @@ from farm.core.errors import FarmError, Interrupted, LeaseError, TransportError
 from farm.core.plan import Cell
 from farm.core.rules.health import FAILURES_LIMIT, is_infrastructure
 from farm.core.runtime import AttemptId
+from farm.core.tasks import PoolHosts
 
 #: Devices that a reason names at most.
 NAMED = 5
@@ -20,9 +21,10 @@ class Roster:
 
     Args:
         devices: The devices of the plan.
+        hosts: What names the host of a device that is a host.
     """
 
-    def __init__(self, devices: Iterable[Device]) -> None:
+    def __init__(self, devices: Iterable[Device], hosts: PoolHosts) -> None:
         self._devices = {device.name: device for device in devices}
         #: Devices that get no more work in this run, and why.
         self._given_up: dict[str, str] = {}
@@ -30,9 +32,18 @@ class Roster:
         self._failures: dict[str, int] = {}
         #: The one job that a device has now.
         self._at_work: dict[str, AttemptId] = {}
-        #: Devices whose measuring measures the host that tasks run on.
-        self.hosts = tuple(d.name for d in self._devices.values() if d.entry.transport == "local")
-        self._hosts_at_work: set[str] = set()
+        #: The cell that asks again for a device which somebody else has, by device.
+        self._asks: dict[str, str] = {}
+        #: Seconds in a row that a person who holds a device was waited for, by device.
+        self._waited_s: dict[str, float] = {}
+        #: Host by device, of those whose measuring measures a host that tasks may run on.
+        self.hosts = {
+            device.name: hosts.host_of(device.entry.site)
+            for device in self._devices.values()
+            if device.entry.transport == "local"
+        }
+        #: Hosts that are measured now.
+        self.measured: frozenset[str] = frozenset()
 
     def __getitem__(self, name: str) -> Device:
         return self._devices[name]
@@ -50,11 +61,6 @@ class Roster:
         """The job that each device has now, by device."""
         return self._at_work
 
-    @property
-    def host_is_measured(self) -> bool:
-        """Whether a job runs on a device that is this very host."""
-        return bool(self._hosts_at_work)
-
     def is_alive(self, name: str) -> bool:
         """Whether a device answers, or is being recovered."""
         device = self._devices[name]
@@ -62,9 +68,8 @@ class Roster:
 
     def is_free(self, name: str) -> bool:
         """Whether a device can take a job now."""
-        return (
-            name not in self._given_up and name not in self._at_work and self._devices[name].usable
-        )
+        taken = name in self._at_work or name in self._asks
+        return name not in self._given_up and not taken and self._devices[name].usable
 
     def changed(self, device: Device) -> None:
         """Take in a fresh look at a device; it says nothing against a quarantine."""
@@ -81,8 +86,7 @@ class Roster:
     def began(self, name: str, attempt: AttemptId) -> None:
         """Note that a device got a job."""
         self._at_work[name] = attempt
-        if name in self.hosts:
-            self._hosts_at_work.add(name)
+        self._note_hosts(name)
 
     def ended(self, name: str, error: FarmError | None) -> None:
         """Note that the job of a device is over; too many failures in a row give the device up.
@@ -91,9 +95,10 @@ class Roster:
         nothing about the device that it came to.
         """
         del self._at_work[name]
-        self._hosts_at_work.discard(name)
+        self._note_hosts(name)
         if isinstance(error, LeaseError | Interrupted):
             return
+        self._waited_s.pop(name, None)
         if error is None or not is_infrastructure(error):
             self._failures.pop(name, None)
             return
@@ -101,6 +106,26 @@ class Roster:
         if count >= FAILURES_LIMIT:
             text = f"failed {count} jobs in a row, the last: {error.message}"
             self._given_up.setdefault(name, text)
+
+    def refused(self, name: str, cell_id: str, waited_s: float) -> None:
+        """Note that somebody else has a device: it gets no job until that cell asks again."""
+        self._asks[name], self._waited_s[name] = cell_id, waited_s
+
+    def asks_again(self, name: str, cell_id: str) -> bool:
+        """Whether a device waited for this cell; it may get a job again."""
+        waited = self._asks.get(name) == cell_id
+        if waited:
+            del self._asks[name]
+        return waited
+
+    def waited_s(self, name: str) -> float:
+        """How long a person who holds a device was waited for, seconds."""
+        return self._waited_s.get(name, 0.0)
+
+    def _note_hosts(self, name: str) -> None:
+        if name in self.hosts:
+            working = (host for device, host in self.hosts.items() if device in self._at_work)
+            self.measured = frozenset(working)
 
     def of(self, cell: Cell) -> Device:
         """Return the device of a cell; of a pool, one that stands for all of it."""

@@ -10,6 +10,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from sys import intern
 
 from farm.core.artifact import (
     Bundle,
@@ -19,9 +20,9 @@ from farm.core.artifact import (
     ModelMetadata,
     ObjectRef,
     Recipe,
-    ReferenceResult,
     ToolchainVersions,
 )
+from farm.core.asked import ChatPrompt
 from farm.core.errors import DeviceLost
 from farm.core.events import JobFinished
 from farm.core.flow.cellstate import FlowDefect
@@ -38,7 +39,9 @@ from farm.core.flow.stimuli import (
     TaskEnded,
 )
 from farm.core.hostrun import HostRunResult
-from farm.core.result import EnergyReport, Judgement, MemoryReport
+from farm.core.judgement import Judgement
+from farm.core.reference import ReferenceResult, Tokenized
+from farm.core.result import EnergyReport, MemoryReport
 from farm.core.runner import RunnerBuild, RunnerSpec
 from farm.core.runtime import Deployed, DeviceJob, DeviceRunResult, Hello
 from farm.core.tasks import (
@@ -50,10 +53,14 @@ from farm.core.tasks import (
     HostTask,
     HostTaskResult,
     ReferenceTask,
+    TokensTask,
 )
 
 _NOTHING = ObjectRef("0" * 64, 0, "simulated")
 _LOGITS = LogitsRef(_NOTHING, 1, 1)
+_JUDGEMENT = Judgement(
+    "passed", "simulated", (), None, (), MemoryReport(None), EnergyReport(None), {}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +167,8 @@ class _Simulation:
 
     def _perform(self, instruction: Instruction) -> None:
         match instruction:
+            case StartTask(task=TokensTask() as task):
+                self._start(task, host=0, cpus=0)  # as in the pools: it waits for no CPU
             case StartTask(task=task):
                 self._waiting.append(task)
             case SubmitJob(job=job):
@@ -189,13 +198,15 @@ class _Simulation:
             if host is None:
                 left.append(task)
                 continue
-            self._free[host] -= cpus
-            took, where = self._seconds(task), f"host {host + 1}"
-            kind = KIND_NAMES[type(task)]
-            span = Span(kind, task.task_id, where, self._now, self._now + took, cpus)
-            self._spans.append(span)
-            self._after(took, TaskEnded(task.task_id, _answer(task), None), host, cpus)
+            self._start(task, host, cpus)
         self._waiting.extendleft(reversed(left))
+
+    def _start(self, task: HostTask, host: int, cpus: int) -> None:
+        self._free[host] -= cpus
+        took, where = self._seconds(task), intern(f"host {host + 1}")
+        span = Span(KIND_NAMES[type(task)], task.task_id, where, self._now, self._now + took, cpus)
+        self._spans.append(span)
+        self._after(took, TaskEnded(task.task_id, _answer(task), None), host, cpus)
 
     def _cpus(self, task: HostTask) -> int:
         if isinstance(task, ExportTask | ReferenceTask):
@@ -210,13 +221,15 @@ def _answer(task: HostTask) -> HostTaskResult:
             versions = ToolchainVersions("", "", "", "")
             bundle = _bundle(request.model.name, request.recipe, request.toolchain.name)
             return ExportResult(bundle, versions, 0.0, 0.0, 0, None)
+        case TokensTask(request=request, prompts=prompts):
+            asked = tuple(ChatPrompt((0,)) for _ in prompts)
+            return Tokenized((0,) * request.tokens, (0,), (), asked=asked)
         case ReferenceTask(request=request):
             return ReferenceResult((0,) * request.tokens, (0,), (), _LOGITS, _LOGITS)
         case HostRunTask(runner=runner):
             return HostRunResult(_build(runner), _hello(), (), None)
         case CompareTask():
-            nothing = MemoryReport(None), EnergyReport(None)
-            return Judgement("passed", "simulated", (), None, (), *nothing, {})
+            return _JUDGEMENT
         case CanaryTask():
             return CanaryProgram(_NOTHING, (0,), _LOGITS)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from farm.core.errors import FarmError
 from farm.core.events import DeviceChanged, JobFinished, JobStarted
 from farm.core.result import CellResult
-from farm.core.runtime import DeviceJob
+from farm.core.runtime import AttemptId, DeviceJob
 from farm.core.tasks import HostTask, HostTaskResult
 
 
@@ -50,6 +50,15 @@ class Interrupt:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelCell:
+    """Somebody wants one cell to end now; the run goes on without it."""
+
+    cell_id: str
+    #: Who, for the reason of its result.
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class SecondLook:
     """Which cells are to be measured once more; the answer to `AskSecondLook`."""
 
@@ -61,6 +70,7 @@ Stimulus = (
     | TaskEnded
     | RetryDue
     | Interrupt
+    | CancelCell
     | SecondLook
     | JobStarted
     | JobFinished
@@ -74,6 +84,8 @@ class StartTask:
     """Give a task to the pool."""
 
     task: HostTask
+    #: Hosts of the pool where it must not run: a device that is the host itself is measured.
+    but: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,14 @@ class SubmitJob:
     """Give a job to the site of its device."""
 
     job: DeviceJob
+    site: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelJob:
+    """End the job of a cell that has its result; its device is busy until the job's end comes."""
+
+    attempt_id: AttemptId
     site: str
 
 
@@ -109,4 +129,6 @@ class AskSecondLook:
     """Every cell has its first result: feed SecondLook with those that leave something open."""
 
 
-Instruction = StartTask | SubmitJob | CancelAll | RetryLater | FinishCell | AskSecondLook
+Instruction = (
+    StartTask | SubmitJob | CancelJob | CancelAll | RetryLater | FinishCell | AskSecondLook
+)

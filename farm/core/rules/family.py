@@ -23,9 +23,10 @@ FAMILY = 0.01
 SUSPECT = 0.05
 #: Share of the error for what the first look suspected; the rest is for what it left open.
 WEIGHT = 0.8
-#: How many times the budget of a first look a second sitting has. Twice misses losses where a step
-#: fell inside a pair of both sittings; the few cells that are looked at twice can afford more.
-SECOND_BUDGET = 3
+#: How many times the budget of a first look a second sitting has at most. Twice misses losses where
+#: a step fell inside a pair of both sittings. Cells that lost nothing end theirs early, so only the
+#: few that did pay for all of it.
+SECOND_BUDGET = 4
 #: p-value that decides in one sitting whatever the night: 60 cells with four metrics each.
 SURE = FAMILY / 240
 #: Chance with which a loss shall be found whose size is told as the smallest that would be.

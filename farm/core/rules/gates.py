@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Literal
 
-GateKind = Literal["correctness", "speed", "memory"]
+GateKind = Literal["correctness", "speed", "memory", "work"]
 
 #: Gates on logits, judged on the decode path: perplexity of the device artifact, the rest from
 #: eager_fp32 to device_pte, or to the stage that the gate is relative to.
@@ -25,19 +23,27 @@ PERFORMANCE_METRICS = {
     "ttft_s": "ttft",
     "load_s": "load",
     "inter_token_s": "inter_token",
+    "first_minute_tok_s": "first_minute",
+    "steady_tok_s": "steady",
 }
 MEMORY_METRICS = ("peak_rss_bytes",)
 #: Rules that judge every cell; a config can't set them, but a waiver may name them.
 BUILT_IN = (
     "bit_equal",
     "canary",
+    "direction",
     "finite",
+    "layer_gain",
     "layer_replay",
     "perplexity_change",
     "regret",
     "repeatable",
     "shape",
     "text",
+    "timed_tokens",
+    "token_ids",
+    "vocabulary",
+    "weights",
 )
 #: The gate on the loss against a baseline.
 REGRESS = "regress"
@@ -47,6 +53,8 @@ def kind_of(metric: str) -> GateKind:
     """Tell what a gate or a metric of a report is about; names of rates and times are speed."""
     if metric in MEMORY_METRICS:
         return "memory"
+    if metric.startswith("instructions@"):
+        return "work"
     return "correctness" if metric in (*CORRECTNESS_METRICS, *BUILT_IN) else "speed"
 
 
@@ -63,14 +71,3 @@ def is_gated(metric: str) -> bool:
     """Whether a metric of speed is held against the baseline."""
     name = metric.split("@")[0]
     return name in ("ttft", "load") or (name[:2] in ("pp", "tg") and name[2:].isdigit())
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that a misspelt one most likely means; None: nothing is near."""
-    options = list(known)
-    lowered = {option.lower(): option for option in options}
-    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
-    if found:
-        return lowered[found[0]]
-    starts = (option for option in options if len(name) > 1 and option.startswith(name.lower()))
-    return next(starts, None)

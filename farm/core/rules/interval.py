@@ -183,15 +183,29 @@ def pair_statistics(logs: Sequence[float], *, looked: bool = False) -> PairStati
 def pair_logs(candidate: ByLaunch, baseline: ByLaunch) -> list[float]:
     """Log ratios candidate / baseline of neighbouring launches of a sequence A B B A ...
 
-    The n-th launch of one arm goes with the n-th of the other: they ran directly after each
+    Launches of both arms that share a number were loaded at once and worked in turn, window by
+    window: such a pair is the median of the log ratios of neighbouring windows, so that what drifts
+    inside a launch cancels too. The launch stays the unit: layout and placement belong to it.
+
+    Else the n-th launch of one arm goes with the n-th of the other: they ran directly after each
     other, so what drifts slowly meets both. In A B B A the first pair has the candidate first
     and the second has it last, so a steady drift enters with both signs and cancels in the mean.
 
     Raises:
         ValueError: As launch_logs.
     """
+    shared = sorted(candidate.keys() & baseline.keys())
+    if shared:
+        return [_window_ratio(candidate[number], baseline[number]) for number in shared]
     pairs = zip(launch_logs(candidate), launch_logs(baseline), strict=False)
     return [new - old for new, old in pairs]
+
+
+def _window_ratio(candidate: Sequence[float], baseline: Sequence[float]) -> float:
+    if not all(0 < value < math.inf for value in (*candidate, *baseline)):
+        raise ValueError("samples must be positive and finite")
+    windows = zip(candidate, baseline, strict=False)
+    return statistics.median(math.log(new / old) for new, old in windows)
 
 
 def spread(samples: ByLaunch) -> float | None:

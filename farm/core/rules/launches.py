@@ -6,7 +6,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from farm.core.artifact import Bundle, CanaryProgram, LayerReplay, LogitsPass, ReferenceResult
+from farm.core.artifact import Bundle, CanaryProgram, LayerReplay, LogitsPass
+from farm.core.asked import ChatPrompt, Prompt
+from farm.core.reference import Tokenized
+from farm.core.rules.sustained import SLOWEST
+from farm.core.rules.verdict import gates_speed
 from farm.core.runner import DeployFile
 from farm.core.runtime import (
     CanaryLaunch,
@@ -15,6 +19,7 @@ from farm.core.runtime import (
     LaunchPolicy,
     LaunchRequest,
     Measure,
+    SustainedLaunch,
 )
 from farm.core.spec import Correctness, Gate, RunSpec, Workload
 
@@ -22,6 +27,11 @@ from farm.core.spec import Correctness, Gate, RunSpec, Workload
 _CHUNK = 16
 #: The same of a replayed layer: longer than the block of rows of any kernel, and no multiple of it.
 _REPLAY_CHUNK = 5
+#: Tokens of the canary that go one by one: enough for attention to work in blocks, with a rest.
+_STEPS = 90
+#: How often all of them go at once. Two threads with one scratch spoil a third of such passes on a
+#: host with 40 processes for 2 cores, where threads seldom work at one time.
+_WIDE = 12
 
 
 def logits_passes(correctness: Correctness, workload: Workload) -> tuple[LogitsPass, ...]:
@@ -88,11 +98,15 @@ class CellLaunches:
     once: tuple[LaunchRequest, ...]
     #: And then again and again; None when nothing of the workload fits the context.
     policy: LaunchPolicy | None
+    #: And at last without a pause; None where that isn't asked for, or no decode fits.
+    sustained: SustainedLaunch | None = None
+    #: Of each prompt of the config, or why it can't be asked.
+    asked: tuple[LaunchRequest | str, ...] = ()
 
 
 def cell_launches(
     spec: RunSpec,
-    reference: ReferenceResult,
+    given: Tokenized,
     *,
     threads: int,
     max_context: int,
@@ -110,27 +124,56 @@ def cell_launches(
     timed = tuple(m for m in measures(workload) if m.name not in long)
     check = LaunchRequest(
         threads=threads,
-        tokens=reference.tokens,
+        tokens=given.tokens,
         passes=logits_passes(spec.correctness, workload),
         generate=Generate(
-            reference.prompt,
+            given.prompt,
             spec.correctness.max_new_tokens,
-            reference.stop_ids,
-            reference.prompt_text,
+            given.stop_ids,
+            given.prompt_text,
         ),
     )
+    asked = tuple(
+        _ask(prompt, chat, given.stop_ids, threads, max_context)
+        for prompt, chat in zip(spec.prompts, given.asked, strict=True)
+    )
     if not timed:
-        return CellLaunches((check,), None)
+        return CellLaunches((check,), None, asked=asked)
     first = replace(timed[0], repetitions=1, warmup=0)
-    warm = replace(check, passes=(), generate=None, measures=timed, texts=reference.texts)
+    warm = replace(check, passes=(), generate=None, measures=timed, texts=given.texts)
     start = replace(warm, measures=(first,))
     cold = (replace(start, cold=True),) * workload.cold_launches
     ours = (warm,) if sweeps else one_by_one(warm)
+    on_and_on = _sustained(workload, warm) if sweeps else None
     if not paired:
-        return CellLaunches((*cold, check), _policy(spec, ours, regress))
+        return CellLaunches((*cold, check), _policy(spec, ours, regress), on_and_on, asked)
     theirs = tuple(replace(request, arm="baseline") for request in ours)
     once = (*cold, check, replace(start, arm="baseline"))
-    return CellLaunches(once, _policy(spec, (*ours, *theirs, *theirs, *ours), regress))
+    policy = _policy(spec, (*ours, *theirs, *theirs, *ours), regress)
+    return CellLaunches(once, policy, on_and_on, asked)
+
+
+def _ask(
+    prompt: Prompt, chat: ChatPrompt, stop_ids: tuple[int, ...], threads: int, max_context: int
+) -> LaunchRequest | str:
+    """Return the launch that answers a prompt, or why there can't be one."""
+    room = max_context - len(chat.ids)
+    if not chat.ids:
+        return chat.reason
+    if room < 1:
+        return f"the prompt has {len(chat.ids)} tokens, the artifact's context {max_context}"
+    length = min(prompt.max_new_tokens, room)
+    return LaunchRequest(threads, generate=Generate(chat.ids, length, stop_ids, chat.text))
+
+
+def _sustained(workload: Workload, warm: LaunchRequest) -> SustainedLaunch | None:
+    """The launch that decodes on and on: the first decode that fits, at its depth."""
+    decodes = [measure for measure in warm.measures if measure.decode]
+    if workload.sustained_s is None or not decodes:
+        return None
+    seconds = workload.sustained_s
+    request = replace(warm, measures=(decodes[0],), timeout_s=SLOWEST * seconds + warm.timeout_s)
+    return SustainedLaunch(request, seconds)
 
 
 def without_baseline(job: DeviceJob) -> DeviceJob:
@@ -154,21 +197,39 @@ def least_launches(job: DeviceJob) -> int:
 def _policy(spec: RunSpec, block: tuple[LaunchRequest, ...], regress: float | None) -> LaunchPolicy:
     names = dict.fromkeys(measure.name for request in block for measure in request.measures)
     bounds = tuple((name, value) for name in names for value in _bounds(spec.gates, name))
-    policy = launch_policy(spec.workload, block, regress=spec.regress)
-    return replace(policy, bounds=bounds, regress=spec.regress if regress is None else regress)
+    # Widths are for comparisons, and for a share of speeds that has to be decided.
+    wanted = any(r.arm == "baseline" for r in block) or bool(spec.require.speed)
+    policy = launch_policy(spec.workload, block, regress=spec.regress, wanted=wanted)
+    return replace(
+        policy,
+        bounds=bounds,
+        regress=spec.regress if regress is None else regress,
+        judged=policy.judged or gates_speed(spec.gates),
+    )
 
 
 def launch_policy(
-    workload: Workload, block: tuple[LaunchRequest, ...], *, regress: float
+    workload: Workload, block: tuple[LaunchRequest, ...], *, regress: float, wanted: bool = True
 ) -> LaunchPolicy:
-    """Return how often a block is repeated for a workload."""
+    """Return how often a block is repeated for a workload.
+
+    Args:
+        workload: What is measured.
+        block: The launches that are repeated.
+        regress: How narrow intervals have to be where the workload doesn't say.
+        wanted: Whether they have to be narrow where the workload doesn't say.
+    """
+    precision = workload.precision
+    if precision is None and wanted:
+        precision = regress
     return LaunchPolicy(
         block=block,
         least=workload.launches,
         most=workload.max_launches,
         budget_s=workload.budget_s,
-        precision=regress if workload.precision is None else workload.precision,
+        precision=precision,
         regress=regress,
+        judged=precision is not None,
     )
 
 
@@ -199,11 +260,18 @@ def one_by_one(launch: LaunchRequest) -> tuple[LaunchRequest, ...]:
 
 
 def canary_passes(program: CanaryProgram) -> tuple[LogitsPass, ...]:
-    """Return the canary's passes: token by token, and in chunks that end at odd places."""
-    total = len(program.tokens)
+    """Return the canary's passes: token by token, in chunks that end at odd places, and at once.
+
+    The last ones are long: their threads work side by side, so what they share unasked shows.
+    """
+    total = min(len(program.tokens), _STEPS)
     first, second = total // 2 + 1, total // 4 + 1
     chunks = (first, second, total - first - second)
-    return (LogitsPass("decode", (1,) * total), LogitsPass("prefill", chunks))
+    passes = (LogitsPass("decode", (1,) * total), LogitsPass("prefill", chunks))
+    if total == len(program.tokens):
+        return passes
+    wide = (LogitsPass(f"wide-{n}", (len(program.tokens),)) for n in range(_WIDE))
+    return (*passes, *wide)
 
 
 def canary_launch(program: CanaryProgram, *, threads: int) -> CanaryLaunch:

@@ -43,13 +43,15 @@ def scatter_of(report: PerformanceReport) -> Scatter | None:
     if report.regime != "warm" or report.trust == "invalid":
         return None
     own, other = _by_launch(report, "candidate"), _by_launch(report, "baseline")
+    # Two arms that worked in turn share a launch, which costs what two did.
+    shared = 2 if own.keys() & other.keys() else 1
     starts = sorted(
-        min(s.t_s for s in report.samples if (s.launch, s.arm) == key)
-        for key in {(s.launch, s.arm) for s in report.samples}
+        min(s.t_s for s in report.samples if s.launch == number)
+        for number in {s.launch for s in report.samples}
     )
     if len(starts) < LEAST_PAIRS:
         return None
-    launch_s = statistics.median(b - a for a, b in itertools.pairwise(starts))
+    launch_s = statistics.median(b - a for a, b in itertools.pairwise(starts)) / shared
     if min(len(own), len(other)) >= LEAST_PAIRS:
         logs = pair_logs(own, other)
         error = pair_statistics(logs).error

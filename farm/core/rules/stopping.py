@@ -4,7 +4,8 @@ A cell stops when every rate's interval is narrow enough for the gates that judg
 budget would be spent. Few launches that scatter too much to be trusted are no answer either: a
 flag shouldn't be the luck of three, so more are asked for. With a baseline arm the interval is that
 of the paired ratio: enough is a loss beyond the accepted one excluded, or a loss so sure that it
-counts in a night of hundreds of comparisons.
+counts in a night of hundreds of comparisons. A second sitting ends early for the former only: what
+it confirms gets all of its time. Numbers that nobody judges take the least launches.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from farm.core.events import Speeds
 from farm.core.rules.family import SURE
 from farm.core.rules.interval import (
     KNOWS_SPREAD,
@@ -47,8 +49,8 @@ def decide(policy: LaunchPolicy, done: Sequence[LaunchResult], spent_s: float) -
     count = blocks * policy.per_block
     if count >= policy.most == policy.least:
         return Stop("fixed", f"{_launches(count)}, as asked for")
-    if not policy.looks:
-        return _unlooked(policy, count, blocks, spent_s)
+    if not policy.asks and count >= policy.least:
+        return Stop("fixed", f"{_launches(count)}: no gate, baseline or precision asks for more")
     open_questions = undecided(policy, done)
     if count >= policy.least and not open_questions and _is_look(policy, count):
         return Stop("precise", f"{_launches(count)}: {_enough(policy)}")
@@ -60,20 +62,13 @@ def decide(policy: LaunchPolicy, done: Sequence[LaunchResult], spent_s: float) -
     return None
 
 
-def _unlooked(policy: LaunchPolicy, count: int, blocks: int, spent_s: float) -> Stop | None:
-    over_time = spent_s + spent_s / blocks > policy.budget_s
-    if count < policy.most and not over_time:
-        return None
-    return Stop("fixed", f"{_launches(count)}, as many as {policy.budget_s:g} s hold")
-
-
 def _is_look(policy: LaunchPolicy, count: int) -> bool:
     """Whether an interval that is narrow at this count may be believed.
 
     That of a device that drifts is narrow at some moments by luck: from `SEES_DRIFT` launches on it
     is looked at when their number has doubled. A paired ratio doesn't drift.
     """
-    return is_paired(policy) or count < SEES_DRIFT or (count & (count - 1)) == 0
+    return policy.paired or count < SEES_DRIFT or (count & (count - 1)) == 0
 
 
 def undecided(policy: LaunchPolicy, done: Sequence[LaunchResult]) -> list[str]:
@@ -84,20 +79,16 @@ def undecided(policy: LaunchPolicy, done: Sequence[LaunchResult]) -> list[str]:
         if not candidate:
             continue  # a window without a rate: more launches won't give one
         own = mean_interval(launch_logs(candidate), looked=True)
-        if is_paired(policy):
+        if policy.paired:
             baseline = rates_by_launch(done, metric, "baseline")
-            why = _pairs_open(candidate, baseline, policy.regress) if baseline else None
+            why = _pairs_open(candidate, baseline, policy) if baseline else None
         else:
-            why = _width_open(own, policy.precision) or _spread_open(candidate)
+            why = None if policy.precision is None else _width_open(own, policy.precision)
+            why = why or (_spread_open(candidate) if policy.judged else None)
         why = why or _bound_open(own, [value for name, value in policy.bounds if name == metric])
         if why:
             found.append(f"{metric} {why}")
     return found
-
-
-def is_paired(policy: LaunchPolicy) -> bool:
-    """True when a block has both arms."""
-    return any(request.arm == "baseline" for request in policy.block)
 
 
 def rates_by_launch(done: Iterable[LaunchResult], metric: str, arm: Arm) -> dict[int, list[float]]:
@@ -110,8 +101,20 @@ def rates_by_launch(done: Iterable[LaunchResult], metric: str, arm: Arm) -> dict
             if sample.metric == metric and not sample.warmup and sample.duration_s > 0
         ]
         if launch.arm == arm and values and min(values) > 0:
-            found[number] = values
+            # Arms that worked in turn share the number of their launch.
+            found[launch.samples[0].launch if launch.in_turn else number] = values
     return found
+
+
+def speeds(policy: LaunchPolicy, done: Sequence[LaunchResult]) -> Speeds:
+    """What people are told of launches so far."""
+    found = []
+    for metric in dict.fromkeys(m.name for request in policy.block for m in request.measures):
+        if candidate := rates_by_launch(done, metric, "candidate"):
+            own = mean_interval(launch_logs(candidate), looked=True)
+            half = None if own.half is None else math.expm1(own.half)
+            found.append((metric, math.exp(own.mean), half))
+    return tuple(found)
 
 
 def _width_open(own: Interval, precision: float) -> str | None:
@@ -130,16 +133,17 @@ def _spread_open(candidate: ByLaunch) -> str | None:
     )
 
 
-def _pairs_open(candidate: ByLaunch, baseline: ByLaunch, regress: float) -> str | None:
+def _pairs_open(candidate: ByLaunch, baseline: ByLaunch, policy: LaunchPolicy) -> str | None:
     logs = pair_logs(candidate, baseline)
     if len(logs) < LEAST_PAIRS:
         return "has too few pairs"
     found = pair_statistics(logs, looked=True)
     half = t975(found.df) * found.error
     low, high = math.exp(found.mean - half), math.exp(found.mean + half)
-    if low >= 1 - regress or found.tail(math.log1p(-regress)) <= SURE:
+    bound = 1 - policy.regress
+    if low >= bound or (not policy.confirms and found.tail(math.log(bound)) <= SURE):
         return None
-    return f"is {low:.3f} to {high:.3f} of the baseline, the bound is {1 - regress:.3f}"
+    return f"is {low:.3f} to {high:.3f} of the baseline, the bound is {bound:.3f}"
 
 
 def _bound_open(own: Interval, bounds: Sequence[float]) -> str | None:
@@ -152,8 +156,10 @@ def _bound_open(own: Interval, bounds: Sequence[float]) -> str | None:
 
 
 def _enough(policy: LaunchPolicy) -> str:
-    if is_paired(policy):
+    if policy.paired:
         return f"every ratio is on one side of {1 - policy.regress:.3f}"
+    if policy.precision is None:
+        return "every gate on a rate is decided"
     return f"every rate is known to ±{policy.precision:.1%}"
 
 

@@ -5,7 +5,7 @@
 | 130  | interrupted                                                                 |
 | 1    | a cell failed and isn't waived                                              |
 | 3    | else: a cell errored, too few cells judged or too few speeds decided, a     |
-|      | named device missing, or nothing judged                                     |
+|      | named device missing, a request that no device meets, or nothing judged     |
 | 0    | else                                                                        |
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from farm.core.result import CellResult, Decision, GateResult, Outcome, Summary
+from farm.core.result import CellResult, Decision, GateResult, Outcome, Report, Summary
 from farm.core.rules.gates import kind_of
 from farm.core.spec import Gate, Require
 
@@ -148,9 +148,25 @@ def last_line(results: Sequence[CellResult], summary: Summary, code: int) -> str
         line += f"; {sum(reasons.values())} not judged ({listed})"
     if summary.speed_gated:
         line += f"; speed {summary.speed_decided}/{summary.speed_gated} decided"
+        unread = sum(_half_seen(result) for result in results)
+        line += f" ({unread} unverified)" if unread else ""
     elif results:
         line += "; speed not gated"
     return f"{line} -> exit {code}"
+
+
+def _half_seen(result: CellResult) -> bool:
+    """Whether a speed was decided although a guard that its device needs could not be read."""
+    return result.speed_decision in ("passed", "failed") and "unverified" in result.flags
+
+
+def unproven(report: Report, why: str) -> Report:
+    """Take a report its exit 0 and say why in its last line; any other code stays."""
+    if report.exit_code != EXIT_OK:
+        return report
+    counts = report.verdict_line.rpartition(" -> exit ")[0]
+    line = f"{counts}; {why} -> exit {EXIT_INCOMPLETE}"
+    return replace(report, exit_code=EXIT_INCOMPLETE, verdict_line=line)
 
 
 #: Flags that name why a cell was not judged, most telling first, and how the last line says it.
@@ -158,15 +174,16 @@ _REASON_FLAGS = {
     "device_missing": "device missing",
     "quarantined": "quarantined",
     "interrupted": "interrupted",
+    "cancelled": "cancelled",
     "excluded": "excluded",
     "export_failed": "export failed",
     "unfit": "unfit",
     "no_runtime": "no runtime",
     "no_baseline": "no baseline",
     "incomparable": "incomparable",
-    "insufficient": "insufficient",
     "invalid": "invalid",
     "noisy": "noisy",
+    "insufficient": "insufficient",
 }
 
 

@@ -1,7 +1,8 @@
 """Waivers: known failures that are allowed until a date, shown, and failing once expired.
 
 Of the waivers that cover a failure the narrowest one that still holds counts, so an expired entry
-doesn't hide its renewal. What is expired, needed no more, or met no judged cell is an alarm.
+doesn't hide its renewal, and a wide one accepts no loss that a narrower one forbids. What is
+expired, needed no more, or met no judged cell is an alarm.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from farm.core.errors import ConfigError
+from farm.core.names import nearest
 from farm.core.result import CellResult, GateResult
-from farm.core.rules.gates import REGRESS, applies, nearest
+from farm.core.rules.gates import REGRESS, applies
 from farm.core.spec import Waiver
+
+#: Verdicts of a comparison that decide nothing.
+_OPEN = ("INCOMPARABLE", "NOISY", "INSUFFICIENT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +35,33 @@ class Failure:
 
 def failures(result: CellResult) -> tuple[Failure, ...]:
     """Return every gate that judged the cell wrong or slow, and on which metric."""
-    found = [] if result.correctness is None else [*result.correctness.gates]
-    failed = [Failure(gate, gate.metric) for gate in (*found, *result.memory.gates)]
-    for measured in result.performance:
-        failed += [Failure(gate, measured.metric) for gate in measured.gates]
-    return (*(f for f in failed if f.gate.passed is False), *_regressions(result))
+    return (*(f for f in _gates(result) if f.gate.passed is False), *_regressions(result))
 
 
 def failing_gates(result: CellResult) -> tuple[GateResult, ...]:
     """Return every gate that judged the cell wrong or slow."""
     return tuple(failure.gate for failure in failures(result))
+
+
+def _gates(result: CellResult) -> list[Failure]:
+    """Every gate of a cell, whatever it said, and on which metric."""
+    right = () if result.correctness is None else result.correctness.gates
+    found = [Failure(gate, gate.metric) for gate in (*right, *result.memory.gates)]
+    for measured in result.performance:
+        found += [Failure(gate, measured.metric) for gate in measured.gates]
+    return found
+
+
+def _undecided(result: CellResult) -> tuple[str, ...]:
+    """Name what nobody could decide; a side that failed hides its other gates and metrics."""
+    sides = {"correctness": result.correctness_decision, "speed": result.speed_decision}
+    found = [side for side, decision in sides.items() if decision == "undecided"]
+    found += [one.metric for one in _gates(result) if one.gate.passed is None]
+    if (baseline := result.baseline) is not None:
+        found += [one.metric for one in baseline.metrics if one.verdict in _OPEN]
+        if not baseline.metrics and baseline.verdict in _OPEN:
+            found.append(f"baseline {baseline.run_id}")
+    return tuple(dict.fromkeys(found))
 
 
 def _regressions(result: CellResult) -> list[Failure]:
@@ -61,19 +83,28 @@ def _regressions(result: CellResult) -> list[Failure]:
 def apply_waivers(
     result: CellResult, waivers: Sequence[Waiver], today: datetime.date
 ) -> CellResult:
-    """Waive a failed cell when every failing gate has a waiver that still holds."""
+    """Waive a failed cell when every failing gate has a waiver that still holds.
+
+    A waiver accepts what failed, and judges nothing: what is undecided stays so.
+    """
     if result.outcome != "failed":
         return result
     reasons = []
     for failure in failures(result):
         about = [w for w in waivers if _is_about(w, result, failure)]
-        covering = [w for w in about if not _expired(w, today) and _bounds(w, failure)]
+        holding = [w for w in about if not _expired(w, today)]
+        narrowest = max(map(_narrowness, holding), default=None)
+        covering = [w for w in holding if _narrowness(w) == narrowest and _bounds(w, failure)]
         if not covering:
             return _unwaived(result, failure, about, today)
-        reasons.append(_words(max(covering, key=_narrowness), failure))
+        reasons.append(_words(covering[0], failure))
     if not reasons:
         return result
-    return replace(result, waived=True, reason=f"waived: {'; '.join(dict.fromkeys(reasons))}")
+    words = f"waived: {'; '.join(dict.fromkeys(reasons))}"
+    if open_ := _undecided(result):
+        reason = f"{words}; {' and '.join(open_)} undecided"
+        return replace(result, outcome="inconclusive", reason=reason)
+    return replace(result, waived=True, reason=words)
 
 
 def waiver_alarms(
@@ -85,13 +116,15 @@ def waiver_alarms(
         name = f"waiver of {waiver.gate} on {waiver.cells}"
         cells = [r for r in results if fnmatch.fnmatchcase(r.cell_id, waiver.cells)]
         judged = [r for r in cells if r.outcome in ("passed", "failed")]
-        needed = [r for r in judged if any(_is_about(waiver, r, f) for f in failures(r))]
+        needed = [r for r in cells if any(_is_about(waiver, r, f) for f in failures(r))]
         if _expired(waiver, today):
             found.append(f"{name} expired on {waiver.until}: remove it, or renew it with a reason")
-        elif judged and not needed:
+        elif needed:
+            continue
+        elif judged:
             count = f"{len(judged)} cell{'' if len(judged) == 1 else 's'}"
             found.append(f"{name} (until {waiver.until}) is idle: {count} passes again; remove it")
-        elif not judged:
+        else:
             found.append(f"{name} (until {waiver.until}) is idle: no cell of it was judged")
     return tuple(found)
 

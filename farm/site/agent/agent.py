@@ -28,6 +28,7 @@ from farm.core.errors import (
     Interrupted,
     PlanError,
     SiteLost,
+    StoreError,
     TransportTimeout,
 )
 from farm.core.events import (
@@ -42,15 +43,16 @@ from farm.core.events import (
 from farm.core.runner import RunnerSpec
 from farm.core.runtime import AttemptId, DeviceJob
 from farm.host.source_tree import tree_sha256
-from farm.paths import store_root
+from farm.paths import quarantine_file, store_root
 from farm.protocols import PROBE_LIMIT_S, ByteProgress, OpenTransport, Runner
 from farm.site.agent.attached import AttachedRun, AttachedRuns
 from farm.site.agent.discovery import Discover, discover_adb
-from farm.site.agent.inventory import look
+from farm.site.agent.inventory import Seen, look
 from farm.site.agent.revisit import Revisitor
 from farm.site.agent.session import DeviceSession
 from farm.site.agent.threads import in_thread
 from farm.site.context import Limits, SiteContext
+from farm.state.health_book import HealthBook
 from farm.store.bring import bring_objects
 from farm.store.objects import ContentStore
 
@@ -79,6 +81,7 @@ class SiteAgent:
         find_runner: Makes the runner of a job.
         discover: Entries of the attached adb devices.
         limits: Times that decide about lost devices.
+        seen: Devices that were probed here a moment ago: the answer to the first such question.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class SiteAgent:
         find_runner: Callable[[RunnerSpec], Runner] = runners.find,
         discover: Discover = discover_adb,
         limits: Limits | None = None,
+        seen: Seen | None = None,
     ) -> None:
         self.name = name
         self._context = SiteContext(
@@ -106,6 +110,7 @@ class SiteAgent:
         self._runs = AttachedRuns(outboxes, orphan_grace_s)
         self._revisitor = Revisitor(self._context, self._runs.tell_all)
         self._devices: dict[str, Device] = {}
+        self._seen = seen
         self._sessions: dict[str, DeviceSession] = {}
         # Protects the two below: sessions report the ends of jobs from their own threads.
         self._lock = threading.Lock()
@@ -129,12 +134,20 @@ class SiteAgent:
         recover: bool = False,
     ) -> list[Device]:
         """Probe devices; see `farm.protocols.Site`."""
-        discover = partial(self._discover, entries, self.name) if adb_auto else None
-        devices = await in_thread(lambda: look(entries, discover, self._context, limit_s))
+        seen, self._seen = self._seen, None
+        if seen is not None and (seen.entries, seen.adb_auto) == (tuple(entries), adb_auto):
+            devices = list(seen.devices)
+        else:
+            discover = partial(self._discover, entries, self.name) if adb_auto else None
+            devices = await in_thread(
+                lambda: look(entries, discover, self._context, limit_s, self.name)
+            )
         if recover:
             devices = await in_thread(lambda: self._revisitor.recovered(devices))
+        if self.name:  # what this host keeps, for runs of other hosts; theirs is applied there
+            devices = await in_thread(lambda: self._kept(devices))
         self._devices |= {device.name: device for device in devices}
-        return devices
+        return [self._with_queue(device) for device in devices]
 
     async def attach(self, run_id: str, epoch: int) -> Attached:
         """Say what is here of a run. What an earlier epoch left is held back for `submit`.
@@ -281,6 +294,17 @@ class SiteAgent:
             self._jobs[job.attempt_id] = job
         self._session(job.device).submit(job)
 
+    def _kept(self, devices: Sequence[Device]) -> list[Device]:
+        """Devices with this host's quarantines; without its book none is known to be fit."""
+        try:
+            return [*HealthBook(quarantine_file(self._context.home)).apply(devices)]
+        except StoreError as error:
+            return [device.marked("unfit", error.message) for device in devices]
+
+    def _with_queue(self, device: Device) -> Device:
+        session = self._sessions.get(device.name)
+        return device if session is None else replace(device, queue=device.queue + session.queue)
+
     def _session(self, name: str) -> DeviceSession:
         entry = self._devices[name].entry
         session = self._sessions.get(name)
@@ -316,7 +340,7 @@ class SiteAgent:
                 self._adopted = {o: n for o, n in self._adopted.items() if n != attempt}
 
     def _cancel(self, which: Callable[[DeviceJob], bool], error: FarmError) -> None:
-        for session in self._sessions.values():
+        for session in list(self._sessions.values()):  # `_adopt` comes from another thread
             session.cancel(which, error)
 
     def _join(self, limit: Deadline) -> None:

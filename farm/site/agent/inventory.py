@@ -6,12 +6,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 from farm.clock import Deadline
-from farm.core.device import Device, DeviceEntry, DeviceFacts, Holder
+from farm.core.device import Device, DeviceEntry, DeviceFacts, Holder, InQueue
 from farm.core.errors import ConnectError, FarmError, TransportError
 from farm.core.lease import HOLD_RUN, Hold, Lease
+from farm.core.rules.turns import served
 from farm.protocols import PROBE_LIMIT_S, Transport
+from farm.site.agent.discovery import unlooked
 from farm.site.context import SiteContext
 from farm.site.device.answered import AnsweredTransport
 from farm.site.device.connection import Connection, Snapshot
@@ -20,6 +24,17 @@ log = logging.getLogger(__name__)
 
 #: A healthy adb server lists its devices well within this time on the busiest host, seconds.
 DISCOVERY_S = 3.0
+#: How often a probe that a fault of this host broke is begun anew, and the pause before.
+_AGAIN, _AGAIN_S = 4, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was asked and found of this host's devices before its agent was there."""
+
+    entries: tuple[DeviceEntry, ...]
+    adb_auto: bool
+    devices: tuple[Device, ...]
 
 
 class Probe:
@@ -29,13 +44,19 @@ class Probe:
         entry: The device.
         context: Folders and factories of this host.
         limit_s: How long it may be silent. One that goes on answering has `PROBE_LIMIT_S` in all.
+        glance: Whether that was asked to be short, so that more time may help.
     """
 
     def __init__(
-        self, entry: DeviceEntry, context: SiteContext, limit_s: float = PROBE_LIMIT_S
+        self,
+        entry: DeviceEntry,
+        context: SiteContext,
+        limit_s: float = PROBE_LIMIT_S,
+        *,
+        glance: bool = False,
     ) -> None:
         self.entry = entry
-        self._limit_s = limit_s
+        self._limit_s, self._glance = limit_s, glance
         self._context = context
         self._done = threading.Event()
         self._device: Device | None = None
@@ -62,6 +83,8 @@ class Probe:
             # Not waited for: closing a frozen connection may take a second of its own.
             threading.Thread(target=self._connection.close, daemon=True).start()
         remedy = "is it frozen or asleep?"
+        if self._glance:
+            remedy += f" `farm devices --wait {PROBE_LIMIT_S:g}` gives it longer"
         return Device(
             self.entry,
             facts=None,
@@ -97,7 +120,7 @@ class Probe:
         finally:
             self._done.set()
 
-    def _probe(self) -> Device:
+    def _probe(self, again: int = _AGAIN) -> Device:
         entry = self.entry
         try:
             connection = Connection(entry, self._context.home, self._open)
@@ -108,6 +131,10 @@ class Probe:
             finally:
                 connection.close()
         except FarmError as error:
+            if error.context.get("host_fault") and again > 0:
+                # The device isn't to blame: another program ended the host's adb server.
+                time.sleep(_AGAIN_S)
+                return self._probe(again - 1)
             remedy = str(error.context.get("remedy", ""))
             return Device(entry, None, _state(error), error.message, remedy=remedy)
         return _seen(entry, snapshot, lease)
@@ -116,8 +143,10 @@ class Probe:
 def _seen(entry: DeviceEntry, snapshot: Snapshot, lease: Lease | Hold | None) -> Device:
     holder = None
     state, reason, remedy = "ready", "", ""
+    queue: list[InQueue] = []
     if lease is not None:
         reason = "; ".join([lease.text, *(waiting.text for waiting in lease.waiting)])
+        queue = [InQueue(w.run_id, w.owner, None, None, w.waits_s) for w in served(lease.waiting)]
     match lease:
         case Hold(owner=owner, reason=why, left_s=left_s):
             state, holder = "held", Holder(owner, HOLD_RUN, why, left_s)
@@ -133,6 +162,7 @@ def _seen(entry: DeviceEntry, snapshot: Snapshot, lease: Lease | Hold | None) ->
         holder=holder,
         remedy=remedy,
         hottest=snapshot.hottest,
+        queue=tuple(queue),
     )
     return expected(device)
 
@@ -157,9 +187,10 @@ def probe_all(
 
 def look(
     entries: Sequence[DeviceEntry],
-    discover: Callable[[], list[DeviceEntry]] | None,
+    discover: Callable[[], Sequence[DeviceEntry | Device]] | None,
     context: SiteContext,
     limit_s: float,
+    site: str = "",
 ) -> list[Device]:
     """Probe the named devices and those that are discovered meanwhile.
 
@@ -168,24 +199,54 @@ def look(
         discover: Finds attached devices; None looks for none.
         context: Folders and factories of this host.
         limit_s: Limit of each device, and of the discovery.
+        site: This host, as its devices name it; empty without a cluster.
+
+    Returns:
+        Also a row for the phones of an adb server that can't be asked.
 
     Raises:
         ConfigError: Devices can't be discovered as this host is set up.
     """
     limit = Deadline(limit_s)
-    named = [Probe(entry, context, limit_s) for entry in entries]
+    glance = limit_s < PROBE_LIMIT_S
+    named = [Probe(entry, context, limit_s, glance=glance) for entry in entries]
     for probe in named:
         probe.start()
-    found = _discovered(discover, limit_s) if discover is not None else []
-    probes = [Probe(entry, context, max(0.5, limit.remaining_s)) for entry in found]
+    found: Sequence[DeviceEntry | Device] = []
+    lost: list[Device] = []
+    try:
+        found = _discovered(discover, limit_s) if discover is not None else []
+    except ConnectError as error:
+        # Nobody was asked about phones: that must not read as having none.
+        lost.append(unlooked(error, site))
+    probes = [
+        Probe(one, context, max(0.5, limit.remaining_s), glance=glance)
+        for one in found
+        if isinstance(one, DeviceEntry)
+    ]
     for probe in probes:
         probe.start()
-    return merge([probe.result() for probe in named], [probe.result() for probe in probes])
+    refused = [one for one in found if isinstance(one, Device)]
+    seen = [*(probe.result() for probe in probes), *refused]
+    merged = merge([probe.result() for probe in named], seen)
+    listed = {entry.name for entry in entries}
+    taken = {device.name for device in merged}
+    return [*(d if d.name in listed else _by_identity(d, taken) for d in merged), *lost]
 
 
-def _discovered(discover: Callable[[], list[DeviceEntry]], limit_s: float) -> list[DeviceEntry]:
+def _by_identity(device: Device, taken: AbstractSet[str]) -> Device:
+    """A discovered wireless phone under its own serial number: its address changes by itself."""
+    name = "" if device.facts is None else "".join(device.facts.identity.split())
+    if not name or name in taken or not _is_network(device.entry):
+        return device
+    return replace(device, entry=replace(device.entry, name=name))
+
+
+def _discovered(
+    discover: Callable[[], Sequence[DeviceEntry | Device]], limit_s: float
+) -> Sequence[DeviceEntry | Device]:
     """Discover in a thread of its own: an adb server that hangs must not hold all others up."""
-    found: list[DeviceEntry] = []
+    found: list[DeviceEntry | Device] = []
     failed: list[FarmError] = []
 
     def ask() -> None:
@@ -199,10 +260,11 @@ def _discovered(discover: Callable[[], list[DeviceEntry]], limit_s: float) -> li
     thread.start()
     thread.join(limit_s)
     if thread.is_alive():
-        log.warning("adb devices were not looked for: the adb server didn't answer")
-        return []
+        raise ConnectError(
+            f"the adb server didn't answer within {limit_s:g} s",
+            remedy="restart it (adb kill-server), or look what else listens on its port",
+        )
     if failed:
-        # Nobody was asked about phones: that must not read as having none.
         raise failed[0]
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -23,13 +24,18 @@ async def in_thread(work: Callable[[], T]) -> T:
         else:
             future.set_result(value)  # type: ignore[arg-type]
 
+    def tell(value: T | None, error: BaseException | None) -> None:
+        # Where the loop was closed meanwhile nobody waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(deliver, value, error)
+
     def run() -> None:
         try:
             value = work()
         except BaseException as error:
-            loop.call_soon_threadsafe(deliver, None, error)
+            tell(None, error)
         else:
-            loop.call_soon_threadsafe(deliver, value, None)
+            tell(value, None)
 
     threading.Thread(target=run, name="farm-site", daemon=True).start()
     return await future

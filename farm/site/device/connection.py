@@ -272,9 +272,13 @@ class Connection:
         while self.transport.stat(folder) is None:
             folder, slash, _ = folder.rpartition("/")
             if not slash or not folder:
+                local = self.entry.transport == "local"
                 raise TransferError(
                     f"can't make {root} on {self.entry.name}: {made.error_text[:200]}",
                     device=self.entry.name,
+                    remedy="set FARM_HOME to a folder that this user may write to"
+                    if local
+                    else f"let `root` of {self.entry.name} be a folder that its user may write to",
                 )
         return folder
 

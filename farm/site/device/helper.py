@@ -237,7 +237,10 @@ class DeviceHelper:
         self._ask("clean", self.root, "--work", name)
 
     def clean_stale(self, lease: LeaseOwner) -> list[str]:
-        """Remove work folders without a living supervisor; return their names."""
+        """End whatever runs in work folders and remove them; return their names.
+
+        Whoever holds the lease is alone on the device.
+        """
         return self._ask("clean", self.root, "--stale", *lease.fence).texts("cleaned")
 
     def take_lease(self, lease: LeaseOwner) -> None:
@@ -288,15 +291,18 @@ class DeviceHelper:
         value = self._ask("lease", self.root, "show")
         if value.text("state") != "held":
             return None
-        waiting = tuple(
-            Waiting(
-                clean_text(entry.text("owner")),
-                clean_text(entry.text("run")),
-                entry.number("waits_s"),
-            )
-            for entry in value.answers("waiting")
-        )
-        return replace(_read_lease(value.word, value.number("left_s")), waiting=waiting)
+        return replace(_read_lease(value.word, value.number("left_s")), waiting=_waiting(value))
+
+    def waiting(self) -> tuple[Waiting, ...]:
+        """Return those who asked for the device lately and didn't get it."""
+        return _waiting(self._ask("lease", self.root, "show"))
+
+    def lines(
+        self, *words: str, stdin: bytes = b"", timeout_s: float = SHORT_S
+    ) -> tuple[Answer, ...]:
+        """Call a verb that has a module of its own; return what it printed, line by line."""
+        text = self._run(words, stdin=stdin, timeout_s=timeout_s)
+        return tuple(Answer(line, self.device) for line in text.splitlines())
 
     def _not_started(self, message: str) -> RunnerCrashed:
         trouble = diagnose(message)
@@ -361,6 +367,17 @@ class DeviceHelper:
 
 def _held_by(person: str, ttl_s: float = 0.0) -> LeaseOwner:
     return LeaseOwner(person, HOLD_RUN, 1, ttl_s)
+
+
+def _waiting(value: Answer) -> tuple[Waiting, ...]:
+    return tuple(
+        Waiting(
+            clean_text(entry.text("owner")),
+            clean_text(entry.text("run")),
+            entry.number("waits_s"),
+        )
+        for entry in value.answers("waiting")
+    )
 
 
 def _read_lease(member: Callable[[str], object], left_s: float) -> Lease | Hold:

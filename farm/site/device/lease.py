@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from farm.core.errors import LeaseError, TransportError
 from farm.core.lease import LeaseOwner
+from farm.core.printable import printable
 from farm.site.device.helper import DeviceHelper
+from farm.site.device.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,8 @@ def user_and_host() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    # A name that is not UTF-8 would come back from a device as another one.
+    return printable(f"{user}@{socket.gethostname()}")
 
 
 class LeaseKeeper:
@@ -30,21 +33,28 @@ class LeaseKeeper:
 
     Args:
         owner: The run that takes it.
+        turns: Whom its session lets go first; None where the device had no job of it before.
     """
 
-    def __init__(self, owner: LeaseOwner) -> None:
-        self.owner = owner
+    def __init__(self, owner: LeaseOwner, turns: Turns | None = None) -> None:
+        self.owner, self._turns = owner, turns
         self.held = False
         self._renewed_at = 0.0
         #: It is renewed once a third of its time has passed.
         self._renew_after_s = owner.ttl_s / 3
 
-    def take(self, helper: DeviceHelper) -> None:
-        """Take the device.
+    def take(self, helper: DeviceHelper, say: Callable[..., None] | None = None) -> None:
+        """Take the device, when those who wait for it have had their turn.
+
+        Args:
+            helper: Helper of the device.
+            say: Takes a line for people, as `detail`; needed where there are turns.
 
         Raises:
             LeaseError: Somebody else has it.
         """
+        if self._turns is not None and say is not None:
+            self._turns.give_way(helper, self.owner.run_id, say)
         helper.take_lease(self.owner)
         self.held = True
         self._renewed_at = time.monotonic()

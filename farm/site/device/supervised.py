@@ -78,6 +78,24 @@ class Ended:
     timed_out: bool = False
 
 
+def past_host_faults(call: Callable[[], T], times: int = 6) -> T:
+    """Make a repeatable call at the begin of a job, anew where only this host broke it.
+
+    A device that is lost itself isn't looked for: the job has nothing there yet.
+
+    Raises:
+        FarmError: What the call raises.
+    """
+    while True:
+        try:
+            return call()
+        except (ConnectError, DeviceLost) as error:
+            if "host_fault" not in error.context or times < 1:
+                raise
+            times -= 1
+            time.sleep(0.5)
+
+
 def persevere(
     link: Link, call: Callable[[DeviceHelper], T], last_sign: Callable[[], float] = lambda: 0.0
 ) -> T:

@@ -39,6 +39,15 @@ def too_warm(
     return "" if known else None
 
 
+def heat(start: Start, limits: ThermalLimits) -> tuple[float, float | None] | None:
+    """Degrees Celsius that a launch began with, and their limit; None: the device doesn't tell."""
+    if start.battery_c is not None:
+        return start.battery_c, limits.battery_max_c
+    if start.hottest is not None and is_processor(start.hottest[0]):
+        return start.hottest[1], ZONE_MAX_C
+    return None
+
+
 def _unread(facts: DeviceFacts, hottest: tuple[str, float] | None, kind: DeviceClass) -> str:
     """Why a device can't tell how warm it is; "" where there is no more to say."""
     if kind == "board" and hottest is not None:

@@ -19,10 +19,9 @@ from farm.core.errors import DeviceUnfit, FarmError, RunnerError, TransportError
 from farm.core.events import JobProgress
 from farm.core.lease import LeaseOwner
 from farm.core.rules.classes import DeviceClass, device_class
-from farm.core.rules.launches import least_launches, without_baseline
+from farm.core.rules.launches import without_baseline
 from farm.core.runner import BuildVariant, DeployFile, RunnerBuild
-from farm.core.runtime import Arm, Deployed, DeviceJob, DeviceRunResult, LaunchRequest, LaunchResult
-from farm.core.telemetry import LaunchTelemetry, Start
+from farm.core.runtime import Arm, Deployed, DeviceJob, DeviceRunResult, LaunchResult
 from farm.host.priority import niceness
 from farm.protocols import Runner
 from farm.site.context import Limits, SiteContext
@@ -31,23 +30,18 @@ from farm.site.device.connection import Connection, Snapshot
 from farm.site.device.helper import DeviceHelper
 from farm.site.device.lease import LeaseKeeper, user_and_host
 from farm.site.device.sending import provide_runner, send
-from farm.site.device.supervised import MAX_OUTPUT_BYTES, follow, persevere
+from farm.site.device.supervised import past_host_faults, persevere
+from farm.site.device.turns import Turns
 from farm.site.job import fit
 from farm.site.job.arms import ArmFiles, is_same
+from farm.site.job.asking import ask
 from farm.site.job.conditions import conditions
-from farm.site.job.cooldown import cool_down, paced
-from farm.site.job.launch import read_launch, timed_out
+from farm.site.job.launcher import Launcher
 from farm.site.job.preflight import start_once, starting_build
 from farm.site.job.progress import Progress
-from farm.site.job.results import (
-    common_clock,
-    fetch_logits,
-    fetch_logs,
-    push_files,
-    with_text,
-)
-from farm.site.job.rounds import Rounds
-from farm.site.job.telemetry import INTERVAL_S, fetch_telemetry
+from farm.site.job.results import common_clock
+from farm.site.job.rounds import Rounds, Ways
+from farm.site.job.sustained import sustain
 from farm.site.look.speeds import usual_speeds
 from farm.site.parsers.start import Trouble
 
@@ -63,6 +57,7 @@ class JobRun:
         context: Folders and factories of this host.
         report: Takes progress events.
         kept: Connection that the device's last job left open; it is checked before use.
+        turns: As for `LeaseKeeper`.
     """
 
     def __init__(
@@ -72,6 +67,7 @@ class JobRun:
         context: SiteContext,
         report: Callable[[JobProgress], None],
         kept: Connection | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.job = job
         self._entry = entry
@@ -82,18 +78,14 @@ class JobRun:
         self._connection = kept
         self._cancelled: FarmError | None = None
         self.owner = LeaseOwner(user_and_host(), job.run_id, job.epoch, context.limits.lease_s)
-        self._lease = LeaseKeeper(self.owner)
+        self._lease = LeaseKeeper(self.owner, turns)
         self._deadline = Deadline(job.timeout_s)
         self._work_name = deploy.work_name(job)
-        #: Names of work folders on the device: the candidate's, and the baseline's after it.
+        #: Work folders on the device: the candidate's, and the baseline's after it.
         self._works: list[str] = []
         self._work = ""
-        self._arms: dict[Arm, ArmFiles] = {}
         self._deployed: list[ObjectRef] = []
         self._greeted: list[Deployed] = []
-        self._kind: DeviceClass = "server"
-        self._starts: list[Start] = []
-        self._telemetry: list[LaunchTelemetry] = []
         self._progress = Progress(job, report)
         self._say = self._progress.say
         #: Standard output and error of launches so far.
@@ -102,8 +94,7 @@ class JobRun:
     def run(self) -> DeviceRunResult:
         """Do the job. Its connection stays open for the next one: see `take_connection`.
 
-        Raises:
-            FarmError: Why there is no result; the device is clean again where it answers.
+        Raises FarmError: why there is no result; the device is clean again where it answers.
         """
         try:
             with self._context.store.in_use(self.job.job_id):
@@ -164,50 +155,85 @@ class JobRun:
         job, entry = self.job, self._entry
         self._say("lease", force=True)
         connection = self._connected()
-        before = connection.snapshot()
+        before = past_host_faults(connection.snapshot)
         fit.check_fit(job, entry, before.facts)
-        self._kind = device_class(before.facts, entry.labels)
         runner = self._context.find_runner(job.runner)
         build = self._build(runner, before)
-        self._lease.take(connection.helper)
-        stale = connection.helper.clean_stale(self.owner)
+        waiting = partial(self._say, "lease", force=True)
+        past_host_faults(partial(self._lease.take, connection.helper, waiting))
+        stale = past_host_faults(partial(connection.helper.clean_stale, self.owner))
         if stale:
             log.info("%s: removed abandoned work folders %s", entry.name, ", ".join(stale))
         build = self._started(runner, build, before)
         deployed = self._deploy((*job.own_files, *build.files), before)
-        self._arms["candidate"] = ArmFiles(job.artifact, build, self._work)
+        launcher = self._launcher(runner, device_class(before.facts, entry.labels))
+        arms, starts = launcher.arms, launcher.starts
+        arms["candidate"] = ours = ArmFiles(job.artifact, build, self._work)
         checks: dict[str, LaunchResult] = {}
         for name, check in job.checks.items():
             files = ArmFiles((check.file,), build, self._work)
-            checks[name] = self._launch(0, check.request, runner, files, name)
-        job, unpaired = self._second_arm(build, before)
-        launched = Rounds(
+            checks[name] = launcher.start(0, check.request, files, name)
+        job, unpaired = self._second_arm(build, before, arms)
+        ways = Ways(
+            launcher.one,
+            launcher.in_turn,
+            lambda: persevere(self, ours.evict),
+            lambda: persevere(self, lambda _helper: self._snapshot().facts.ram_available_bytes),
+        )
+        self._progress.launches = rounds = Rounds(
             job,
-            lambda index, request: self._launch(index, request, runner, self._arms[request.arm]),
-            lambda: persevere(self, self._arms["candidate"].evict),
+            ways,
             fresh=deployed.pushed_bytes > 0,
-            clock=lambda: time.monotonic() - sum(start.waited_s for start in self._starts),
-        ).run()
+            clock=lambda: time.monotonic() - sum(start.waited_s for start in starts),
+        )
+        launched = rounds.run()
+        self._progress.launches = None
+        long = partial(launcher.start, len(launched.launches), files=ours, name="sustained")
+        sustained = sustain(job, launched.launches, long, launcher.telemetry, starts)
+        count = len(launched.launches)
+        asked = ask(job, lambda request, name: launcher.start(count, request, ours, name))
         self._say("clean", force=True)
         persevere(self, lambda helper: deploy.check_intact(helper, self._deployed, self.owner))
-        after = persevere(self, lambda _helper: self._present().snapshot())
+        after = persevere(self, lambda _helper: self._snapshot())
         self._clean(self.helper)
         return DeviceRunResult(
             build,
             common_clock(launched.launches),
             deploy.total((*self._greeted, deployed)),
-            conditions(before, after, niceness() if entry.transport == "local" else None),
-            starts=tuple(self._starts),
-            telemetry=tuple(self._telemetry),
-            usual=usual_speeds(self._context.home, before.facts.identity, self._telemetry),
+            conditions(before, after, niceness() if entry.transport == "local" else None)
+            + ((("turns", launched.turns),) if launched.turns else ()),
+            starts=tuple(starts),
+            telemetry=tuple(launcher.telemetry),
+            usual=usual_speeds(self._context.home, before.facts.identity, launcher.telemetry),
             stop=launched.stop,
             same_as_baseline=job.baseline is not self.job.baseline and not unpaired,
             unpaired=unpaired or launched.unpaired,
             canary=checks.get("canary"),
             replay=checks.get("replay"),
+            sustained=sustained,
+            asked=asked,
         )
 
-    def _second_arm(self, build: RunnerBuild, snapshot: Snapshot) -> tuple[DeviceJob, str]:
+    def _launcher(self, runner: Runner, kind: DeviceClass) -> Launcher:
+        return Launcher(
+            self,
+            self.job,
+            self._entry,
+            runner,
+            kind,
+            self._progress,
+            self._deadline,
+            self._context.store,
+            self._snapshot,
+            self.logs.extend,
+        )
+
+    def _snapshot(self) -> Snapshot:
+        return self._present().snapshot()
+
+    def _second_arm(
+        self, build: RunnerBuild, snapshot: Snapshot, arms: dict[Arm, ArmFiles]
+    ) -> tuple[DeviceJob, str]:
         """Deploy the baseline's arm; return the job as it goes on, and why it is unpaired."""
         job, other = self.job, self.job.baseline
         if other is None:
@@ -215,13 +241,13 @@ class JobRun:
         words = () if job.tokenizer is None else (job.tokenizer,)
         if other.runner.abi != build.abi:
             return without_baseline(job), f"the baseline's runner is for {other.runner.abi}"
-        if is_same(other, job.artifact, build):
+        if not other.even_if_same and is_same(other, job.artifact, build):
             return without_baseline(job), ""
         try:
             self._deploy((*other.artifact, *words, *other.runner.files), snapshot)
         except DeviceUnfit as error:
             return without_baseline(job), f"no room for the baseline's artifact: {error.message}"
-        self._arms["baseline"] = ArmFiles(other.artifact, other.runner, self._work)
+        arms["baseline"] = ArmFiles(other.artifact, other.runner, self._work)
         return job, ""
 
     def _started(self, runner: Runner, build: RunnerBuild, before: Snapshot) -> RunnerBuild:
@@ -265,59 +291,6 @@ class JobRun:
         self._works.append(self._work_name + (f"-{len(self._works)}" if self._works else ""))
         self._work = self.helper.assemble(self._works[-1], files, self.owner)
         return deployed
-
-    def _launch(
-        self,
-        index: int,
-        request: LaunchRequest,
-        runner: Runner,
-        files: ArmFiles,
-        name: str = "",
-    ) -> LaunchResult:
-        stage = "measure" if request.measures or request.profiles else "check"
-        if request.measures:
-            self._starts.append(self._cool_down(index))
-        if (limit_s := min(request.timeout_s, self._deadline.remaining_s)) <= 0:
-            raise timed_out(self.job.timeout_s, b"", self._entry.name)
-        total = max(index + 1, least_launches(self.job))
-        self._say(stage, index, total, "launches", force=True)
-        work = files.work
-        # A launch overwrites the files of the one before, which were fetched and verified.
-        words, small = runner.arguments(request, files.named(self.job.tokenizer))
-        text_file = self.job.runner.text_file
-        # Emptied, so that the answer of the launch before isn't read as this one's.
-        small = {**small, **({text_file: b""} if text_file else {})}
-        push_files(self.helper, work, small, self._context.store)
-        self.helper.supervise(
-            work,
-            (*files.build.argv, *words),
-            env=files.build.env,
-            stale_s=self.limits.stale_s,
-            max_output_bytes=MAX_OUTPUT_BYTES,
-            lease=self.owner,
-            telemetry_s=INTERVAL_S if request.measures else 0.0,
-        )
-        ended = follow(self, work, limit_s, lambda line: self._progress.line(runner, stage, line))
-        name = name or f"launch-{index}"
-        stderr, logs = fetch_logs(self, name, work, ended, self._context.store)
-        self.logs += logs
-        if ended.timed_out:
-            raise timed_out(limit_s, stderr, self._entry.name)
-        result = read_launch(
-            runner, request, ended.status, ended.stdout, stderr, index, self._entry.name
-        )
-        self._say("collect", index + 1, total, "launches")
-        if request.measures:
-            telemetry, log_ref = fetch_telemetry(self, index, work, result, self._context.store)
-            self._telemetry.append(telemetry)
-            self.logs.append(log_ref)
-        result = with_text(self, work, text_file, request, result, self._context.store)
-        return fetch_logits(self, work, result, self._context.store)
-
-    def _cool_down(self, index: int) -> Start:
-        wait = paced(partial(self._say, "cooldown", index), self.beat, self._deadline)
-        look = partial(persevere, self, lambda _helper: self._present().snapshot())
-        return cool_down(index, self._kind, self._entry.thermal, look, wait)
 
     def _after_failure(self, error: BaseException) -> BaseException:
         """Clean up, and return the error that ended the attempt."""

@@ -73,6 +73,12 @@ def window_energy(
     return tuple(found), source
 
 
+def gauge(recording: Recording) -> tuple[bool, str]:
+    """Whether a device tells its power, and by what; else why it doesn't."""
+    curve, source = _curve(recording)
+    return curve is not None, source
+
+
 def _curve(recording: Recording) -> tuple[_Curve | None, str]:
     """The best gauge: a battery's, then the rails', a power meter's, a processor's counter."""
     reasons = []

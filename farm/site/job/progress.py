@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
 
-from farm.core.events import JobProgress
+from farm.core.events import JobProgress, Speeds
 from farm.core.runtime import DeviceJob
 from farm.protocols import Runner
 from farm.site.parsers.text import clean_text
 
 #: Least time between two events that count the same, seconds.
 PROGRESS_S = 0.25
+
+
+class Told(Protocol):
+    """What the launches of a job tell with each event; fields of `JobProgress`."""
+
+    @property
+    def speeds(self) -> Speeds:
+        """See `JobProgress.speeds`."""
+
+    @property
+    def budget(self) -> tuple[float, float] | None:
+        """See `JobProgress.budget`."""
 
 
 class Progress:
@@ -29,6 +43,10 @@ class Progress:
         self._unit = ""
         #: The stage that was reported last.
         self.stage = ""
+        #: While launches are repeated.
+        self.launches: Told | None = None
+        #: See `JobProgress.heat`.
+        self.heat: tuple[float, float | None] | None = None
 
     def say(
         self,
@@ -51,9 +69,12 @@ class Progress:
             return
         self.stage, self._unit, self._last = stage, unit, now
         job = self._job
-        self._report(
-            JobProgress(job.attempt_id, job.device, stage, done, total, unit, detail, rate)
+        event = JobProgress(
+            job.attempt_id, job.device, stage, done, total, unit, detail, rate, heat=self.heat
         )
+        if (told := self.launches) is not None:
+            event = replace(event, speeds=told.speeds, budget=told.budget)
+        self._report(event)
 
     def line(self, runner: Runner, stage: str, line: bytes) -> None:
         """Pass on the rate or the progress that a line of a runner reports."""

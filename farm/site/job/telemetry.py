@@ -135,10 +135,14 @@ def _shares(readings: Sequence[Reading]) -> tuple[float | None, float | None]:
 
 
 def _job_cpu_s(reading: Reading, recording: Recording) -> float | None:
-    for path, text in reading.texts.items():
-        if path.startswith("/proc/") and path.endswith("/stat") and path != "/proc/stat":
-            return process_cpu_s(text, recording.ticks_s)
-    return None
+    """CPU time of the job's processes that could be read: the first one, and arms in turn."""
+    found = [
+        process_cpu_s(text, recording.ticks_s)
+        for path, text in reading.texts.items()
+        if path.startswith("/proc/") and path.endswith("/stat") and path != "/proc/stat"
+    ]
+    known = [seconds for seconds in found if seconds is not None]
+    return sum(known) if known else None
 
 
 def _others(beside: Sequence[Reading], recording: Recording) -> float | None:
@@ -203,7 +207,7 @@ def _battery(recording: Recording) -> str | None:
 def _battery_c(recording: Recording) -> float | None:
     folder = _battery(recording)
     tenths = [r.integer(f"{folder}/temp") for r in recording.readings if folder]
-    return max((t / 10 for t in tenths if t is not None and -400 < t < 1200), default=None)
+    return max((t / 10 for t in tenths if t and -400 < t < 1200), default=None)
 
 
 def _battery_status(recording: Recording) -> str | None:

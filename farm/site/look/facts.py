@@ -137,7 +137,7 @@ def parse_facts(raw: RawFacts) -> DeviceFacts:
         features=(not emulated and cpu.features(info)) or _helper_features(probe),
         emulated=emulated,
         virtualised=emulation.virtualised(info, names, properties),
-        unread=_unread(values, thermal),
+        unread=_unread(values, thermal, battery),
         **values,
     )
 
@@ -225,7 +225,9 @@ def _model(info: cpu.CpuInfo, files: Mapping[str, str]) -> str | None:
 
 def _soc(properties: Mapping[str, str], files: Mapping[str, str], info: cpu.CpuInfo) -> str | None:
     for key in _SOC_PROPERTIES:
-        if value := clean_name(properties.get(key, "")):
+        value = clean_name(properties.get(key, ""))
+        # `exynos5` is a platform of ten chips, whose name another property has.
+        if value and not re.fullmatch(r"(?i)unknown|exynos\d", value):
             return value
     machine = files.get("/sys/devices/soc0/machine", "")
     compatible = files.get("/proc/device-tree/compatible", "").replace(",", " ").split("\0")
@@ -276,12 +278,13 @@ def _governor(files: Mapping[str, str]) -> str | None:
 
 def _linux_battery(files: Mapping[str, str]) -> tuple[float | None, int | None]:
     for path, text in files.items():
-        supply = path.startswith(SUPPLIES) and path.endswith("/type")
+        # `hid...` is that of a mouse or a keyboard.
+        supply = path.startswith(SUPPLIES) and path.endswith("/type") and "/hid" not in path
         if supply and text.strip() == "Battery":
             folder = path.removesuffix("/type")
             text = files.get(f"{folder}/temp", "").strip()
             tenths = int(text) if re.fullmatch(r"-?[0-9]{1,4}", text) else None
-            celsius = tenths / 10 if tenths is not None and -400 < tenths < 1200 else None
+            celsius = tenths / 10 if tenths and -400 < tenths < 1200 else None
             return celsius, whole_number(files.get(f"{folder}/capacity"), 100)
     return None, None
 
@@ -291,7 +294,9 @@ def _helper_features(probe: Mapping[str, Any]) -> tuple[str, ...]:
     return cpu.named_features(map(str, value)) if isinstance(value, list) else ()
 
 
-def _unread(values: Mapping[str, Any], thermal: android.Thermal | None) -> tuple[str, ...]:
+def _unread(
+    values: Mapping[str, Any], thermal: android.Thermal | None, battery: android.Battery | None
+) -> tuple[str, ...]:
     reasons = {
         "governor": "no cpufreq",
         "libc": "no known loader at its usual place",
@@ -301,6 +306,8 @@ def _unread(values: Mapping[str, Any], thermal: android.Thermal | None) -> tuple
     }
     if thermal is not None:
         reasons["thermal_status"] = thermal.unread
+    if battery is not None and battery.unread:
+        reasons["battery_c"] = reasons["battery_level"] = battery.unread
     lines = [f"{k}: {reasons.get(k, 'not reported')}" for k, v in values.items() if v is None]
     if thermal is not None and not thermal.temperatures:
         lines.append("temperatures: the thermal service lists none now")

@@ -13,12 +13,16 @@ from farm.site.parsers.text import plain_text, whole_lines
 _ENTRY = re.compile(r"\[([^\]\n]+)\]: \[(.*)")
 _LAST = "[end]: [of the text"
 _ROW = re.compile(
-    r"Temperature\{mValue=([^,}\n]*), mType=(-?\d{1,3}), mName=([^,}\n]*), mStatus=(-?\d{1,3})\}"
+    r"Temperature\{mValue=([^,}\n]*), mType=(-?\d{1,3}), mName=([^,}\n]*), mStatus=(-?\d{1,3})[,}]"
 )
 _STATUS = re.compile(r"^[ \t]*Thermal Status:[ \t]*([0-6])[ \t]*$", re.MULTILINE)
 _FLAG = re.compile(r"^[ \t]*(IsStatusOverride|HAL Ready):[ \t]*(true|false)[ \t]*$", re.MULTILINE)
 _UNCONNECTED = re.compile(r"\bconnected: no\b")
-_COOLING = re.compile(r"CoolingDevice\{mValue=(\d{1,9}), mType=(-?\d{1,3}), mName=([^,}\n]*)\}")
+_COOLING = re.compile(r"CoolingDevice\{mValue=(\d{1,9}), mType=(-?\d{1,3}), mName=([^,}\n]*)[,}]")
+#: The first HAL has no word for throttling, so that the service says 0 whatever happens.
+_NO_STATUS = re.compile(r"\bThermalHAL 1\.0 +connected: yes\b")
+#: What `dumpsys battery set` and `unplug` leave behind: the values are those of that moment.
+_STOPPED = re.compile(r"^[ \t]*\(UPDATES STOPPED\b", re.MULTILINE)
 #: Cooling devices of this type lower the clocks of the processor, or take cores away.
 _COOLS_CPU = 2
 
@@ -38,6 +42,8 @@ class Battery:
     #: True when the system says that it is being charged.
     charging: bool | None
     powered: bool | None
+    #: Why nothing was read; empty where something was.
+    unread: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,9 @@ def parse_battery(text: str) -> Battery | None:
     _, found, block = plain_text(text).partition("Current Battery Service state:")
     if not found:
         return None
+    if _STOPPED.search(block):
+        remedy = "run `dumpsys battery reset` on the device"
+        return Battery(None, None, None, None, f"somebody overrode the battery's values: {remedy}")
     values: dict[str, str] = {}
     for line in whole_lines(block).splitlines():
         key, colon, value = line.partition(":")
@@ -96,14 +105,16 @@ def parse_battery(text: str) -> Battery | None:
             values.setdefault(key.strip(), value.strip())
     if values.get("present") == "false":
         return None
-    level, scale = _integer(values.get("level")), _integer(values.get("scale")) or 100
+    level, scale = _integer(values.get("level")), _integer(values.get("scale", "100"))
+    share = None if level is None or not scale or not 0 <= level <= scale else level / scale
     tenths = _integer(values.get("temperature"))
     status = _integer(values.get("status"))
     powered = [values[key] for key in values if key.endswith(" powered")]
     return Battery(
-        level=None if level is None or not 0 <= level <= scale else round(100 * level / scale),
-        celsius=None if tenths is None or not -400 < tenths < 1200 else tenths / 10,
-        charging=None if status is None else status == 2,
+        level=None if share is None else round(100 * share),
+        # A supply without a sensor reports 0, and an unknown status 1.
+        celsius=tenths / 10 if tenths and -400 < tenths < 1200 else None,
+        charging=status == 2 if status in (2, 3, 4, 5) else None,
         powered="true" in powered if powered else None,
     )
 
@@ -117,7 +128,8 @@ def parse_thermalservice(text: str) -> Thermal:
     _, _, rest = text.partition("Current temperatures from HAL:")
     current, _, after = rest.partition("Current cooling devices")
     temperatures = []
-    for value, kind, name, _severity in _ROW.findall(current):
+    worst = 0
+    for value, kind, name, severity in _ROW.findall(current):
         celsius = _celsius(value)
         # One vendor numbers mType differently and puts the standard's type into the name.
         named = name[5:].lower() if name.startswith("TYPE_") else None
@@ -126,12 +138,16 @@ def parse_thermalservice(text: str) -> Thermal:
         if not is_temperature(name) or (named is not None and named.startswith("bcl_")):
             continue
         temperatures.append(Temperature(name, named or _KINDS.get(int(kind), "other"), celsius))
+        if temperatures[-1].kind == "skin" and 0 < int(severity) < 7:
+            worst = max(worst, int(severity))
     capped = tuple(
         (name, int(step))
         for step, kind, name in _COOLING.findall(after)
         if int(kind) == _COOLS_CPU and int(step) > 0
     )
     status, unread = _status(text, temperatures)
+    # The service learns of a change by a call that may be late; what the HAL says is of now.
+    status = None if status is None else max(status, worst)
     return Thermal(status, tuple(temperatures), capped, unread)
 
 
@@ -152,6 +168,8 @@ def _status(text: str, temperatures: list[Temperature]) -> tuple[int | None, str
         return None, "the thermal HAL isn't ready"
     if _UNCONNECTED.search(text):
         return None, "the thermal HAL isn't connected"
+    if _NO_STATUS.search(text):
+        return None, "the thermal HAL 1.0 reports no throttling, so the status is always 0"
     if found[1] == "0" and not any(item.kind == "skin" for item in temperatures):
         # The service takes the status from sensors of the skin alone.
         return None, "no skin sensor reports anything, and the thermal status follows those"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from farm.core.device import CoreCluster
 from farm.site.parsers.system import clean_name
@@ -104,6 +104,7 @@ _ARM_CORES = {
     (0x53, 0x004): "Exynos-M5",
 }
 
+_PROCESSOR = re.compile(r"^processor[ \t]*:(.*)$", re.MULTILINE)
 #: Makers of Arm cores, for cores that have no name above.
 _MAKERS = {0x41: "Arm", 0x48: "HiSilicon", 0x4E: "NVIDIA", 0x51: "Qualcomm", 0x53: "Samsung"}
 _MAKERS |= {0x42: "Broadcom", 0x61: "Apple", 0xC0: "Ampere"}
@@ -151,6 +152,7 @@ def parse_cpuinfo(text: str) -> CpuInfo:
     cores: list[Core] = []
     footer: dict[str, str] = {}
     family: str | None = None
+    shared = frozenset[str]()
     for block in re.split(r"\n[ \t]*\n", whole_lines(text.replace("\r\n", "\n"))):
         values: dict[str, str] = {}
         for line in block.splitlines():
@@ -159,11 +161,14 @@ def parse_cpuinfo(text: str) -> CpuInfo:
                 values.setdefault(key.strip(), value.strip())
         # The footer may follow the last block without an empty line.
         footer |= {key: values[key] for key in ("Hardware", "Model") if key in values}
-        index = whole_number(values.get("processor"), _MOST_CORES)
-        if index is None:
-            continue
+        found = [whole_number(text, _MOST_CORES) for text in _PROCESSOR.findall(block)]
         family = family or _family(values)
-        cores.append(_core(index, values))
+        if len(found) != 1:
+            # Kernels before 3.16 say once what the core that was asked is. Others may be another.
+            values.pop("CPU part", None)
+            shared |= _core(0, values).flags
+        cores += [_core(index, values) for index in found if index is not None]
+    cores = [core if core.flags else replace(core, flags=shared) for core in cores]
     return CpuInfo(tuple(cores), footer.get("Hardware"), footer.get("Model"), family)
 
 

@@ -28,6 +28,8 @@ _SHELL = r"(?:[^\s:]*/)?(?:ba|da|a|z|mk)?sh: [^\n]+"
 _START = rf"(?:cannot start [^\n]*|(?:(?m:^)|exit code 12[67]: ){_SHELL}): "
 _DENIED = rf"{_START}(?:can't execute: )?(?:Permission denied|Operation not permitted)"
 
+_BASELINE = "build the runner for this processor: it misses an instruction of the baseline"
+
 #: Pattern, kind, remedy, whether a bundle helps. The first that matches counts.
 _TEXTS: tuple[tuple[str, str, str, bool], ...] = (
     (
@@ -37,9 +39,11 @@ _TEXTS: tuple[tuple[str, str, str, bool], ...] = (
         True,
     ),
     (
-        r"program alignment \(\d+\) cannot be smaller than system page size \(\d+\)",
+        r"program alignment \(\d+\) cannot be smaller than system page size \(\d+\)"
+        r"|ELF load command (?:alignment|address/offset) not (?:page-|properly )aligned",
         "page_size",
-        "build it with `-Wl,-z,max-page-size=16384`: this device has pages of 16 KiB",
+        "build it with `-Wl,-z,max-page-size=65536`: memory pages of this device are larger than"
+        " those it was linked for",
         True,
     ),
     (
@@ -56,8 +60,49 @@ _TEXTS: tuple[tuple[str, str, str, bool], ...] = (
         True,
     ),
     (
-        r"library \"?[^\"\n]+\"? not found|error while loading shared libraries"
-        r"|Error loading shared library",
+        r"undefined symbol: |Error relocating [^\n]*: symbol not found"
+        r"|version [`'\"]?[A-Z]\w+_[\w.]+['\"]? not found",
+        "symbol_missing",
+        "a library there is another version than it was built with: push the right one along, or"
+        " link it statically",
+        True,
+    ),
+    (
+        r"only (?:position independent executables \(PIE\)|support position-independent exec)",
+        "not_relocatable",
+        "build it with `-fPIE -pie`: Android starts no other programs",
+        True,
+    ),
+    (
+        r"is not accessible for the namespace",
+        "library_forbidden",
+        "the device lets programs of this folder use public libraries alone: push the library"
+        " along, or link it statically",
+        False,
+    ),
+    (
+        r"CPU ISA level is lower than required|CPU does not support x86-64-v\d"
+        r"|exit code 132: |(?m:^)Illegal instruction",
+        "instruction_missing",
+        _BASELINE,
+        False,
+    ),
+    (
+        r"cannot enable executable stack",
+        "executable_stack",
+        "link every part of it with `-Wl,-z,noexecstack`",
+        False,
+    ),
+    (
+        r"invalid ELF header|file too short|is too small to be an ELF",
+        "damaged",
+        "one of its files is cut or is no program: copy or build it anew",
+        False,
+    ),
+    (
+        r"library \"?[^\"\n]+\"? not found"
+        r"|error while loading shared libraries: [^\n]*: cannot open shared object file"
+        r"|Error loading shared library [^\n]*: No such file",
         "library_missing",
         "link that library statically, or install it on the device",
         True,
@@ -75,22 +120,25 @@ _TEXTS: tuple[tuple[str, str, str, bool], ...] = (
         False,
     ),
     (
-        _DENIED,
+        rf"{_DENIED}|failed to map segment from shared object",
         "no_execute",
         "programs can't run from farm's folder there: set `root` of the device in the inventory to"
-        " a folder on a file system without noexec (Android: /data/local/tmp/farm)",
+        " a folder on a file system without noexec (Android: /data/local/tmp/farm);"
+        " on this machine set FARM_HOME to one",
         False,
     ),
     (
         r"Exec format error|not executable: (?:32|64)-bit ELF|cannot execute binary file"
         r"|bad ELF magic|is for EM_|wrong ELF class|unexpected e_machine"
+        r"|exec format error|Not a valid dynamic program"
         r"|(?:32|64)-bit instead of (?:32|64)-bit",
         "wrong_format",
         "it is a program for another machine, or its loader is missing there",
         True,
     ),
     (
-        rf"{_START}(?:No such file or directory|not found|inaccessible or not found)"
+        rf"{_START}(?:No such file or directory|not found|inaccessible or not found"
+        r"|cannot execute: required file not found)"
         r"|bad interpreter: |Could not open '[^'\n]*/(?:ld-|linker)[^'\n]*': No such file",
         "loader_missing",
         "the loader that the runner asks for isn't on the device",
@@ -115,8 +163,7 @@ def diagnose(
         no_exec: Whether the file system of farm's folder is mounted noexec, where that is known.
     """
     if signal == _SIGILL:
-        remedy = "build the runner for this processor: it misses an instruction of the baseline"
-        return Trouble("instruction_missing", "ended by SIGILL", remedy, False)
+        return Trouble("instruction_missing", "ended by SIGILL", _BASELINE, False)
     if signal == _SIGSYS:
         remedy = "the device forbids a system call; use a device or user with fewer restrictions"
         return Trouble("system_call_forbidden", "ended by SIGSYS", remedy, False)

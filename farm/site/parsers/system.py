@@ -57,11 +57,14 @@ def parse_tegra_release(text: str) -> str | None:
 
 
 def parse_millidegrees(text: str) -> float | None:
-    """Read a thermal zone, degrees Celsius. 0 and impossible values mean an absent sensor."""
-    if not re.fullmatch(r"-?\d{1,7}", text.strip()):
+    """Read a thermal zone, degrees Celsius. 0 and impossible values mean an absent sensor.
+
+    Old kernels of some vendors print whole degrees, or tenths: those are not believed either.
+    """
+    if not re.fullmatch(r"-?[0-9]{1,7}", text.strip()):
         return None
     value = int(text)
-    if value == 0 or not -60_000 < value < 200_000:
+    if abs(value) < 1000 or not -60_000 < value < 200_000:
         return None
     return value / 1000
 

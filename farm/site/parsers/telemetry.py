@@ -62,11 +62,11 @@ class Recording:
 
     @property
     def batteries(self) -> list[str]:
-        """Folders of the device's batteries."""
+        """Folders of the device's batteries, without those of a mouse or a keyboard."""
         return [
             path.removesuffix("/type")
             for path, kind in self.names.items()
-            if path.startswith(SUPPLIES) and kind == "Battery"
+            if path.startswith(SUPPLIES) and kind == "Battery" and "/hid" not in path
         ]
 
     def clock_names(self, leaf: str = "scaling_max_freq") -> dict[str, str]:

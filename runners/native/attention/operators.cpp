@@ -169,6 +169,32 @@ Tensor& update_cache(KernelRuntimeContext& context, const Tensor& value, Tensor&
   return out;
 }
 
+// Caches that are rings: each token goes to the place that the indices [B,S] name.
+Tensor& update_cache_with_indices(KernelRuntimeContext& context, const Tensor& value, Tensor& cache,
+                                  const int64_t, const Tensor& indices, Tensor& out) {
+  FARM_REQUIRE(packed(value, cache.scalar_type()), "the value must be packed, of the cache's type");
+  FARM_REQUIRE(packed(cache, cache.scalar_type()), "the cache must be packed [B,C,G,D]");
+  for (const ssize_t d : {0, 2, 3}) {
+    FARM_REQUIRE(value.size(d) == cache.size(d), "value and cache differ in batch, heads or width");
+  }
+  FARM_REQUIRE(indices.dim() == 2 && indices.scalar_type() == ScalarType::Long &&
+                   indices.size(0) == value.size(0) && indices.size(1) == value.size(1),
+               "the indices must be int64 [B,S]");
+  const size_t token = static_cast<size_t>(cache.size(2) * cache.size(3)) *
+                       static_cast<size_t>(cache.element_size());
+  const auto* from = static_cast<const char*>(value.const_data_ptr());
+  auto* to = static_cast<char*>(cache.mutable_data_ptr());
+  for (ssize_t b = 0; b < value.size(0); ++b) {
+    const int64_t* places = indices.const_data_ptr<int64_t>() + b * indices.strides()[0];
+    for (ssize_t s = 0; s < value.size(1); ++s, from += token) {
+      const int64_t place = places[s * indices.strides()[1]];
+      FARM_REQUIRE(place >= 0 && place < cache.size(1), "an index is beyond the cache");
+      std::memcpy(to + token * static_cast<size_t>(b * cache.size(1) + place), from, token);
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 void set_order(int order) { current_order = order; }
@@ -176,5 +202,6 @@ void set_order(int order) { current_order = order; }
 EXECUTORCH_LIBRARY(llama, "custom_sdpa.out", custom_sdpa);
 EXECUTORCH_LIBRARY(llama, "custom_quantized_sdpa.out", custom_quantized_sdpa);
 EXECUTORCH_LIBRARY(llama, "update_cache.out", update_cache);
+EXECUTORCH_LIBRARY(llama, "update_cache_with_indices.out", update_cache_with_indices);
 
 }  // namespace farm::kernels

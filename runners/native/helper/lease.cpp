@@ -72,10 +72,9 @@ void grant(const std::string& root, const Args& args) {
 void take(const std::string& root, const Lease& now, const Args& args) {
   const bool ours = now.of(args.text("owner"), args.text("run"));
   if (ours && args.integer("epoch") < now.epoch) throw stale(now, args.integer("epoch"));
-  if (now.live() && !ours) {
-    note_waiting(root, args.text("owner"), args.text("run"));
-    throw held(now);
-  }
+  const bool in_vain = now.live() && !ours;
+  note_asked(root, args.text("owner"), args.text("run"), in_vain);
+  if (in_vain) throw held(now);
   grant(root, args);
 }
 
@@ -164,7 +163,7 @@ void lease(const Words& words) {
   if (action == "take") return take(root, now, args);
   if (action == "renew") return renew(root, now, args);
   if (action == "release") return release(root, now, args);
-  if (action == "show") return print(describe(now).set("waiting", waiting(root, now)));
+  if (action == "show") return print(describe(now).set("waiting", waiting(root)));
   throw Usage("lease take, renew, release or show, not " + action);
 }
 

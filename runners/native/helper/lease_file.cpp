@@ -111,34 +111,39 @@ void write_lease(const std::string& root, const Lease& lease) {
                                      .dump() + "\n");
 }
 
-void note_waiting(const std::string& root, const std::string& owner, const std::string& run) {
+void note_asked(const std::string& root, const std::string& owner, const std::string& run,
+                bool in_vain) {
   json::Value list = json::Value::array();
   int64_t since = boottime_ns();
   size_t count = 0;
+  bool waited = false;
   for (const json::Value& entry : recent(root)) {
     if (text_of(entry, "owner") == owner && text_of(entry, "run") == run) {
       since = integer_of(entry, "since_ns");
+      waited = true;
     } else if (++count < kMostWaiting) {
       list.push(entry);
     }
   }
-  list.push(json::Value::object()
-                .set("owner", owner)
-                .set("run", run)
-                .set("since_ns", since)
-                .set("asked_ns", boottime_ns()));
+  if (!in_vain && !waited) return;
+  if (in_vain) {
+    list.push(json::Value::object()
+                  .set("owner", owner)
+                  .set("run", run)
+                  .set("since_ns", since)
+                  .set("asked_ns", boottime_ns()));
+  }
   write_atomic(waiting_path(root),
                json::Value::object().set("boot_id", boot_id()).set("waiting", list).dump() + "\n");
 }
 
-json::Value waiting(const std::string& root, const Lease& now) {
+json::Value waiting(const std::string& root) {
   json::Value list = json::Value::array();
   for (const json::Value& entry : recent(root)) {
-    const std::string owner = text_of(entry, "owner");
-    const std::string run = text_of(entry, "run");
-    if (now.of(owner, run)) continue;  // it came to its turn
-    list.push(json::Value::object().set("owner", owner).set("run", run).set(
-        "waits_s", static_cast<double>(boottime_ns() - integer_of(entry, "since_ns")) / 1e9));
+    list.push(json::Value::object()
+                  .set("owner", text_of(entry, "owner"))
+                  .set("run", text_of(entry, "run"))
+                  .set("waits_s", static_cast<double>(boottime_ns() - integer_of(entry, "since_ns")) / 1e9));
   }
   return list;
 }

@@ -34,8 +34,9 @@ struct Lease {
 Lease read_lease(const std::string& root);
 void write_lease(const std::string& root, const Lease& lease);
 
-// Both are called under the lock of the lease.
-void note_waiting(const std::string& root, const std::string& owner, const std::string& run);
-json::Value waiting(const std::string& root, const Lease& now);
+// Both are called under the lock of the lease. Whoever got the device waits no more.
+void note_asked(const std::string& root, const std::string& owner, const std::string& run,
+                bool in_vain);
+json::Value waiting(const std::string& root);
 
 }  // namespace farm::helper

@@ -119,6 +119,19 @@ Sensors::Sensors(std::string root, pid_t pid) : root_(std::move(root)) {
   keep_lines(kPowerModes, "POWER_MODEL ID=");
 }
 
+bool Sensors::add_processes(const std::vector<pid_t>& pids) {
+  bool added = false;
+  for (const pid_t pid : pids) {
+    const std::string path = "/proc/" + std::to_string(pid) + "/stat";
+    const bool known = std::any_of(sensors_.begin(), sensors_.end(),
+                                   [&](const Sensor& sensor) { return sensor.path == path; });
+    if (known) continue;
+    sensors_.push_back({path, false});
+    added = true;
+  }
+  return added;
+}
+
 void Sensors::find(const char* pattern, bool slow) {
   for (const std::string& path : matches(root_ + pattern)) {
     sensors_.push_back({path.substr(root_.size()), slow});

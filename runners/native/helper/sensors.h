@@ -19,6 +19,9 @@ class Sensors {
   // Looks for sensors below `root` ("" is the device itself). `pid`: the job, 0 for none.
   Sensors(std::string root, pid_t pid);
 
+  // Adds what these processes compute, once each. True when one is new: `describe` says more now.
+  bool add_processes(const std::vector<pid_t>& pids);
+
   // The line `sensors`: paths in the order in which samples number them, and texts that stay.
   json::Value describe(double interval_s) const;
 

@@ -11,12 +11,11 @@
 #include "../common/posix.h"
 #include "../common/sha256.h"
 #include "args.h"
+#include "links.h"
 #include "verbs.h"
 
 namespace farm::helper {
 namespace {
-
-constexpr size_t kShaLength = 64;
 
 int64_t mtime_ns(const struct stat& info) {
   return static_cast<int64_t>(info.st_mtim.tv_sec) * 1000000000 + info.st_mtim.tv_nsec;
@@ -25,20 +24,6 @@ int64_t mtime_ns(const struct stat& info) {
 std::string stamp_text(const struct stat& info) {
   return std::to_string(info.st_size) + " " + std::to_string(mtime_ns(info)) + " " +
          std::to_string(info.st_ino) + " " + boot_id() + "\n";
-}
-
-bool is_file(const std::string& path, struct stat& info) {
-  return lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
-}
-
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  for (size_t from = 0; from < text.size();) {
-    const size_t end = std::min(text.find('\n', from), text.size());
-    if (end > from) lines.push_back(text.substr(from, end - from));
-    from = end + 1;
-  }
-  return lines;
 }
 
 json::Value describe(const Store& store, const std::string& sha, bool rehash, bool may_hash) {
@@ -68,95 +53,6 @@ json::Value describe(const Store& store, const std::string& sha, bool rehash, bo
   return out.set("state", state);
 }
 
-struct Link {
-  std::string sha;
-  mode_t mode;
-  std::string name;
-};
-
-mode_t mode_argument(const std::string& text) {
-  mode_t mode = 0;
-  for (const char c : text) {
-    if (c < '0' || c > '7') throw Usage("a mode is octal, not " + text);
-    mode = mode * 8 + static_cast<mode_t>(c - '0');
-  }
-  if (text.empty() || text.size() > 4 || mode > 0777) throw Usage("not a file mode: " + text);
-  return mode;
-}
-
-std::string relative_name(const std::string& name) {
-  if (name.empty() || name.front() == '/' || name.back() == '/') {
-    throw Failure("bad_manifest", "not a relative file name: " + name);
-  }
-  for (size_t from = 0; from <= name.size();) {
-    const size_t end = std::min(name.find('/', from), name.size());
-    const std::string step = name.substr(from, end - from);
-    if (step.empty() || step == "." || step == "..") {
-      throw Failure("bad_manifest", "a name must stay inside the work folder: " + name);
-    }
-    from = end + 1;
-  }
-  return name;
-}
-
-std::vector<Link> parse_manifest(const std::string& text) {
-  std::vector<Link> links;
-  std::set<std::string> names;
-  for (const std::string& line : lines_of(text)) {
-    const size_t first = line.find(' ');
-    const size_t second = first == std::string::npos ? first : line.find(' ', first + 1);
-    if (second == std::string::npos) {
-      throw Failure("bad_manifest", "a line is `SHA MODE NAME`, not: " + line);
-    }
-    links.push_back({sha_argument(line.substr(0, first)),
-                     mode_argument(line.substr(first + 1, second - first - 1)),
-                     relative_name(line.substr(second + 1))});
-    if (!names.insert(links.back().name).second) {
-      throw Failure("bad_manifest", "the name stands twice: " + links.back().name);
-    }
-  }
-  return links;
-}
-
-void place(const Store& store, const std::string& folder, const Link& link) {
-  const std::string path = folder + "/" + link.name;
-  make_folders(path.substr(0, path.rfind('/')));
-  std::string target = "../../objects/" + link.sha;
-  for (const char c : link.name) {
-    if (c == '/') target = "../" + target;
-  }
-  struct stat info{};
-  if (!is_file(store.object(link.sha), info)) {
-    throw Failure("missing_object", "no object " + link.sha + " for " + link.name)
-        .with("sha256", link.sha);
-  }
-  // The owner's bits only: whatever the manifest asks for, nobody else may read a work folder.
-  const mode_t mode = (info.st_mode | link.mode) & 0700;
-  if ((info.st_mode & 0777) != mode && chmod(store.object(link.sha).c_str(), mode) != 0) {
-    throw system_failure("cannot_chmod", "cannot set the mode of " + link.sha);
-  }
-  if (symlink(target.c_str(), path.c_str()) != 0) {
-    throw system_failure("cannot_link", "cannot link " + path);
-  }
-}
-
-// The shas that any work folder points to. A folder is in use until it is cleaned.
-void collect_references(const std::string& folder, std::set<std::string>& out) {
-  for (const std::string& name : list_folder(folder)) {
-    const std::string path = folder + "/" + name;
-    struct stat info{};
-    if (lstat(path.c_str(), &info) != 0) continue;
-    if (S_ISDIR(info.st_mode)) {
-      collect_references(path, out);
-    } else if (S_ISLNK(info.st_mode)) {
-      char target[4096];
-      const ssize_t length = readlink(path.c_str(), target, sizeof target);
-      const std::string text(target, length > 0 ? static_cast<size_t>(length) : 0);
-      if (text.size() > kShaLength) out.insert(text.substr(text.size() - kShaLength));
-    }
-  }
-}
-
 int64_t free_bytes(const std::string& path) {
   struct statvfs info{};
   if (statvfs(path.c_str(), &info) != 0) {
@@ -172,7 +68,9 @@ struct Evictable {
 };
 
 std::vector<Evictable> evictable(const Store& store, std::set<std::string> keep) {
+  // What a work folder uses, and every deployed version: the one before is what a rollback needs.
   collect_references(store.work(), keep);
+  collect_references(store.deployments(), keep);
   std::vector<Evictable> out;
   const auto add = [&](const std::string& path, const std::string& sha) {
     struct stat info{};
@@ -324,7 +222,7 @@ void assemble(const Words& words) {
   const Store store(args.positional()[0]);
   const std::string name = name_argument(args.positional()[1]);
   check_fence(store.root, args.text("run", ""), args.text("epoch", ""));
-  const std::vector<Link> links = parse_manifest(read_stdin(1 << 20));
+  const std::vector<Link> links = parse_links(read_stdin(1 << 20));
   make_folders(store.work());
   const FileLock lock(store.lock());
   const std::string folder = store.work() + "/" + name;
@@ -335,7 +233,7 @@ void assemble(const Words& words) {
     make_folders(temporary);
     std::vector<std::string> shas;
     for (const Link& link : links) {
-      place(store, temporary, link);
+      place(store, temporary, "../..", link);
       if (std::find(shas.begin(), shas.end(), link.sha) == shas.end()) shas.push_back(link.sha);
     }
     store.mark_used(shas);

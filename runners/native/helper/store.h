@@ -18,6 +18,7 @@ struct Store {
   std::string part(const std::string& sha) const { return object(sha) + ".part"; }
   std::string stamp(const std::string& sha) const { return root + "/stamps/" + sha; }
   std::string work() const { return root + "/work"; }
+  std::string deployments() const { return root + "/deployments"; }
   std::string lock() const { return root + "/store.lock"; }
 
   // True when size, mtime, inode and boot id are those of the last full hash.

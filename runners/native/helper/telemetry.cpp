@@ -11,6 +11,8 @@
 
 #include <cmath>
 #include <csignal>
+#include <cstdlib>
+#include <vector>
 
 #include "../common/posix.h"
 #include "args.h"
@@ -37,10 +39,24 @@ void become_idle() {
 
 std::string line(const json::Value& value) { return value.dump() + "\n"; }
 
+// Processes that a job named as those that do its work.
+std::vector<pid_t> named(const std::string& path) {
+  std::string text;
+  std::vector<pid_t> found;
+  if (!read_text(path, 4096, text)) return found;
+  for (size_t from = 0, to = 0; (to = text.find('\n', from)) != std::string::npos; from = to + 1) {
+    const int pid = std::atoi(text.c_str() + from);
+    if (pid > 0) found.push_back(static_cast<pid_t>(pid));
+  }
+  return found;
+}
+
 }  // namespace
 
 Telemetry::Telemetry(const std::string& folder, TelemetryPlan plan)
-    : path_(folder + "/telemetry.jsonl"), plan_(std::move(plan)) {
+    : folder_(folder), path_(folder + "/telemetry.jsonl"), plan_(std::move(plan)) {
+  // Of a launch before this one.
+  unlink((folder_ + "/" + kPids).c_str());
   open_file(path_, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW);
 }
 
@@ -75,6 +91,9 @@ void Telemetry::live(pid_t job) const {
     Sensors sensors(plan_.root, job);
     write(line(sensors.describe(plan_.interval_s)));
     while (true) {
+      if (sensors.add_processes(named(folder_ + "/" + kPids))) {
+        write(line(sensors.describe(plan_.interval_s)));
+      }
       write(line(sensors.sample(false)));
       sleep_for(plan_.interval_s);
     }

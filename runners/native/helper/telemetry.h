@@ -32,6 +32,7 @@ class Telemetry {
   void read_once() const;
   void write(const std::string& lines) const;
 
+  std::string folder_;
   std::string path_;
   TelemetryPlan plan_;
 };

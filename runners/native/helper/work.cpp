@@ -269,6 +269,9 @@ void clean(const Words& words) {
   const Store store(args.positional()[0]);
   if (args.has("work") == args.has("stale")) throw Usage("clean needs --work NAME or --stale");
   check_fence(store.root, args.text("run", ""), args.text("epoch", ""));
+  // Whoever holds the lease is alone: what still runs is of an attempt that was given up, by a run
+  // that had the lease before or by this one, and would be measured along.
+  const bool alone = !args.text("run", "").empty();
   json::Value cleaned = json::Value::array();
   const auto remove = [&](const std::string& name) {
     clean_folder(store.work() + "/" + name);
@@ -279,7 +282,7 @@ void clean(const Words& words) {
     if (exists(store.work() + "/" + name)) remove(name);
   } else {
     for (const std::string& name : list_folder(store.work())) {
-      if (abandoned(store.work() + "/" + name)) remove(name);
+      if (alone || abandoned(store.work() + "/" + name)) remove(name);
     }
   }
   const int64_t helpers = args.has("stale") ? remove_other_helpers() : 0;

@@ -13,15 +13,19 @@
 #include <executorch/runtime/platform/runtime.h>
 
 #include "../common/cpu.h"
+#include "../common/number.h"
 #include "../common/posix.h"
 #include "../kernels/isa.h"
 #include "../kernels/pool.h"
 #include "cores.h"
+#include "counters.h"
 #include "log.h"
 #include "output.h"
 #include "own_code.h"
 #include "phases.h"
 #include "profile.h"
+#include "serve.h"
+#include "xnnpack_isa.h"
 
 namespace farm::runner {
 namespace {
@@ -34,6 +38,9 @@ struct Options {
   std::vector<std::string> data;
   std::string request;
   std::string out;
+  std::string serve;
+  // How long a client of the service may leave the others waiting, seconds.
+  std::string idle = "60";
 };
 
 Options parse_options(int argc, char** argv) {
@@ -51,10 +58,12 @@ Options parse_options(int argc, char** argv) {
     std::string* target = word == "--model"     ? &options.model
                           : word == "--request" ? &options.request
                           : word == "--out"     ? &options.out
+                          : word == "--serve"   ? &options.serve
+                          : word == "--idle"    ? &options.idle
                                                 : nullptr;
     if (target == nullptr || i + 1 == argc) {
       throw Failure("usage", "usage: farm-runner --model M.pte [--data D.ptd]... --request "
-                             "request.json --out DIR, or farm-runner --hello; not " + word);
+                             "request.json --out DIR [--serve SOCKET [--idle S]], or farm-runner --hello; not " + word);
     }
     *target = argv[++i];
   }
@@ -62,6 +71,14 @@ Options parse_options(int argc, char** argv) {
     throw Failure("usage", "--model, --request and --out are needed");
   }
   return options;
+}
+
+double idle_s(const std::string& text) {
+  double found = 0;
+  if (!read_double(text, found) || found < 1 || found > 86400) {
+    throw Failure("usage", "--idle needs 1 to 86400 seconds, not " + text);
+  }
+  return found;
 }
 
 // With `asked` only backends that are available: asking XNNPACK initialises it, which a load that is
@@ -91,7 +108,8 @@ void say_hello(const std::vector<std::string>& tuned, bool asked) {
                           .set("features", features)
                           .set("backends", backends)
                           .set("kernels", kernels)
-                          .set("profiler", has_profiler()));
+                          .set("profiler", has_profiler())
+                          .set("turns", true));
 }
 
 std::string read_request(const std::string& path) {
@@ -136,7 +154,8 @@ void size_pool(int threads) {
   }
 }
 
-json::Value describe(const Model& model, const Placement& placement, const Stopwatch& load) {
+json::Value describe(const Model& model, const Placement& placement, const Stopwatch& load,
+                     const Counters& counters) {
   return json::Value::object()
       .set("load_ns", load.wall_ns)
       .set("load_cpu_ns", load.cpu_ns)
@@ -148,20 +167,28 @@ json::Value describe(const Model& model, const Placement& placement, const Stopw
       .set("max_seq", model.max_seq())
       .set("backends", json::Value::array_of(model.backends()))
       .set("metadata", model.metadata())
+      .set("uncounted", counters.unread().empty() ? json::Value() : json::Value(counters.unread()))
       .set("peak_rss_bytes", peak_rss_bytes());
 }
 
-void run(const Options& options) {
+void run(const Options& options, char** argv) {
   const int64_t begun = monotonic_ns();
   const Request request = parse_request(read_request(options.request));
   if (!request.isa.empty() && !kernels::force_isa(request.isa)) {
     throw Failure("bad_request", "isa: this machine or build has no " + request.isa)
         .with("where", "isa");
   }
+  if (!request.xnnpack_isa.empty() && !request.measure.empty()) {
+    throw Failure("bad_request", "xnnpack_isa: what is timed is what ships")
+        .with("where", "xnnpack_isa");
+  }
+  limit_xnnpack(request.xnnpack_isa, argv);
   int64_t weights = check_file(options.model, "model");
   for (const std::string& path : options.data) weights += check_file(path, "data");
   set_attention_order(static_cast<int>(request.sdpa_order));
   const Placement placement = place(request);
+  // Before the threads: it counts what is made after it.
+  const Counters counters;
   // From here an app would wait: for threads, for XNNPACK, for what is packed.
   Stopwatch load;
   size_pool(placement.threads);
@@ -173,11 +200,17 @@ void run(const Options& options) {
   load.resume();
   Model model(options.model, options.data, request.map_file, std::move(tracer));
   load.pause();
-  print_line("loaded", describe(model, placement, load));
+  print_line("loaded", describe(model, placement, load, counters));
   check_request(request, model);
+  if (!options.serve.empty()) {
+    serve(options.serve, model, idle_s(options.idle), [&] {
+      say_hello(tuned, false);
+      print_line("loaded", describe(model, placement, load, counters));
+    });
+  }
   run_logits(request, model, options.out);
   if (request.generate.wanted) run_generate(request.generate, model);
-  for (const Measure& measure : request.measure) run_measure(measure, request, model);
+  for (const Measure& measure : request.measure) run_measure(measure, request, model, counters);
   for (const Measure& one : request.profile) run_profile(one, request, model, traced, options.out);
   print_line("done", json::Value::object()
                          .set("peak_rss_bytes", peak_rss_bytes())
@@ -192,7 +225,7 @@ int start(int argc, char** argv) {
     if (options.hello) {
       say_hello(use_tuned_code(0), true);
     } else {
-      run(options);
+      run(options, argv);
     }
     return 0;
   } catch (const Failure& failure) {

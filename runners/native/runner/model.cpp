@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <type_traits>
 
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
@@ -21,6 +23,8 @@ using executorch::runtime::EValue;
 using executorch::runtime::Program;
 
 constexpr const char* kForward = "forward";
+constexpr const char* kPrefill = "prefill";
+constexpr const char* kDecode = "decode";
 
 Failure failure_of(Error error, const std::string& what) {
   const std::string said = recent_errors();
@@ -43,6 +47,20 @@ Failure unsupported(const std::string& why) {
       .with("where", "model");
 }
 
+// A user's own ExecuTorch may be older than the argument that lets methods share memory.
+template <class M, class... Places>
+std::unique_ptr<M> make_module(bool shared,
+                               std::unique_ptr<executorch::runtime::EventTracer> tracer,
+                               const Places&... places) {
+  if constexpr (std::is_constructible_v<M, const Places&..., decltype(tracer), std::nullptr_t,
+                                        std::nullptr_t, bool>) {
+    return std::make_unique<M>(places..., std::move(tracer), nullptr, nullptr, shared);
+  } else {
+    if (shared) throw unsupported("this ExecuTorch can't give two methods one cache");
+    return std::make_unique<M>(places..., std::move(tracer));
+  }
+}
+
 json::Value constant(const EValue& value) {
   if (value.isInt()) return json::Value(static_cast<long long>(value.toInt()));
   if (value.isBool()) return json::Value(value.toBool());
@@ -55,53 +73,111 @@ json::Value constant(const EValue& value) {
 Model::Model(const std::string& path, const std::vector<std::string>& data_paths, bool map_file,
              std::unique_ptr<executorch::runtime::EventTracer> tracer) {
   const auto mode = map_file ? Module::LoadMode::Mmap : Module::LoadMode::File;
-  module_ = data_paths.empty()
-                ? std::make_unique<Module>(path, mode, std::move(tracer))
-                : std::make_unique<Module>(path, data_paths, mode, std::move(tracer));
-  Error error = module_->load(Program::Verification::InternalConsistency);
-  if (error != Error::Ok) throw failure_of(error, "load_failed");
+  const auto open = [&](std::unique_ptr<executorch::runtime::EventTracer> traced, bool shared) {
+    module_ = data_paths.empty() ? make_module<Module>(shared, std::move(traced), path, mode)
+                                 : make_module<Module>(shared, std::move(traced), path, data_paths, mode);
+    const Error error = module_->load(Program::Verification::InternalConsistency);
+    if (error != Error::Ok) throw failure_of(error, "load_failed");
+  };
+  open(nullptr, false);
   const auto names = module_->method_names();
   if (!names.ok()) throw failure_of(names.error(), "load_failed");
-  if (!names->count(kForward)) throw unsupported("it has no method `forward`");
-  read_shapes();
-  error = module_->load_method(kForward);
-  if (error != Error::Ok) throw failure_of(error, "load_failed");
+  const bool two = !names->count(kForward);
+  // Two methods can only have one cache when all memory of theirs is one. A single one's cache lies
+  // among its other values, where the methods that give constants would write.
+  if (two || tracer != nullptr) open(std::move(tracer), two);
+  read_methods();
+  for (const std::string& name : {many_.name, one_.name}) {
+    const Error error = module_->load_method(name);
+    if (error != Error::Ok) throw failure_of(error, "load_failed");
+  }
   read_metadata();
 }
 
 Model::~Model() = default;
 
-void Model::read_shapes() {
-  const auto meta = module_->method_meta(kForward);
+void Model::read_methods() {
+  const auto names = module_->method_names();
+  if (!names.ok()) throw failure_of(names.error(), "load_failed");
+  if (names->count(kForward)) {
+    many_ = one_ = read_method(kForward);
+  } else if (names->count(kPrefill) && names->count(kDecode)) {
+    many_ = read_method(kPrefill);
+    one_ = read_method(kDecode);
+    if (many_.vocab != one_.vocab) {
+      throw unsupported("`prefill` gives " + std::to_string(many_.vocab) + " logits and `decode` " +
+                        std::to_string(one_.vocab));
+    }
+    check_shared_cache();
+  } else {
+    std::vector<std::string> sorted(names->begin(), names->end());
+    std::sort(sorted.begin(), sorted.end());
+    std::string found;
+    for (const std::string& name : sorted) found += (found.empty() ? "" : ", ") + name;
+    throw unsupported("it has neither a method `forward` nor `prefill` and `decode`, but " +
+                      (found.empty() ? "none" : found));
+  }
+  max_seq_ = many_.max_seq;
+  vocab_ = many_.vocab;
+}
+
+// Methods share what a program keeps where it was planned into a buffer of its own, the second.
+void Model::check_shared_cache() {
+  int64_t sizes[2] = {0, 0};
+  for (int i = 0; i < 2; ++i) {
+    const auto meta = module_->method_meta(i == 0 ? many_.name : one_.name);
+    if (!meta.ok()) throw failure_of(meta.error(), "load_failed");
+    if (meta->num_memory_planned_buffers() < 2) continue;
+    const auto size = meta->memory_planned_buffer_size(1);
+    if (size.ok()) sizes[i] = *size;
+  }
+  if (sizes[0] == 0 || sizes[0] != sizes[1]) {
+    throw unsupported("`prefill` and `decode` have no cache in common; export them with "
+                      "MemoryPlanningPass(share_mutable_buffers=True)");
+  }
+}
+
+Model::Method Model::read_method(const std::string& name) {
+  const auto meta = module_->method_meta(name);
   if (!meta.ok()) throw failure_of(meta.error(), "load_failed");
   for (size_t i = 0; i < meta->num_backends(); ++i) {
-    const auto name = meta->get_backend_name(i);
-    if (!name.ok()) continue;
-    if (std::find(backends_.begin(), backends_.end(), *name) == backends_.end()) {
-      backends_.emplace_back(*name);
+    const auto backend = meta->get_backend_name(i);
+    if (!backend.ok()) continue;
+    if (std::find(backends_.begin(), backends_.end(), *backend) == backends_.end()) {
+      backends_.emplace_back(*backend);
     }
   }
+  const std::string quoted = "`" + name + "`";
   if (meta->num_inputs() != 2) {
-    throw unsupported("`forward` takes " + std::to_string(meta->num_inputs()) +
+    throw unsupported(quoted + " takes " + std::to_string(meta->num_inputs()) +
                       " inputs; tokens and position are expected (an export with KV cache)");
   }
   const auto tokens = meta->input_tensor_meta(0);
   const auto position = meta->input_tensor_meta(1);
-  if (!tokens.ok() || !position.ok() || tokens->sizes().size() != 2 || tokens->sizes()[0] != 1 ||
+  if (!tokens.ok() || tokens->sizes().size() != 2 || tokens->sizes()[0] != 1 ||
       tokens->scalar_type() != ScalarType::Long) {
-    throw unsupported("its first input is no int64 [1, S]");
+    throw unsupported("the first input of " + quoted + " is no int64 [1, S]");
   }
-  if (position->sizes().size() != 1 || position->sizes()[0] != 1 ||
-      position->scalar_type() != ScalarType::Long) {
-    throw unsupported("its second input is no int64 [1]");
+  Method method;
+  method.name = name;
+  method.max_seq = tokens->sizes()[1];
+  const bool listed = position.ok() && position->sizes().size() == 1 &&
+                      position->scalar_type() == ScalarType::Long;
+  if (!listed || (position->sizes()[0] != 1 && position->sizes()[0] != method.max_seq)) {
+    throw unsupported("the second input of " + quoted + " is no int64 [1] or [S]");
   }
-  max_seq_ = tokens->sizes()[1];
+  method.every_position = position->sizes()[0] != 1;
   const auto logits = meta->output_tensor_meta(0);
   if (meta->num_outputs() < 1 || !logits.ok() || logits->sizes().empty()) {
-    throw unsupported("`forward` returns no tensor");
+    throw unsupported(quoted + " returns no tensor");
   }
-  vocab_ = logits->sizes()[logits->sizes().size() - 1];
-  if (max_seq_ < 1 || vocab_ < 1) throw unsupported("a shape of its is empty");
+  method.vocab = logits->sizes()[logits->sizes().size() - 1];
+  if (method.max_seq < 1 || method.vocab < 1) throw unsupported("a shape of its is empty");
+  return method;
+}
+
+bool Model::is_method(const std::string& name) const {
+  return name == many_.name || name == one_.name;
 }
 
 void Model::read_metadata() {
@@ -111,7 +187,7 @@ void Model::read_metadata() {
   std::sort(sorted.begin(), sorted.end());
   for (const std::string& name : sorted) {
     const auto meta = module_->method_meta(name);
-    if (name == kForward || !meta.ok() || meta->num_inputs() > 0) continue;
+    if (is_method(name) || !meta.ok() || meta->num_inputs() > 0) continue;
     const auto values = module_->execute(name);
     if (values.ok() && values->size() == 1) {
       metadata_.set(name, constant((*values)[0]));
@@ -140,28 +216,37 @@ void Model::read_metadata() {
 
 const float* Model::feed(const int64_t* tokens, int64_t count, int64_t position) {
   const float* logits = nullptr;
+  const bool two = many_.name != one_.name;
   for (int64_t done = 0; done < count;) {
     int64_t part = std::min(count - done, max_seq_);
-    if (fixed_length_ && part < max_seq_) {
+    // What a method of a fixed length leaves over goes token by token where another one takes it.
+    if (two && fixed_length_ && part < max_seq_) part = 1;
+    if (!two && fixed_length_ && part < max_seq_) {
       throw Failure("unsupported_model", "the model takes exactly " + std::to_string(max_seq_) +
                                              " tokens a call, so it can't take " +
                                              std::to_string(count))
           .with("where", "model");
     }
-    logits = call(tokens + done, part, position + done);
+    logits = call(part == 1 ? one_ : many_, tokens + done, part, position + done);
     done += part;
   }
   return logits;
 }
 
-const float* Model::call(const int64_t* tokens, int64_t count, int64_t position) {
+const float* Model::call(const Method& method, const int64_t* tokens, int64_t count,
+                         int64_t position) {
   using executorch::extension::from_blob;
   const auto ids = from_blob(const_cast<int64_t*>(tokens), {1, static_cast<int>(count)},
                              ScalarType::Long);
-  const auto at = from_blob(&position, {1}, ScalarType::Long);
-  const auto result = module_->execute(kForward, {EValue(ids), EValue(at)});
+  positions_.resize(static_cast<size_t>(method.every_position ? count : 1));
+  std::iota(positions_.begin(), positions_.end(), position);
+  const auto at = from_blob(positions_.data(), {static_cast<int>(positions_.size())},
+                            ScalarType::Long);
+  const auto result = module_->execute(method.name, {EValue(ids), EValue(at)});
   if (!result.ok()) throw failure_of(result.error(), "run_failed");
-  if (result->empty() || !(*result)[0].isTensor()) throw unsupported("`forward` returns no tensor");
+  if (result->empty() || !(*result)[0].isTensor()) {
+    throw unsupported("`" + method.name + "` returns no tensor");
+  }
   const Tensor logits = (*result)[0].toTensor();
   const int64_t rows = logits.numel() / vocab_;
   if (rows < 1 || logits.numel() % vocab_ != 0) throw unsupported("the logits have an odd shape");

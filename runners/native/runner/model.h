@@ -1,4 +1,6 @@
-// A Llama-style .pte with a KV cache inside: forward(tokens [1,S], position [1]) -> logits.
+// A Llama-style .pte with a KV cache inside: forward(tokens [1,S], position) -> logits, or the same
+// as two methods with one cache, `prefill` and `decode`. The position is that of the first token, [1],
+// or every token's own, [S].
 #pragma once
 
 #include <cstdint>
@@ -43,9 +45,20 @@ class Model {
   void check_length(int64_t length, const std::string& where) const;
 
  private:
+  // A method that takes tokens and position.
+  struct Method {
+    std::string name;
+    int64_t max_seq = 0;
+    int64_t vocab = 0;
+    bool every_position = false;
+  };
+
+  void read_methods();
   void read_metadata();
-  void read_shapes();
-  const float* call(const int64_t* tokens, int64_t count, int64_t position);
+  void check_shared_cache();
+  Method read_method(const std::string& name);
+  bool is_method(const std::string& name) const;
+  const float* call(const Method& method, const int64_t* tokens, int64_t count, int64_t position);
 
   std::unique_ptr<executorch::extension::module::Module> module_;
   int64_t vocab_ = 0;
@@ -54,6 +67,9 @@ class Model {
   bool fixed_length_ = false;
   std::vector<std::string> backends_;
   json::Value metadata_ = json::Value::object();
+  Method many_;  // takes most tokens a call
+  Method one_;   // takes a single token; the same method where there is only one
+  std::vector<int64_t> positions_;
   std::vector<float> widened_;
 };
 

@@ -3,12 +3,11 @@
 #include <fcntl.h>
 
 #include <algorithm>
-#include <cmath>
-#include <optional>
 
 #include "../common/posix.h"
 #include "../common/sha256.h"
 #include "output.h"
+#include "turns.h"
 
 namespace farm::runner {
 namespace {
@@ -43,16 +42,34 @@ struct Window {
   int64_t first_token_ns = 0;  // when the first token after a prefill was chosen
   int64_t end_ns = 0;
   int64_t cpu_ns = 0;  // of all threads, in the window
+  int64_t instructions = -1;  // of all threads; -1: not counted
   std::vector<int64_t> token_ns;
+  int64_t from = 0;          // the token that a decode without a prefill begins with
+  std::vector<int64_t> ids;  // chosen in the window, pass after pass
 };
+
+// Tokens that a pass chooses.
+int64_t choices(const Measure& m) { return m.decode + (m.prefill > 0 ? 1 : 0); }
+
+// Place in `ids` of the first choice that another pass made otherwise; null where all agree.
+json::Value odd_choice(const std::vector<int64_t>& ids, int64_t each) {
+  for (size_t i = static_cast<size_t>(each); i < ids.size(); ++i) {
+    if (ids[i] != ids[i % static_cast<size_t>(each)]) return json::Value(static_cast<long long>(i));
+  }
+  return json::Value();
+}
 
 // One window of `passes` passes. `ids` holds depth and prefill.
 void run_window(const Measure& m, const std::vector<int64_t>& ids, int64_t passes, Model& model,
-                Window& window) {
+                const Counters& counters, Window& window) {
   const int64_t begin = m.depth > 0 || m.prefill > 0 ? m.depth : 1;
   int64_t first = ids[0];
   if (begin > 0) first = argmax(model.feed(ids.data(), begin, 0), model.vocab_size());
+  window.from = first;
   window.token_ns.resize(static_cast<size_t>(passes * m.decode));
+  window.ids.resize(static_cast<size_t>(passes * choices(m)));
+  size_t chosen = 0;
+  const int64_t work = counters.instructions();
   const int64_t cpu = process_cpu_ns();
   window.start_ns = monotonic_ns();
   window.first_token_ns = window.start_ns;
@@ -62,12 +79,14 @@ void run_window(const Measure& m, const std::vector<int64_t>& ids, int64_t passe
     int64_t next = first;
     if (m.prefill > 0) {
       next = argmax(model.feed(ids.data() + position, m.prefill, position), model.vocab_size());
+      window.ids[chosen++] = next;
       position += m.prefill;
       before = monotonic_ns();
       if (pass == 0) window.first_token_ns = before;
     }
     for (int64_t i = 0; i < m.decode; ++i, ++position) {
       next = argmax(model.feed(&next, 1, position), model.vocab_size());
+      window.ids[chosen++] = next;
       const int64_t now = monotonic_ns();
       window.token_ns[static_cast<size_t>(pass * m.decode + i)] = now - before;
       before = now;
@@ -75,6 +94,8 @@ void run_window(const Measure& m, const std::vector<int64_t>& ids, int64_t passe
   }
   window.end_ns = before;
   window.cpu_ns = process_cpu_ns() - cpu;
+  const int64_t worked = counters.instructions();
+  window.instructions = work < 0 || worked < 0 ? -1 : worked - work;
 }
 
 // How many passes a window needs to last what was asked for, from one of `passes` passes: in less, a
@@ -120,29 +141,6 @@ class HashedFile {
   Sha256 sha_;
 };
 
-// The compact form of a row, doubles: ln of the sum of exponentials (NaN when a logit isn't
-// finite), share of the probability outside the ids, the most likely id and its logit, the ids'
-// logits.
-std::vector<double> compact_row(const float* logits, int64_t count, const std::vector<int64_t>& ids) {
-  const int64_t best = argmax(logits, count);
-  const double peak = logits[best];
-  double total = 0;
-  bool finite = true;
-  for (int64_t i = 0; i < count; ++i) {
-    finite = finite && std::isfinite(logits[i]);
-    total += std::exp(static_cast<double>(logits[i]) - peak);
-  }
-  std::vector<double> row = {finite ? peak + std::log(total) : std::nan(""), 0,
-                             static_cast<double>(best), peak};
-  double inside = 0;
-  for (const int64_t id : ids) {
-    row.push_back(logits[id]);
-    inside += std::exp(static_cast<double>(logits[id]) - peak);
-  }
-  row[1] = std::max(0.0, 1 - inside / total);
-  return row;
-}
-
 }  // namespace
 
 std::vector<int64_t> workload(const Request& request, const Model& model, int64_t count) {
@@ -166,7 +164,6 @@ void check_request(const Request& request, const Model& model) {
     int64_t total = 0;
     for (const int64_t chunk : pass.chunks) total += chunk;
     model.check_length(total, "logits." + pass.name);
-    for (const auto& ids : pass.top) model.check_tokens(ids, "logits." + pass.name + ".top");
   }
   if (request.generate.wanted) {
     const auto prompt = static_cast<int64_t>(request.generate.prompt.size());
@@ -180,39 +177,22 @@ void run_logits(const Request& request, Model& model, const std::string& folder)
   const int64_t vocab = model.vocab_size();
   const size_t bytes = static_cast<size_t>(vocab) * sizeof(float);
   for (const LogitsPass& pass : request.logits) {
-    std::optional<HashedFile> raw;
-    std::optional<HashedFile> top;
-    if (pass.raw) raw.emplace(folder, "logits-" + pass.name + ".f32");
-    if (!pass.top.empty()) top.emplace(folder, "logits-" + pass.name + ".top");
+    HashedFile file(folder, "logits-" + pass.name + ".f32");
     Progress progress("logits-" + pass.name, static_cast<int64_t>(pass.chunks.size()));
-    Sha256 sha;  // of the rows, written or not: equal rows are known as equal without them
     int64_t position = 0;
-    size_t rows = 0;
+    int64_t rows = 0;
     for (const int64_t chunk : pass.chunks) {
-      const float* logits = model.feed(request.tokens.data() + position, chunk, position);
+      file.write(model.feed(request.tokens.data() + position, chunk, position), bytes);
       position += chunk;
-      raw ? raw->write(logits, bytes) : sha.update(logits, bytes);
-      if (top) {
-        const std::vector<double> row = compact_row(logits, vocab, pass.top[rows]);
-        top->write(row.data(), row.size() * sizeof(double));
-      }
-      progress.at(static_cast<int64_t>(++rows));
-    }
-    json::Value compact;
-    if (top) {
-      compact = json::Value::object()
-                    .set("file", top->name())
-                    .set("ids", static_cast<int64_t>(pass.top[0].size()))
-                    .set("sha256", top->hex());
+      progress.at(++rows);
     }
     print_line("logits", json::Value::object()
                              .set("name", pass.name)
-                             .set("file", raw ? json::Value(raw->name()) : json::Value())
-                             .set("rows", static_cast<int64_t>(rows))
+                             .set("file", file.name())
+                             .set("rows", rows)
                              .set("cols", vocab)
                              .set("dtype", "f32")
-                             .set("sha256", raw ? raw->hex() : sha.hex())
-                             .set("compact", compact));
+                             .set("sha256", file.hex()));
   }
 }
 
@@ -220,6 +200,7 @@ void run_generate(const Generate& generate, Model& model) {
   std::vector<int64_t> ids;
   std::string stopped_by = "length";
   Progress progress("generate", generate.max_new_tokens);
+  const int64_t start = monotonic_ns();
   auto position = static_cast<int64_t>(generate.prompt.size());
   const float* logits = model.feed(generate.prompt.data(), position, 0);
   while (true) {
@@ -229,6 +210,9 @@ void run_generate(const Generate& generate, Model& model) {
       break;
     }
     ids.push_back(next);
+    if (generate.stream) {
+      print_line("token", json::Value::object().set("id", next).set("t_ns", monotonic_ns()));
+    }
     progress.at(static_cast<int64_t>(ids.size()));
     if (static_cast<int64_t>(ids.size()) == generate.max_new_tokens) break;
     if (position == model.max_context()) {
@@ -239,17 +223,20 @@ void run_generate(const Generate& generate, Model& model) {
   }
   print_line("generated", json::Value::object()
                               .set("ids", json::Value::array_of(ids))
-                              .set("stopped_by", stopped_by));
+                              .set("stopped_by", stopped_by)
+                              .set("start_ns", start));
 }
 
-void run_measure(const Measure& m, const Request& request, Model& model) {
+void run_measure(const Measure& m, const Request& request, Model& model, const Counters& counters) {
+  const Turns turns(request.turns);
   const int64_t count = std::max<int64_t>(m.depth + m.prefill, 1);
   const std::vector<int64_t> ids = workload(request, model, count);
   Window window;
   int64_t passes = 1;
   int64_t warmups = m.warmup;
   for (int64_t i = 0; i < warmups + m.repetitions; ++i) {
-    run_window(m, ids, passes, model, window);
+    turns.wait(m.name, i < warmups ? i : i - warmups, i < warmups);
+    run_window(m, ids, passes, model, counters, window);
     // Windows that count are all alike, so only warm-ups size them; one that comes out too short
     // becomes another warm-up.
     if (m.warmup > 0 && i == warmups && warmups < m.warmup + kMostResized &&
@@ -259,6 +246,7 @@ void run_measure(const Measure& m, const Request& request, Model& model) {
     const bool warmup = i < warmups;
     const json::Value ttft =
         m.prefill > 0 ? json::Value(window.first_token_ns - window.start_ns) : json::Value();
+    const std::vector<int64_t> first_pass(window.ids.begin(), window.ids.begin() + choices(m));
     print_line("sample", json::Value::object()
                              .set("metric", m.name)
                              .set("rep", warmup ? i : i - warmups)
@@ -271,7 +259,13 @@ void run_measure(const Measure& m, const Request& request, Model& model) {
                              .set("start_ns", window.start_ns)
                              .set("end_ns", window.end_ns)
                              .set("cpu_ns", window.cpu_ns)
+                             .set("instructions", window.instructions < 0
+                                                      ? json::Value()
+                                                      : json::Value(window.instructions))
                              .set("ttft_ns", ttft)
+                             .set("from", window.from)
+                             .set("ids", json::Value::array_of(first_pass))
+                             .set("odd", odd_choice(window.ids, choices(m)))
                              .set("token_ns", json::Value::array_of(window.token_ns)));
     print_line("progress", json::Value::object()
                                .set("phase", "measure-" + m.name)

@@ -15,7 +15,6 @@ using Kind = Value::Kind;
 
 constexpr int64_t kMaxTokens = 1 << 22;
 constexpr int64_t kMaxCount = 1 << 20;
-constexpr size_t kMaxTop = 4096;
 
 [[noreturn]] void refuse(const std::string& where, const std::string& what) {
   throw Failure("bad_request", where + ": " + what).with("where", where);
@@ -102,34 +101,13 @@ bool boolean(const Value& value, const std::string& where) {
   return value.as_bool();
 }
 
-// Equally many different ids for each chunk.
-void check_top(const LogitsPass& pass, const std::string& where) {
-  if (!pass.top.empty() && pass.top.size() != pass.chunks.size()) {
-    refuse(where, "a list of ids for each chunk is needed");
-  }
-  for (const auto& ids : pass.top) {
-    if (ids.empty() || ids.size() != pass.top[0].size()) refuse(where, "the lists differ in length");
-    if (std::set<int64_t>(ids.begin(), ids.end()).size() != ids.size()) {
-      refuse(where, "an id stands twice in one list");
-    }
-  }
-}
-
 LogitsPass read_pass(const Value& value, const std::string& where) {
   LogitsPass pass;
   read_members(value, where,
                {{"name", [&](auto& v, auto& w) { pass.name = plain_name(v, w); }},
-                {"chunks", [&](auto& v, auto& w) { pass.chunks = integers(v, w, kMaxTokens, 1, kMaxCount); }},
-                {"raw", [&](auto& v, auto& w) { pass.raw = boolean(v, w); }},
-                {"top",
-                 [&](auto& v, auto& w) {
-                   for (const Value& ids : items(v, w, kMaxTokens)) {
-                     pass.top.push_back(integers(ids, w, kMaxTop, 0, kMaxCount));
-                   }
-                 }}},
+                {"chunks", [&](auto& v, auto& w) { pass.chunks = integers(v, w, kMaxTokens, 1, kMaxCount); }}},
                {"name", "chunks"});
   if (pass.chunks.empty()) refuse(where + ".chunks", "the list is empty");
-  check_top(pass, where + ".top");
   return pass;
 }
 
@@ -158,7 +136,8 @@ Generate read_generate(const Value& value, const std::string& where) {
   read_members(value, where,
                {{"prompt", [&](auto& v, auto& w) { out.prompt = token_ids(v, w); }},
                 {"max_new_tokens", [&](auto& v, auto& w) { out.max_new_tokens = integer(v, w, 1, kMaxCount); }},
-                {"stop", [&](auto& v, auto& w) { out.stop = token_ids(v, w); }}},
+                {"stop", [&](auto& v, auto& w) { out.stop = token_ids(v, w); }},
+                {"stream", [&](auto& v, auto& w) { out.stream = boolean(v, w); }}},
                {"prompt", "max_new_tokens"});
   if (out.prompt.empty()) refuse(where + ".prompt", "the list is empty");
   return out;
@@ -207,12 +186,14 @@ Request parse_request(const std::string& source) {
          out.map_file = how == "mmap";
        }},
       {"isa", [&](auto& v, auto& w) { out.isa = text(v, w); }},
+      {"xnnpack_isa", [&](auto& v, auto& w) { out.xnnpack_isa = text(v, w); }},
       {"sdpa_order",
        [&](auto& v, auto& w) { out.sdpa_order = integer(v, w, 0, attention_orders() - 1); }},
       {"tokens", [&](auto& v, auto& w) { out.tokens = token_ids(v, w); }},
       {"logits", [&](auto& v, auto& w) { out.logits = read_list(v, w, read_pass); }},
       {"generate", [&](auto& v, auto& w) { out.generate = read_generate(v, w); }},
       {"measure", [&](auto& v, auto& w) { out.measure = read_list(v, w, read_measure); }},
+      {"turns", [&](auto& v, auto& w) { out.turns = boolean(v, w); }},
       {"profile", [&](auto& v, auto& w) { out.profile = read_list(v, w, read_measure); }}};
   read_members(document, "", readers, {});
   if (!out.profile.empty() && !out.measure.empty()) {

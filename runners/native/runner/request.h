@@ -18,9 +18,6 @@ struct Affinity {
 struct LogitsPass {
   std::string name;
   std::vector<int64_t> chunks;
-  bool raw = true;  // write the rows themselves
-  // For each chunk the ids whose logits are written in the compact form; empty: no such form.
-  std::vector<std::vector<int64_t>> top;
 };
 
 struct Generate {
@@ -28,6 +25,7 @@ struct Generate {
   std::vector<int64_t> prompt;
   int64_t max_new_tokens = 0;
   std::vector<int64_t> stop;
+  bool stream = false;  // a line for each token when it is chosen
 };
 
 struct Measure {
@@ -45,11 +43,13 @@ struct Request {
   Affinity affinity;
   bool map_file = true;
   std::string isa;  // empty: the best
+  std::string xnnpack_isa;  // the same of XNNPACK's code
   int64_t sdpa_order = 0;
   std::vector<int64_t> tokens;
   std::vector<LogitsPass> logits;
   Generate generate;
   std::vector<Measure> measure;
+  bool turns = false;  // whether each window of `measure` waits for its turn
   std::vector<Measure> profile;
 };
 

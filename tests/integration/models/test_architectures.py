@@ -78,7 +78,9 @@ def test_equals_transformers(name: str, saved: Saved) -> None:
     checkpoint = opened(folder)
     assert float(expected.std()) > 0.3, "logits without spread would hide errors"
     assert families.max_difference(ours(checkpoint), expected) <= TOLERANCE
-    assert len(checkpoint.notes) == (name == "phi4-mini")
+    # Qwen2's tokenizer cuts text by its class, which the words of this test's file don't say.
+    told = [note for note in checkpoint.notes if "Qwen2Tokenizer" not in note]
+    assert len(told) == (name == "phi4-mini")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -84,7 +84,9 @@ def test_thirty_checkpoints_are_right(shape: str, way: str, tmp_path: Path) -> N
     assert families.max_difference(our_logits(checkpoint, folder), expected) <= TOLERANCE
     check_tokenizer(checkpoint, folder)
     assert checkpoint.config.tied == (way == "tied-twice")
-    assert checkpoint.notes == ()
+    # Qwen 2's tokenizer builds its own cut, and the folders made here have another.
+    assert all("Qwen2Tokenizer builds" in note for note in checkpoint.notes)
+    assert bool(checkpoint.notes) == (shape == "qwen2")
 
 
 def _head_of_its_own(folder: Path) -> None:

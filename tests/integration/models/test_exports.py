@@ -11,7 +11,9 @@ from typing import Any, Literal, NamedTuple
 import pytest
 
 from farm.core.artifact import Recipe
+from farm.judge.weights import weight_fault
 from models import known, recipes
+from models.checkpoint import layer_tensors, outer_tensors
 from models.config import ModelConfig
 from models.eager.layer_replay import Recording
 from models.sources.seeded import SeededCheckpoint
@@ -33,6 +35,8 @@ CASES = [
     (replace(recipes.get("xnnpack-8da4w-emb4"), name="emb4-kv8", quantised_kv_cache=True), 0.15),
     (recipes.get("xnnpack-8da4w-static"), 0.1),
     (recipes.get("xnnpack-4w"), 0.15),
+    (recipes.get("xnnpack-8da4w-rot-hqq-out8"), 0.1),
+    (replace(W8DA4, name="wide", wide=("attention.wv", "layers.1.feed_forward.w2", "output")), 0.1),
     (recipes.get("xnnpack-int8"), 0.005),
     (recipes.get("portable-fp32"), 1e-9),
     (replace(recipes.get("portable-fp32"), name="portable-plain-sdpa", custom_sdpa=False), 1e-9),
@@ -80,21 +84,42 @@ def test_program_computes_what_eager_computes(
     program = Program(exported.program)
     expected = exports.eager(tiny, recipe, tmp_path)
     decoded = program.decode()
-    assert float((decoded - expected).abs().max()) <= 1e-4
+    near = (decoded - expected).abs().amax(1) <= 1e-4
+    if recipe.rotated or recipe.wide:
+        # Where a rounding of activations falls the other way, the tokens after it differ.
+        assert near[0]
+        assert exports.kl_mean(expected, decoded) <= 5e-3
+    else:
+        assert near.all()
     assert exports.kl_mean(exports.eager(tiny, None, tmp_path), decoded) <= cost
     if recipe.dynamic_shape:
         assert exports.kl_mean(expected[[29, 39]], program.prefill()) <= 1e-3
     if recipe.backend == "portable":
         assert exported.delegation.delegated == 0
+        assert exported.weights == ()
     else:
         assert exported.delegation.delegated > 0.6 * exported.delegation.total
+        check_read_back(tiny.config, exported)
     found = exports.replayed(exported.replay, layer)
-    assert float((found - layer.inputs - layer.added).abs().max()) <= 1e-4
+    # One rounding that falls the other way is a step of one activation.
+    bound = 1e-2 if recipe.wide else 1e-4
+    assert float((found - layer.inputs - layer.added).abs().max()) <= bound
     assert float(layer.added.abs().mean()) > 0.1, "the layer does something"
     narrow = recipe.group_size == 64
     assert exported.unquantised == (
         ("layers.0.feed_forward.w2", "layers.1.feed_forward.w2") if narrow else ()
     )
+
+
+def check_read_back(config: ModelConfig, exported: Any) -> None:
+    """Every tensor of the checkpoint was found in the files, as right as its integers allow."""
+    found = {check.name: weight_fault(check) for check in exported.weights}
+    assert {name: fault for name, fault in found.items() if fault} == {}
+    names = {*outer_tensors(config), "output.weight", "rope.cos_global", "rope.sin_global"}
+    for layer in range(config.layers):
+        names |= set(layer_tensors(config, layer))
+    assert set(found) == names
+    assert len(found) == len(exported.weights)
 
 
 def test_metadata_methods_are_stock_names(
@@ -132,6 +157,8 @@ def test_wide_rows_in_fp32_are_summed_in_pieces(
     assert float((program.decode() - expected).abs().max()) <= 1e-5
     assert float((program.prefill() - expected[[29, 39]]).abs().max()) <= 1e-5
     narrow = made(recipe).exported
+    if backend == "xnnpack":
+        check_read_back(wide.config, exported)
     # In each layer the last projection is four slices, four Linears and three sums.
     more = exported.delegation.total - narrow.delegation.total
     assert more >= 10 * TINY.layers
@@ -156,6 +183,8 @@ def test_tied_weights_are_stored_as_often_as_the_warnings_say(
     assert tables * table + rest < size < (tables + 1) * table + rest
     assert any("stored twice" in text for text in exported.warnings) == (tables == 2)
     assert (exported.data is not None) == recipe.external_weights
+    if recipe.backend == "xnnpack":
+        check_read_back(config, exported)
 
 
 @pytest.mark.parametrize("recipe", [W8DA4, recipes.get("xnnpack-fp32")], ids=lambda r: r.name)
@@ -165,18 +194,18 @@ def test_renamed_delegate_equals_one_that_was_lowered_itself(recipe: Recipe) -> 
         import torch
 
         from models.eager.parts import PartBuilder, synthetic_reader
-        from models.eager.quantise import linear_format
+        from models.eager.quantise import formats
         from models.lowering.delegates import lower_part, part_constants, sibling
         from models.lowering.signatures import part_example, signature_program
 
         config = replace(TINY, layers=3, hidden=1000, qkv_bias=True, qk_norm=True)
-        form = linear_format(recipe)
+        form_of = formats(recipe)
         model = SeededCheckpoint(config, 1)
         example = part_example(config, "between", recipe)
         with torch.no_grad():
-            stand_in = PartBuilder(config, synthetic_reader(config), form).build(1)
+            stand_in = PartBuilder(config, synthetic_reader(config), form_of).build(1)
             shared = lower_part(stand_in, example.inputs, example.dynamic_shapes)
-            layer = PartBuilder(config, model.tensor, form).build(2)
+            layer = PartBuilder(config, model.tensor, form_of).build(2)
             made = sibling(
                 shared, part_constants(layer), signature_program(config, "between", example)
             )

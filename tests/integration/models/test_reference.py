@@ -67,7 +67,7 @@ def test_layers_one_by_one_equal_the_model_held_at_once(tmp_path: Path) -> None:
         assert entry is not None
         config = entry[0]
         model = SeededCheckpoint(config, 0)
-        builder = PartBuilder(config, model.tensor, None, eager=True)
+        builder = PartBuilder(config, model.tensor, lambda _name: None, eager=True)
         layers = [(builder.pre(i), builder.post(i)) for i in range(config.layers)]
         tokens = torch.tensor([exports.TOKENS])
         tables = rope_tables(config, len(exports.TOKENS))

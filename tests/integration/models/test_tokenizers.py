@@ -79,6 +79,37 @@ def test_tokens_with_other_ids_are_refused(tmp_path: Path) -> None:
         read_tokenizer_file(path)
 
 
+#: Flags of a token that tokenizer.json has already, in tokenizer_config.json.
+FLAGS: list[dict[str, Any]] = [
+    {},
+    {"special": True, "rstrip": True},
+    {"special": False, "lstrip": True, "rstrip": True, "normalized": False},
+    {"normalized": True, "single_word": True},
+]
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_a_token_is_found_as_its_last_file_says(flags: dict[str, Any], tmp_path: Path) -> None:
+    from models.tokenizer import byte_tokenizer
+
+    data = byte_tokenizer(512)
+    (tmp_path / "tokenizer.json").write_text(data.json)
+    number = Tokenizer(data).token_id("<|user|>")
+    again = {str(number): {"content": "<|user|>", **flags}}
+    rules = {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": again}
+    rules |= {"pad_token": {"__type": "AddedToken", "content": "<|new|>", "lstrip": True}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(rules))
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates/default.jinja").write_text("{{ messages[0].content }}")
+    ours = Tokenizer(read_tokenizer_file(tmp_path / "tokenizer.json"))
+    with library_noise() as transformers:
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        for text in ("a<|user|>b <|user|> c", "a <|user|>, <|new|> b <|new|>"):
+            assert ours.encode(text) == theirs(text)["input_ids"]
+        message = [{"role": "user", "content": "Hi <|user|> b"}]
+        assert ours.chat("Hi <|user|> b") == theirs.apply_chat_template(message)["input_ids"]
+
+
 @pytest.mark.parametrize("begins", [True, False])
 @pytest.mark.parametrize("asked", [{}, {"add_bos_token": False}, {"add_bos_token": True}])
 def test_bos_of_a_tokenizer_json(asked: dict[str, bool], begins: bool, tmp_path: Path) -> None:
@@ -131,3 +162,77 @@ def test_llamas_tokenizer_json(kind: str, legacy: bool | None, tmp_path: Path) -
         for text in (*TEXTS, "  two", "a</s>b", "a</s> b</s>\nc"):
             assert Tokenizer(data).encode(text) == theirs(text)["input_ids"]
     assert bool(data.notes) == (kind != "PreTrainedTokenizerFast" and not legacy)
+
+
+def _digits(data: dict[str, Any]) -> None:
+    cut = {"type": "Digits", "individual_digits": True}
+    steps = [cut, data["pre_tokenizer"]]
+    data["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+
+
+def _decomposed(data: dict[str, Any]) -> None:
+    data["normalizer"] = {"type": "NFD"}
+
+
+def _as_it_is(data: dict[str, Any]) -> None:
+    del data
+
+
+#: Model type, class in tokenizer_config.json, change of the file, and what else the class reads.
+CLASSES: list[tuple[str, str | None, Any, dict[str, Any], bool]] = [
+    ("llama", "GPT2Tokenizer", _digits, {}, True),
+    ("llama", "GPT2Tokenizer", _as_it_is, {}, False),
+    ("llama", "GPT2TokenizerFast", _as_it_is, {"add_prefix_space": True}, True),
+    ("llama", "LlamaTokenizerFast", _digits, {}, False),
+    ("llama", "SomebodysTokenizer", _digits, {}, False),
+    ("llama", "Qwen2Tokenizer", _decomposed, {}, True),
+    ("llama", "GemmaTokenizer", _as_it_is, {"unk_token": "<|spare0|>"}, True),
+    ("qwen2", "PreTrainedTokenizerFast", _decomposed, {}, True),
+    ("qwen2", None, _digits, {}, True),
+    ("qwen3", "PreTrainedTokenizerFast", _decomposed, {}, False),
+    ("mistral", "LlamaTokenizerFast", _digits, {}, False),
+    ("granite", "GPT2Tokenizer", _digits, {}, False),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "change", "rules", "noted"), CLASSES)
+def test_what_the_class_builds_counts(
+    kind: str, name: str | None, change: Any, rules: dict[str, Any], noted: bool, tmp_path: Path
+) -> None:
+    """A class of transformers' own cuts texts its own way, whatever tokenizer.json says."""
+    from models.tokenizer import byte_tokenizer
+
+    data = byte_tokenizer(512)
+    content = json.loads(data.json)
+    change(content)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    rules = {"bos_token": data.bos_token, "eos_token": data.eos_token} | rules
+    rules |= {} if name is None else {"tokenizer_class": name}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(rules))
+    found = read_tokenizer_file(tmp_path / "tokenizer.json")
+    with library_noise() as transformers:
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        for text in (
+            *TEXTS,
+            "don't DON'T  12345 e\u0301 \u00e9 \u00b2",
+            "a\u0301<|eos|> 1<|user|>2",
+        ):
+            assert Tokenizer(found).encode(text) == theirs(text)["input_ids"]
+    assert bool(found.notes) == noted
+
+
+def test_a_class_that_cuts_in_an_unknown_way_is_refused(tmp_path: Path) -> None:
+    from models.tokenizer import byte_tokenizer
+
+    path = tmp_path / "tokenizer.json"
+    path.write_text(byte_tokenizer(512).json)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "CohereTokenizerFast"}')
+    with pytest.raises(ExportError, match=r"tokenizer\.json: tokenizer_class 'CohereTokenizer'"):
+        read_tokenizer_file(path)
+    (tmp_path / "tokenizer_config.json").write_text('{"fix_mistral_regex": true}')
+    with pytest.raises(ExportError, match=r"tokenizer_config\.json: fix_mistral_regex true"):
+        read_tokenizer_file(path)
+    (tmp_path / "tokenizer_config.json").write_text('{"extra_special_tokens": 3}')
+    with pytest.raises(ExportError, match=r"tokenizer_config\.json: extra_special_tokens is 3"):
+        read_tokenizer_file(path)

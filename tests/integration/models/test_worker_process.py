@@ -1,4 +1,4 @@
-"""How an export's process ends: by its deadline, by a cancel, by the death of its caller."""
+"""How an export's process ends: well, by its deadline, a cancel, a crash, its caller's death."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,7 @@ from farm.core.artifact import ExportRequest, ModelSource, StageEvent, Toolchain
 from farm.core.errors import ExportError, Interrupted
 from farm.core.spec import Resources
 from farm.core.tasks import ExportTask
-from farm.tasks import worker_process
+from farm.tasks import kept_worker, worker_process
 from models import recipes
 from tests.command import SOURCES
 
@@ -28,6 +29,12 @@ def task(**resources: float) -> ExportTask:
         ModelSource("tiny-llama"), recipes.get("portable-fp32"), Toolchain("default")
     )
     return ExportTask("export:x", request, Resources(**resources))  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _no_idle_worker() -> Iterator[None]:
+    yield
+    kept_worker.end_idle()
 
 
 def children() -> set[psutil.Process]:
@@ -55,19 +62,20 @@ def test_export_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 def test_cancelled_export_is_gone_with_its_process(tmp_path: Path) -> None:
     stop = threading.Event()
     before = children()
-    threads: list[int] = []
+    found: list[int] = []
 
     def on_stage(event: StageEvent) -> None:
-        threads.extend(child.num_threads() for child in children() - before)
+        found.append(len(children() - before))
         stop.set()
 
     with pytest.raises(Interrupted, match="export of tiny-llama was cancelled"):
         worker_process.export(task(cpus=1), tmp_path, on_stage, stop)
-    assert len(threads) == 1, "one process works, and it said so"
+    assert found == [2], "one process works, and it said so; another one started it"
     nothing_is_left(tmp_path, before)
 
 
-def test_export_ends_with_its_caller(tmp_path: Path) -> None:
+def test_export_ends_with_its_caller_and_the_next_ones_share_a_worker(tmp_path: Path) -> None:
+    before = children()
     program = (
         "import sys, threading; from pathlib import Path;"
         "from farm.tasks import worker_process as w; from tests.integration.models."
@@ -90,3 +98,19 @@ def test_export_ends_with_its_caller(tmp_path: Path) -> None:
     worker.wait(timeout=30)
     again = worker_process.export(task(), tmp_path, lambda _event: None, threading.Event())
     assert not again.cache_hit, "what was killed left nothing behind"
+
+    # The next ones have its worker and libraries, and come to the same; a crash is one's own.
+    (kept,) = children() - before
+    assert any("libtorch" in row.path for row in kept.memory_maps())
+    other = tmp_path / "other"
+    made = worker_process.export(task(), other, lambda _event: None, threading.Event())
+    assert made.bundle.pte == again.bundle.pte
+    assert children() - before == {kept}
+
+    def crash(_event: StageEvent) -> None:
+        for child in kept.children():
+            child.kill()
+
+    with pytest.raises(ExportError, match=r"ended with signal 9 \(was this machine out of memory"):
+        worker_process.export(task(), tmp_path / "third", crash, threading.Event())
+    nothing_is_left(tmp_path / "third", before)

@@ -53,7 +53,7 @@ def good_request() -> bytes:
         "protocol": 1,
         "threads": 1,
         "tokens": [5, 9, 3, 7, 1, 2, 8, 4],
-        "logits": [{"name": "decode", "chunks": [1, 1, 4, 2], "top": [[1, 2]] * 4}],
+        "logits": [{"name": "decode", "chunks": [1, 1, 4, 2]}],
         "generate": {"prompt": [5, 9], "max_new_tokens": 4, "stop": [0]},
         "measure": [{"name": "tg4", "decode": 4, "prefill": 4, "repetitions": 2, "warmup": 1}],
     }

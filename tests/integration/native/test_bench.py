@@ -58,6 +58,16 @@ def test_a_small_vocabulary_and_external_weights(farm_here: Farm, tiny: Path) ->
         assert found["memory"]["peak_rss_bytes"] > 1 << 20
 
 
+@pytest.mark.parametrize("name", ["positions", "ring", "two"])
+def test_programs_as_others_export_them(name: str, farm_here: Farm, tiny: Path) -> None:
+    medians = {
+        row["metric"]: row["median"]
+        for row in bench(farm_here, str(tiny / f"{name}.pte"))["performance"]
+    }
+    assert medians["pp16"] > 0
+    assert medians["tg4"] > 0
+
+
 def test_missing_files_are_named(farm_here: Farm, tiny: Path) -> None:
     done = farm_here("bench", str(tiny / "external.pte"), "--data", "nowhere.ptd")
     assert done.returncode == 2

@@ -155,7 +155,8 @@ def test_executorch_as_it_ships_holds_none_of_our_code_for_xnnpack_and_memory(
             name for name in names if name.encode() in content
         }
 
-    assert betrayed(build) == set()
+    # `dlsym` is for a control on the host alone, never in what is timed: see test_runner.
+    assert betrayed(build) == {"dlsym"}
     assert betrayed(tuned_build) == {
         "mallopt", "madvise", "dlsym", "dl_iterate_phdr", "qb4w", "xnn_", "large_pages",
     }  # fmt: skip

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from runners.build.android import API, NDK, PREFIX, SOURCE, AndroidSdk, find_android
+from runners.build.android import API, NDK, PREFIX, SOURCE, find_android
 from runners.build.compiler import describe
-from runners.build.native import build_for_android
+from runners.build.native import build_for_prefix
+from runners.build.prefix import Prefix
 from runners.build.sdk import installed_sdk, sdk_for
 from tests.unit.runners.build.test_checkout import commit, git
 
@@ -63,9 +64,9 @@ def prefix(tmp_path: Path) -> Path:
     return folder
 
 
-def found(ndk: Path, folder: Path, way: str, cache: Path, said: list[str]) -> AndroidSdk:
+def found(ndk: Path, folder: Path, way: str, cache: Path, said: list[str]) -> Prefix:
     android = find_android(ABI, cache, {NDK: str(ndk), way: str(folder)}, said.append)
-    assert isinstance(android, AndroidSdk)
+    assert isinstance(android, Prefix)
     return android
 
 
@@ -75,7 +76,7 @@ def kernels(ndk: Path, prefix: Path, cache: Path, *, tuned: bool = False) -> lis
     if emulator is None:
         pytest.skip("needs qemu-user-static")
     android = found(ndk, prefix, PREFIX, cache, [])
-    build = build_for_android(ABI, android, cache, tuned=tuned)
+    build = build_for_prefix(ABI, android, cache, tuned=tuned)
     assert (build.libc, build.how) == ("bionic", f"NDK, prefix {PREFIX}")
     words = [emulator, "-L", "/usr/aarch64-linux-gnu", "-E", "LD_LIBRARY_PATH=./lib"]
     done = subprocess.run(
@@ -139,7 +140,7 @@ def test_a_checkout_is_built_once_for_each_state(ndk: Path, prefix: Path, tmp_pa
     commit(source, text + "# another\n")
     second = found(ndk, source, SOURCE, tmp_path, said)
     assert len(said) == 4, "after a commit it is built again"
-    assert second.prefix != first.prefix
+    assert second.folder != first.folder
     assert first.version.startswith("1.6.0a0 at ")
     assert first.version != second.version
     (source / "CMakeLists.txt").write_text(text + "# not committed\n")

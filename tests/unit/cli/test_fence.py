@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from farm.cli import defects
 from tests.command import SOURCES
 
 
@@ -51,6 +53,30 @@ def test_without_a_place_for_the_file_the_traceback_is_shown(tmp_path: Path) -> 
     assert done.returncode == 70
     assert "in rows" in done.stderr
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "ulimit -u"),
+        (OSError(errno.EMFILE, "Too many open files", "/x"), "ulimit -n"),
+        (MemoryError(), "not enough memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), "/tmp/x"),
+        (OSError(errno.EINVAL, "Invalid argument"), ""),
+        (RuntimeError("dictionary changed size"), ""),
+    ],
+)
+def test_a_limit_of_the_host_is_no_defect_and_has_a_remedy(error: Exception, says: str) -> None:
+    told = defects.limit_of_host(error)
+    assert says in told
+    assert bool(told) == bool(says)
+
+
+def test_a_command_on_a_host_that_gives_no_more_ends_with_3(tmp_path: Path) -> None:
+    done = start(tmp_path, "raise OSError(24, 'Too many open files')")
+    assert (done.returncode, "ulimit -n" in done.stderr) == (3, True)
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_notes_of_an_error_are_shown(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from farm import paths
 from farm.core.errors import ConfigError
+from farm.run import run_folder
 from tests.command import SOURCES
 
 
@@ -83,3 +84,63 @@ def test_a_relative_farm_home_in_a_folder_that_is_gone(
     monkeypatch.setenv("FARM_HOME", "here")
     with pytest.raises(ConfigError, match="absolute path"):
         paths.farm_home()
+
+
+def test_a_home_that_this_user_may_not_make_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FARM_HOME", str(tmp_path / "a" / "b"))
+    assert paths.farm_home() == tmp_path / "a" / "b"
+    # As for a user without a home folder in a container; root may write everywhere.
+    monkeypatch.setattr("farm.paths.os.access", lambda place, _mode: place != tmp_path)
+    with pytest.raises(ConfigError, match=r"may not make it in .*set FARM_HOME"):
+        paths.farm_home()
+
+
+def test_a_home_below_a_folder_that_nobody_may_look_into_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def hidden(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("FARM_HOME", str(tmp_path / "closed" / "home"))
+    monkeypatch.setattr(Path, "exists", hidden)
+    monkeypatch.setattr("farm.paths.os.access", lambda _place, _mode: False)
+    with pytest.raises(ConfigError, match="set FARM_HOME"):
+        paths.farm_home()
+
+
+def test_a_path_that_no_report_can_hold_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FARM_HOME", f"{tmp_path}/h\udce9")
+    with pytest.raises(ConfigError, match=r"FARM_HOME: .* is not UTF-8"):
+        paths.farm_home()
+    with pytest.raises(ConfigError, match=r"--out: .* is not UTF-8"):
+        run_folder.check_out(Path("/runs\udce9"))
+
+
+def test_runs_go_nowhere_where_the_working_directory_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="--out runs: the working directory is gone"):
+        run_folder.check_out(Path("runs"))
+    run_folder.check_out(tmp_path)
+
+
+def test_who_may_not_write_is_told_whose_it_is_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = tmp_path / "store" / "gate"
+    assert paths.unwritable(place) == ""
+    monkeypatch.setattr("farm.paths.os.access", lambda _place, _mode: False)
+    monkeypatch.setattr("farm.paths.os.geteuid", lambda: 12345)
+    told = paths.unwritable(place)
+    assert f"{tmp_path} is user {os.getuid()}'s" in told
+    assert f"sudo chown -R 12345 {tmp_path}" in told
+    mounted = os.statvfs_result((0,) * 8 + (os.ST_RDONLY, 255))
+    monkeypatch.setattr("farm.paths.os.statvfs", lambda _place: mounted)
+    assert "mounted read-only: set FARM_HOME" in paths.unwritable(place)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import farm
 from farm.cluster import bound
 from farm.cluster.start import enter, launch
 from farm.core.errors import ConfigError, PlanError
@@ -96,3 +97,20 @@ def test_what_a_process_starts_is_not_bound(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("LD_PRELOAD", "/x/libfarm-bind.so")
     bound.forget_preload()
     assert "LD_PRELOAD" not in os.environ
+
+
+def test_the_program_of_a_caller_is_never_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bound, "build_bind", lambda *_: tmp_path / "libfarm-bind.so")
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("it was started again"))
+    token = tmp_path / "token"
+    token.write_text("t" * 64)
+    token.chmod(0o600)
+    for name in ("LD_PRELOAD", "FARM_BIND_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    says = r"LD_PRELOAD=\S+so FARM_BIND_ADDRESS=127\.0\.0\.2"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        cluster = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=says):
+            farm.run(tmp_path / "c.yaml", cluster=cluster, token=token)

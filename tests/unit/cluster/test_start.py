@@ -47,6 +47,14 @@ def test_an_agent_that_dies_is_named_in_one_line() -> None:
     assert "File x" not in text
 
 
+def test_a_host_without_proc_is_refused_before_anything_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(start, "Path", lambda _name: tmp_path / "absent")
+    with pytest.raises(PlanError, match="mount -t proc"):
+        start.launch("none")
+
+
 def test_a_run_of_ours_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "a" * 64}
@@ -59,6 +67,22 @@ def test_a_run_of_ours_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -
         assert os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
     assert len(tokens) == 2
     assert "a" * 64 not in tokens
+
+
+def test_what_somebody_set_for_another_cluster_is_not_for_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    theirs = {
+        "RAY_USE_TLS": "1",
+        "RAY_OVERRIDE_RESOURCES": "{}",
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": '{"runtime_env": {"working_dir": "/absent"}}',
+    }
+    tuned = {"RAY_TMPDIR": "/scratch", "RAY_health_check_period_ms": "7"}
+    monkeypatch.setattr(os, "environ", {**theirs, **tuned, "RAY_grpc_enable_http_proxy": "1"})
+    set_local_environment()
+    assert not theirs.keys() & os.environ.keys()
+    assert tuned.items() <= os.environ.items()
+    assert dict(os.environ)["RAY_grpc_enable_http_proxy"] == "0"
 
 
 def test_a_cluster_that_is_joined_gets_its_token_by_a_file(monkeypatch: pytest.MonkeyPatch) -> None:

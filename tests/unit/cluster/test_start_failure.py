@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ import pytest
 from farm.clock import Deadline
 from farm.cluster import start_failure
 from farm.cluster.start_failure import cannot_start, likely_causes, ray_folder, telling
+from tests.pace import slack
 
 GIB = 1 << 30
 #: A folder whose path leaves room for a socket's.
@@ -64,6 +67,26 @@ def test_names_a_folder_that_takes_no_files(
     found = list(likely_causes(tmp_path, Path("/tmp/ray")))
     assert [cause for cause in found if "dev/shm" in cause and "Read-only" in cause]
     assert [cause for cause in found if cause.startswith("/tmp") and "TMPDIR" in cause]
+
+
+def test_names_the_tasks_that_a_user_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (60, 60))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    (cause,) = likely_causes(tmp_path, SHORT)
+    assert "60 tasks" in cause
+    assert "ulimit -u" in cause
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert list(likely_causes(tmp_path, SHORT)) == []
+
+
+def test_a_start_on_a_host_with_too_much_to_do_names_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start_failure, "likely_causes", lambda: iter(()))
+    monkeypatch.setattr(os, "getloadavg", lambda: (400.0, 1.0, 1.0))
+    assert "Likely cause: 400 programs want" in cannot_start("it took too long").message
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 1.0, 1.0))
+    assert "No limit of this host explains it" in cannot_start("it took too long").message
 
 
 def test_error_names_cause_logs_and_way_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +143,11 @@ start.launch("local", limit_s=0.5)
 
 def test_a_start_that_hangs_ends_with_its_cause() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _HANGS], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", _HANGS],
+        capture_output=True,
+        text=True,
+        timeout=30 * slack(),
+        check=False,
     )
     assert done.returncode == 3, done.stderr
     assert "did not start within" in done.stderr
@@ -133,12 +160,19 @@ def test_a_start_that_hangs_ends_with_its_cause() -> None:
     assert not (left.exists() and left.read_bytes()), "an orphan of Ray's was left"
 
 
-def test_a_start_in_time_leaves_no_trace() -> None:
+def test_a_start_in_time_leaves_no_trace(tmp_path: Path) -> None:
+    # Modules of the working directory are not farm's.
+    (tmp_path / "farm.py").write_text("raise ImportError")
     code = (
         _HANGS.replace("print(orphan(), flush=True) or ctypes.PyDLL(None).sleep(60)", "print(7)")
         + "print(8)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=30 * slack(),
+        check=False,
+        cwd=tmp_path,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "7\n8\n", "")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import collections
 import importlib.metadata
+import os
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ from farm.store.objects import ContentStore
 from farm.transports import adb_devices
 
 Usage = collections.namedtuple("Usage", "total used free")
+Mounted = collections.namedtuple("Mounted", "f_flag")
 
 
 def test_one_check_per_probe_in_order_with_a_remedy_where_needed(tmp_path: Path) -> None:
@@ -145,6 +148,15 @@ def test_a_variable_of_adb_that_leads_nowhere_is_an_error(monkeypatch: pytest.Mo
     assert "ADB_SERVER_SOCKET" in check.detail
 
 
+def test_a_named_adb_server_that_is_down_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    monkeypatch.setenv("ADB_SERVER_SOCKET", f"tcp:127.0.0.1:{port}")
+    check = doctor.adb(Path())
+    assert check.status == "error"
+    assert f"no adb server answers at 127.0.0.1:{port}, which ADB_SERVER_SOCKET" in check.detail
+
+
 def hang_up_on(listener: socket.socket, callers: int) -> None:
     for _ in range(callers):
         link, _address = listener.accept()
@@ -193,6 +205,26 @@ def test_home_on_a_network_file_system_is_refused(
     assert (check.status, "nfs4" in check.detail) == ("error", True)
 
 
+def test_home_that_is_somebody_elses_inside_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = tmp_path / "store" / "objects"
+    part.mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != part)  # as after sudo
+    check = doctor.farm_home(tmp_path)
+    assert (check.status, str(part) in check.detail) == ("error", True)
+    assert "FARM_HOME" in check.remedy
+
+
+def test_home_where_no_program_runs_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(100 << 30, 0, 50 << 30))
+    monkeypatch.setattr(os, "statvfs", lambda _path: Mounted(os.ST_NOEXEC))
+    check = doctor.farm_home(tmp_path)
+    assert (check.status, "noexec" in check.remedy) == ("warn", True)
+
+
 def test_store_counts_what_is_there(tmp_path: Path) -> None:
     ContentStore(store_root(tmp_path)).put_bytes(b"x" * 1000, "x")
     (model_cache(tmp_path) / "hashes").mkdir(parents=True)
@@ -215,6 +247,33 @@ def test_little_shared_memory_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(64 << 20, 0, 64 << 20))
     check = doctor.shared_memory(tmp_path)
     assert (check.status, "--shm-size" in check.remedy) == ("warn", True)
+
+
+def test_what_keeps_ray_from_starting_is_told_before_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "likely_causes", lambda: iter(["no loopback (ip link)", "x"]))
+    check = doctor.ray(tmp_path)
+    assert check.status == "warn"
+    assert "no loopback (ip link); x" in check.detail
+    assert "--cluster none" in check.remedy
+    monkeypatch.setattr(doctor, "likely_causes", lambda: iter(()))
+    assert doctor.ray(tmp_path).status == "ok"
+
+
+def test_shared_memory_that_takes_nothing_is_not_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    assert doctor.shared_memory(tmp_path).status == "warn"
+
+
+def test_a_compiler_that_finds_no_temporary_folder_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    check = doctor.compiler(tmp_path)
+    assert (check.status, "TMPDIR" in check.remedy) == ("error", True)
 
 
 def test_a_clock_behind_our_own_files_is_an_error(

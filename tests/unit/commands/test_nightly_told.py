@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from farm.commands.nightly import Told, told_night
-from farm.core.errors import ConfigError
+from farm.commands.nightly import Told, told_deployment, told_night
+from farm.core.errors import ConfigError, PlanError
 from farm.core.result import Report
 from farm.reports import notice
 from farm.run.run import Finished
@@ -148,3 +148,39 @@ def test_a_long_night_is_cut_and_counted(full: Report) -> None:
     assert "alarm 19" in body
     assert "alarm 20" not in body
     assert "- and 30 more" in body
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "words"),
+    [
+        (lambda: (1, "m: failed in stage 1 and rolled back -> exit 1"), 1, "rolled back -> exit 1"),
+        (lambda: (3, "m: deployed, 1 left out -> exit 3"), 3, "1 left out"),
+        (lambda: (0, "m: deployed: 2/2 -> exit 0"), None, ""),
+        (PlanError("nothing can be deployed: a: gone"), 3, "nothing can be deployed: a: gone"),
+        (ZeroDivisionError("odd"), 70, "a defect of farm itself: ZeroDivisionError: odd"),
+    ],
+)
+def test_a_deployment_that_fails_is_told_after_the_night(
+    tmp_path: Path, full: Report, end: Any, code: int | None, words: str
+) -> None:
+    def deploy() -> tuple[int, str]:
+        if isinstance(end, Exception):
+            raise end
+        found: tuple[int, str] = end()
+        return found
+
+    green = replace(full, exit_code=0)
+    told, finished = Told("", tmp_path / "night.txt"), Finished(green, tmp_path / "r1")
+    told_night(lambda: finished, told, "llama.yaml")
+    before = (tmp_path / "night.txt").read_text()
+    assert ": passed (exit 0)\n" in before
+    with contextlib.suppress(PlanError, ZeroDivisionError):
+        told_deployment(deploy, told, finished)
+    after = (tmp_path / "night.txt").read_text()
+    if code is None:
+        assert after == before
+        return
+    subject, _, first, *rest = after.splitlines()
+    assert subject == f"farm nightly llama-q4: passed, NOT DEPLOYED to all (exit {code})"
+    assert words in first
+    assert rest == before.splitlines()[2:], "and the night's own words"

@@ -12,6 +12,7 @@ from farm.commands import sim
 from farm.commands.sim import Durations, SimRequest, forecast
 from farm.core.errors import PlanError
 from farm.core.flow.chain import ArtifactChain
+from farm.core.flow.lengths import CLOSING, OPENING
 from farm.core.plan import make_plan
 from farm.core.result import AttemptReport
 from farm.core.spec import DeviceRequest, RunSpec
@@ -42,16 +43,23 @@ def remember(home: Path, durations: dict[str, float]) -> None:
 
 def test_more_devices_bring_a_pool_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, b.run_spec(requests=POOL))
-    known = {"export:m1/r1": 10.0, "reference:m1/r1": 1.0, "host_run:m1/r1": 1.0, "compare:m1/x": 1}
+    known = {
+        OPENING: 3.0,
+        CLOSING: 2.0,
+        "export:m1/r1": 10.0,
+        "reference:m1/r1": 1.0,
+        "host_run:m1/r1": 1.0,
+        "compare:m1/x": 1,
+    }
     remember(tmp_path, {**known, "job:m1/r1:executorch:auto:p0@phone": 100.0})
     made = forecast(SimRequest(OPTIONS, deadline_s=300, scatter=0), tmp_path)
     assert made.case.cells == 8
-    assert made.case.wall_s == 10 + 1 + 800 + 1
+    assert made.case.wall_s == 3 + 10 + 1 + 800 + 1 + 2
     assert made.bottleneck == "devices"
-    assert made.twice_devices_s == pytest.approx(10 + 1 + 400 + 1)
+    assert made.twice_devices_s == pytest.approx(3 + 10 + 1 + 400 + 1 + 2)
     assert made.deadline_devices == 4, "eight jobs: three devices have three rounds of 100 s"
     assert made.deadline_hosts is None
-    assert made.sources == {"measured": 4, "similar": 15, "assumed": 0}
+    assert made.sources == {"measured": 6, "similar": 15, "assumed": 1}
     text = printed(shown(made, 300.0), 100)
     assert "8 cells on 1 device, 1 host" in text
     assert "within 5 min 00 s: no; 4 devices would do" in text
@@ -74,7 +82,7 @@ def test_what_no_run_tells_is_assumed_and_named(
 ) -> None:
     answers(monkeypatch, b.run_spec())
     made = forecast(SimRequest(OPTIONS, devices=2), tmp_path)
-    assert made.sources["assumed"] == len(made.assumed) == 5
+    assert made.sources["assumed"] == len(made.assumed) == 8
     assert made.twice_devices_s is None, "each device has a cell of its own"
     text = printed(shown(made, None), 300)
     assert "Assumed, since no earlier run on this host tells: compare:m1/r1" in text
@@ -94,7 +102,7 @@ def test_a_copy_takes_as_long_as_what_it_is_a_copy_of() -> None:
     catalog = b.catalog(spec)
     plan = make_plan(spec, [b.device("phone~2")], catalog)
     chain = ArtifactChain(plan.artifacts[0], spec, catalog)
-    chain.export, chain.reference = b.export_result(), b.reference_result()
+    chain.export, chain.tokens = b.export_result(), b.tokenized()
     job = chain.job(plan.cells[0], "phone~2", attempt=1, run_id="r", epoch=1)
     past = {"job:m1/r1:executorch:auto:phone@phone": 7.0}
     durations = Durations(past, {"phone~2": "phone"}, budget_s=120)

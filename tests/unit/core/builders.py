@@ -13,14 +13,15 @@ from farm.core.artifact import (
     ModelSource,
     ObjectRef,
     Recipe,
-    ReferenceResult,
     Toolchain,
     ToolchainVersions,
 )
 from farm.core.device import Device, DeviceEntry, DeviceFacts
 from farm.core.hostrun import HostRunResult
+from farm.core.judgement import Judgement
 from farm.core.plan import Catalog, Plan, make_plan
-from farm.core.result import EnergyReport, Judgement, MemoryReport
+from farm.core.reference import ReferenceResult, Tokenized
+from farm.core.result import EnergyReport, MemoryReport
 from farm.core.runner import DeployFile, RunnerBuild, RunnerSpec
 from farm.core.runtime import AttemptId, Deployed, DeviceRunResult, Hello
 from farm.core.spec import Correctness, DeviceRequest, Matrix, RunSpec
@@ -118,6 +119,10 @@ def reference_result() -> ReferenceResult:
         eager_fp32=None,
         eager_quantised=None,
     )
+
+
+def tokenized() -> Tokenized:
+    return reference_result().tokenized
 
 
 def canary_program() -> CanaryProgram:

@@ -61,6 +61,19 @@ def test_nothing_matches_names_the_term_that_fails() -> None:
         b.plan(spec)
 
 
+def test_a_request_that_no_device_meets_is_named_beside_those_that_are_met() -> None:
+    wrong = ("name=pixle8", "nam=pixel8", "transport=uart")
+    requests = (DeviceRequest("name=pixel8"), *map(DeviceRequest, wrong))
+    plan = b.plan(b.run_spec(requests=requests), b.device("pixel8"))
+    assert len(plan.cells) == 1
+    assert plan.unmet == (
+        "devices.1: no device is `name=pixle8`, did you mean pixel8?",
+        "devices.2: no device is `nam=pixel8`, did you mean name?",
+        "devices.3: no device is `transport=uart`",
+    )
+    assert b.plan(b.run_spec(), b.device("a")).unmet == ()
+
+
 def test_one_device_twice_is_refused() -> None:
     spec = b.run_spec(requests=(DeviceRequest(""), DeviceRequest("name=a")))
     with pytest.raises(PlanError, match="planned twice"):

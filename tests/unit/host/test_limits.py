@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from farm.host.limits import Limits, read_limits
+from farm.host import limits
+from farm.host.limits import Limits, read_limits, usable_cpus
 
 GIB = 1 << 30
 
@@ -72,3 +74,12 @@ def test_files_without_numbers_are_no_limit(tmp_path: Path, text: str) -> None:
 
 def test_a_system_without_control_groups_is_unlimited(tmp_path: Path) -> None:
     assert read_limits(tmp_path) == Limits(None, None)
+
+
+@pytest.mark.parametrize(("quota", "usable"), [(None, 3), (8.0, 3), (1.5, 2), (0.5, 1)])
+def test_cpus_of_a_container_are_not_those_of_its_machine(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, usable: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 5, 9})
+    monkeypatch.setattr(limits, "read_limits", lambda: Limits(None, quota))
+    assert usable_cpus() == usable

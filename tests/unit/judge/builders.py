@@ -8,19 +8,21 @@ import numpy as np
 
 from farm.core.artifact import (
     Bundle,
+    CanaryProgram,
     Delegation,
     ExportResult,
     LogitsRef,
     ModelMetadata,
     ObjectRef,
     Recipe,
-    ReferenceResult,
-    SourceCheck,
+    TensorCheck,
     ToolchainVersions,
 )
 from farm.core.device import Device, DeviceEntry, DeviceFacts
 from farm.core.hostrun import HostRunResult, NoiseFloor
-from farm.core.result import Judgement, PerformanceReport
+from farm.core.judgement import Judgement
+from farm.core.reference import ReferenceResult, SourceCheck
+from farm.core.result import PerformanceReport
 from farm.core.rules.launches import logits_passes
 from farm.core.runner import OWN, RunnerBuild
 from farm.core.runtime import Deployed, DeviceRunResult, Hello, LaunchResult, Sample
@@ -179,6 +181,9 @@ def disturbed(logits: Matrix, size: float, seed: int = 1) -> Matrix:
     return (logits + size * noise).astype(np.float32)
 
 
+CANARY = CanaryProgram(obj("canary.pte"), (0, 1, 2), LogitsRef(obj("expected"), 3, 5))
+
+
 @dataclass(slots=True)
 class Case:
     """A healthy run; tests change one thing and judge."""
@@ -201,8 +206,10 @@ class Case:
     )
     delegation: Delegation | None = field(default_factory=lambda: Delegation(90, 100))
     has_host: bool = True
+    host_error: str = ""
     pushed_bytes: int = 0
     has_canary: bool = True
+    weights: tuple[TensorCheck, ...] = (TensorCheck("norm.weight", None, error=0.0, gain=1.0),)
     telemetry: tuple[LaunchTelemetry, ...] = field(
         default_factory=lambda: tuple(telemetry(number) for number in (1, 2, 3))
     )
@@ -210,7 +217,13 @@ class Case:
     def task(self) -> CompareTask:
         spec = RunSpec("test", (), (), workload=WORKLOAD, correctness=CORRECTNESS, gates=self.gates)
         export = ExportResult(
-            bundle(), ToolchainVersions("3.11", "2", "1", "0"), 1.0, 1.0, 1, self.delegation
+            bundle(),
+            ToolchainVersions("3.11", "2", "1", "0"),
+            1.0,
+            1.0,
+            1,
+            self.delegation,
+            weights=self.weights,
         )
         run = DeviceRunResult(
             build(),
@@ -233,6 +246,8 @@ class Case:
             reference=ReferenceResult(self.tokens, (), (2,), None, None, source=SOURCE),
             host=host if self.has_host else None,
             run=run,
+            host_error=self.host_error,
+            canary=CANARY if self.has_canary else None,
         )
 
     def logits(self) -> StageLogits:

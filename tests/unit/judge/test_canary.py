@@ -50,6 +50,14 @@ def test_both_passes_cover_odd_chunks_to_the_end() -> None:
     assert len(prefill.chunks) == 3
 
 
+def test_a_long_canary_is_run_at_once_again_and_again() -> None:
+    long = replace(PROGRAM, tokens=tuple(range(397)))
+    decode, prefill, *wide = canary_passes(long)
+    assert decode.positions[-1] == prefill.positions[-1] == 89
+    assert {(one.chunks, one.positions) for one in wide} == {((397,), (396,))}
+    assert len({one.name for one in wide}) == len(wide) == 12, "a race shows now and then only"
+
+
 @pytest.mark.parametrize(("by", "passed"), [(0.0, True), (9e-5, True), (2e-4, False)])
 def test_the_largest_difference_decides(by: float, passed: bool) -> None:
     changed = EXPECTED.copy()
@@ -89,4 +97,11 @@ def test_without_a_canary_the_cell_says_so() -> None:
     assert canary_error(bare.task(), lambda _ref: EXPECTED) is None
     judgement = judge_cell(bare.task(), bare.logits(), generated_text=TEXT)
     assert judgement.outcome == "passed"
+    assert "no_canary" in judgement.flags
+
+
+def test_what_the_device_ran_and_nobody_can_compare_is_no_canary() -> None:
+    """A resumed run whose canary can't be made anew."""
+    blind = replace(task(), canary=None)
+    judgement = judge_cell(blind, Case().logits(), generated_text=TEXT)
     assert "no_canary" in judgement.flags

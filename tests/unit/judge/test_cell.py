@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from farm.codec import to_json
-from farm.core.artifact import Delegation, LogitsRef, SourceCheck
+from farm.core.artifact import Delegation, LogitsRef
+from farm.core.reference import SourceCheck
+from farm.core.runner import OWN
 from farm.core.spec import Gate
 from farm.judge.cell import judge_cell, stage_logits
 from farm.judge.logits import Matrix
@@ -124,6 +126,12 @@ def test_without_a_host_run_the_device_is_compared_with_the_eager_model() -> Non
     }
 
 
+def test_a_host_run_that_failed_leaves_the_cell_undecided() -> None:
+    judgement = judge(Case(has_host=False, host_error="out of memory"))
+    assert (judgement.outcome, judgement.correctness_decision) == ("inconclusive", "undecided")
+    assert judgement.reason == "host_pte: the host's run failed: out of memory"
+
+
 def test_logits_of_the_wrong_shape_fail_instead_of_raising() -> None:
     case = Case()
     case.device = np.zeros((builders.TOKENS, 7), np.float32)
@@ -219,9 +227,10 @@ def test_two_launches_with_other_logits_are_not_repeatable() -> None:
 
 def test_nothing_to_judge_by_is_inconclusive() -> None:
     case = Case(launches=(launch(1), launch(2)))
-    judgement = judge_cell(case.task(), {}, generated_text=None)
+    task = replace(case.task(), host=None, runner=replace(OWN, gives_logits=False))
+    judgement = judge_cell(task, {}, generated_text=None)
     assert judgement.outcome == "inconclusive"
-    assert judgement.reason.startswith("nothing to judge by")
+    assert judgement.reason == "device_pte: nothing to judge the model by: no logits, no text"
 
 
 def test_stage_logits_opens_what_the_task_names() -> None:

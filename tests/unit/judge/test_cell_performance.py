@@ -160,6 +160,10 @@ def test_a_workload_beyond_the_context_has_no_number_and_says_why() -> None:
     assert "too_long" in judgement.flags
     assert "invalid" not in judgement.flags
     assert metric(judgement, "pp64").median is not None
+    # A gate on the class is decided by what fits; one on that very number by nothing.
+    for gate, outcome in (("prefill_tok_s", "passed"), ("pp64@d500", "inconclusive")):
+        gated = replace(task, spec=replace(task.spec, gates=(Gate(gate, ">=", 1.0),)))
+        assert judge_cell(gated, Case().logits(), generated_text=TEXT).outcome == outcome
 
 
 def test_a_measure_without_samples_is_null_with_a_flag() -> None:

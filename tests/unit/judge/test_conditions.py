@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from farm.core.device import Device, DeviceEntry
-from farm.core.telemetry import CoreSpeed
-from farm.judge.conditions import conditions
+from farm.core.telemetry import CoreSpeed, LaunchState
+from farm.judge.conditions import conditions, launch_states
 from farm.judge.guards import Guard
-from tests.unit.judge.builders import calibration, facts, run_of, telemetry
+from tests.unit.judge.builders import calibration, facts, launch, run_of, telemetry
 
 DEVICE = Device(DeviceEntry("pi", "ssh", host="pi"), facts(), "ready")
 
@@ -17,6 +19,15 @@ def test_the_worst_of_all_launches_is_told() -> None:
     assert (found["steal"], found["other_programs"]) == ("1.00%", "0.50 cores")
     assert found["guard_load"] == "other programs"
     assert "guard_x" not in found
+
+
+def test_heat_and_clocks_are_told_launch_by_launch() -> None:
+    hot = telemetry(1, hottest=("cpu", 61.5), battery_c=35.0)
+    blind = telemetry(2, clocks=())
+    unknown = telemetry(9)  # a launch that was given up has no window
+    run = replace(run_of(hot, blind, unknown), launches=(launch(1), launch(2)))
+    (told,) = launch_states(run)
+    assert told == LaunchState(1, 1.0, ("cpu", 61.5), 35.0, hot.clocks)
 
 
 def test_fixed_work_is_told_without_a_tenth_at_either_end() -> None:

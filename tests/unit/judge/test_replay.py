@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from farm.core.artifact import LayerReplay, LogitsRef
-from farm.core.result import Canary, Judgement
+from farm.core.judgement import Judgement
+from farm.core.result import Canary
 from farm.core.rules.launches import replay_passes
 from farm.core.tasks import CompareTask
 from farm.judge.cell import judge_cell
@@ -85,6 +86,19 @@ def test_the_mean_cosine_of_what_is_added_decides(by: float, passed: bool) -> No
     assert (report.layer, report.layer_reason) == (3, "")
     if not passed:
         assert "a layer of the model computes wrongly on this device" in judgement.reason
+
+
+@pytest.mark.parametrize(("factor", "passed"), [(1.002, True), (0.99, False), (1.01, False)])
+def test_a_factor_of_the_whole_layer_is_seen_by_its_size(factor: float, passed: bool) -> None:
+    for scaled, other in ((ADDED * np.float32(factor), ADDED), (ADDED, ADDED * np.float32(factor))):
+        found = cosine(scaled, other)
+        assert found is not None
+        assert found.mean > 0.99999, "the cosine sees none of it"
+        assert found.gain == pytest.approx(factor, abs=1e-4)
+        judgement, report = judged(found)
+        assert judgement.outcome == ("passed" if passed else "failed")
+        assert report.layer_gain == found.gain
+        assert passed or "of what it should" in judgement.reason
 
 
 def test_one_position_that_rounding_moved_fails_nothing_and_is_told() -> None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Mapping
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from farm.core.flow.outcomes import judged
+from farm.core.judgement import Judgement
 from farm.core.report import cell_alarms
-from farm.core.result import Judgement, PerformanceReport
+from farm.core.result import PerformanceReport
 from farm.core.rules.verdict import speed_required
-from farm.core.spec import Gate
+from farm.core.rules.waivers import apply_waivers
+from farm.core.runner import RunnerSpec
+from farm.core.spec import Gate, Waiver
 from farm.judge.cell import judge_cell
 from farm.judge.gates import performance_gates
+from farm.judge.logits import Logits
 from farm.reports import junit
-from tests.unit.judge.builders import Case, check_launch, facts, judge, launch, telemetry
+from tests.unit.judge.builders import TEXT, Case, check_launch, facts, judge, launch, telemetry
+from tests.unit.reports.builders import cell as cell_of
 from tests.unit.reports.builders import judged_cell, report
 
 
@@ -70,7 +78,9 @@ def test_a_run_that_requires_speeds_is_no_green_in_any_report() -> None:
         "0/1 judged: 0 passed, 0 failed; 1 not judged (1 invalid); speed 0/1 decided -> exit 3"
     )
     cases = list(ET.fromstring(junit.render(found)).iter("testcase"))
-    assert [case.find("skipped") is not None for case in cases] == [True]
+    skipped, run = cases
+    assert skipped.find("skipped") is not None
+    assert run.find("error") is not None, "build servers take what is skipped for green"
 
 
 def test_speed_of_an_emulated_device_is_nobodys_question() -> None:
@@ -92,9 +102,70 @@ def test_speed_alone_is_no_pass() -> None:
     assert decisions(found) == ("inconclusive", "undecided", "passed")
 
 
+def without_device(case: Case) -> dict[str, Mapping[str, Logits]]:
+    """Logits of every stage but the device's."""
+    return {stage: found for stage, found in case.logits().items() if stage != "device_pte"}
+
+
+def test_a_healthy_host_says_nothing_of_a_device_that_gave_nothing() -> None:
+    case = Case(gates=(Gate("decode_tok_s", ">=", 5),))
+    found = judge_cell(case.task(), without_device(case), generated_text=None)
+    assert decisions(found) == ("inconclusive", "undecided", "passed")
+    assert found.reason == "device_pte: logits: it gave none of decode, prefill (and 1 more)"
+    assert found.correctness is not None
+    (nothing,) = [gate for gate in found.correctness.gates if gate.metric == "model"]
+    assert nothing.reason == "nothing to judge the model by: no logits, no text"
+
+
+def test_a_waived_canary_is_no_judgement_of_the_model() -> None:
+    case = Case()
+    found = judge_cell(case.task(), without_device(case), generated_text=None, canary=0.5)
+    assert decisions(found) == ("failed", "failed", "not gated")
+    cell = judged(cell_of("local"), case.task().device, case.task(), found, ())
+    known = Waiver("*", "canary", "2027-01-01", "a known kernel")
+    waived = apply_waivers(cell, (known,), datetime.date(2026, 12, 1))
+    assert (waived.outcome, waived.waived) == ("inconclusive", False)
+    assert waived.reason.endswith("a known kernel; logits and model undecided")
+    right = judge_cell(case.task(), case.logits(), generated_text=TEXT, canary=0.5)
+    cell = judged(cell_of("local"), case.task().device, case.task(), right, ())
+    assert apply_waivers(cell, (known,), datetime.date(2026, 12, 1)).waived
+
+
+def test_two_artifacts_under_one_name_are_no_green() -> None:
+    """A run that was gone on with, and exported anew with other bytes in between."""
+    one, other = judged_cell(Case(), "local", gates=()), judged_cell(Case(), "s24", gates=())
+    assert report((one, other)).exit_code == 0
+    other = replace(other, artifact=replace(other.artifact, sha256="f" * 64))
+    found = report((one, other))
+    assert found.exit_code == 3
+    why = "smollm2-135m/xnnpack-8da4w is 2 artifacts in one run: it was exported anew"
+    assert why in found.verdict_line
+    assert why in found.alarms[-1]
+
+
+def test_a_pass_that_the_device_gave_no_logits_of_is_named() -> None:
+    assert not {flag for flag in judge(Case()).flags if flag.endswith("_not_judged")}
+    one = check_launch()
+    case = Case(launches=(replace(one, logits=one.logits[:1]), launch(1)))
+    found = judge(case)
+    assert "prefill_not_judged" in found.flags
+    ours = replace(case.task(), runner=RunnerSpec("theirs", "command", logits="out.f32"))
+    found = judge_cell(ours, case.logits(), generated_text=TEXT)
+    assert "prefill_not_judged" in found.flags
+    assert found.outcome == "passed", "a program of others gives one pass"
+
+
 def test_a_gate_on_what_no_launch_gave_leaves_speed_undecided() -> None:
     found = judge(Case(gates=(Gate("tg999", ">=", 5),)))
     assert decisions(found) == ("inconclusive", "passed", "undecided")
+
+
+def test_a_gate_on_the_load_is_not_met_by_loads_of_another_regime() -> None:
+    case = Case(gates=(Gate("load_s", "<=", 9.0),))
+    assert decisions(judge(case)) == ("passed", "passed", "passed")
+    cold = (replace(launch(n), regime="cold") for n in (1, 2, 3))
+    case.launches = (check_launch(), *cold)
+    assert decisions(judge(case)) == ("inconclusive", "passed", "undecided")
 
 
 def test_a_wrong_model_that_nobody_timed_has_failed() -> None:

@@ -46,6 +46,20 @@ def test_the_history_of_a_quiet_device_says_more_than_a_bound_for_all() -> None:
     assert verdicts(compared(unchanged(speed=0.7), night(3), past=loud))["tg32"] == "PASS"
 
 
+def test_no_number_of_loud_nights_makes_half_of_a_rate_usual() -> None:
+    wild = {"tg32": [20.0, 200.0, 80.0, 400.0, 10.0, 80.0], "pp64": [320.0]}
+    found = compared(unchanged(speed=0.4), night(3), past=wild)
+    assert verdicts(found)["tg32"] == "INCOMPARABLE"
+
+
+def test_a_rate_of_the_same_bytes_that_nobody_measured_is_no_pass() -> None:
+    same = unchanged()
+    rows = tuple(row for row in same.performance if row.metric != "tg32")
+    found = compared(replace(same, performance=rows), night(3))
+    assert (verdicts(found)["tg32"], found.outcome) == ("INCOMPARABLE", "inconclusive")
+    assert found.alarms == (), "the device is not to blame"
+
+
 def test_the_same_bytes_without_a_number_are_no_pass() -> None:
     same = unchanged()
     rows = tuple(replace(row, trust="invalid") for row in same.performance)

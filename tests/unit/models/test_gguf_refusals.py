@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,20 @@ import gguf
 import numpy
 import pytest
 
+from farm.core.artifact import ExportRequest, ModelSource, Toolchain
 from farm.core.errors import ExportError
+from farm.core.reference import ReferenceRequest
+from models import recipes
 from models.checkpoint import Checkpoint
+from models.exporting.identify import own_versions, prepare_export
+from models.exporting.task import run_export
+from models.orders import ExportOrder, ReferenceOrder
+from models.reference.task import run_reference
+from models.sources import open_for, open_here
 from models.sources.gguf import GgufCheckpoint
 from models.sources.gguf_tokenizer import read_tokenizer
 from models.tokenizer import Tokenizer, byte_tokenizer
+from models.worker import Reporter
 from tests.unit.models.test_sources import write_gguf
 
 Change = Callable[[gguf.GGUFWriter], None]
@@ -63,6 +73,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "word": (key("llama.rope.scaling.factor", "4"), "rope.scaling.factor is '4', no number"),
     "tokenizer key": (key("tokenizer.ggml.mystery", 1), "tokenizer.ggml.mystery: farm"),
     "charsmap": (key("tokenizer.ggml.precompiled_charsmap", [1, 2]), "precompiled_charsmap"),
+    "merge": (key("tokenizer.ggml.merges", ["a zzzz"]), "can't be read: Token `zzzz`"),
     "eos at the end": (key("tokenizer.ggml.add_eos_token", True), "add_eos_token true"),
     "bos missing": (key("tokenizer.ggml.add_bos_token", True), "bos_token_id is missing"),
     "beyond": (key("tokenizer.ggml.eot_token_id", 600), "eot_token_id is 600, there are 512"),
@@ -192,6 +203,45 @@ def rebuilt(content: dict[str, Any], path: Path) -> Tokenizer:
 )
 def test_bos_follows_llama_cpps_rules(more: dict[str, Any], begins: bool, tmp_path: Path) -> None:
     assert rebuilt(fields(**more), tmp_path).encode("ab") == ([0, 4] if begins else [4])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"merges": []}, r"ggml\.merges is missing"),
+        ({"pre": ["gpt-2"]}, r"the pre-tokenizer \['gpt-2'\] isn't"),
+        ({"add_bos_token": "false"}, r"add_bos_token is 'false', true or false is expected"),
+    ],
+)
+def test_a_tokenizer_that_would_cut_otherwise_is_refused(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=words):
+        rebuilt(fields(**change), tmp_path)
+
+
+def test_what_llama_cpp_runs_as_it_is_needs_a_tokenizer_only(tmp_path: Path) -> None:
+    path, staging = tmp_path / "model.gguf", tmp_path / "staging"
+    staging.mkdir()
+    write_gguf(path, architecture="gemma2")
+    source, recipe = ModelSource("ours", kind="gguf", path=str(path)), recipes.get("gguf")
+    with pytest.raises(ExportError, match=r"'gemma2' isn't supported.* With `recipe: gguf`"):
+        open_for(recipes.get("xnnpack-8da4w"), source, tmp_path, lambda _done, _total: None)
+    assert open_here(source, tmp_path, recipe) is not None
+    request = ExportRequest(source, recipe, Toolchain("default"))
+    silent = Reporter(io.StringIO())
+    prepared = prepare_export(request, tmp_path, own_versions())
+    order = ExportOrder(request, prepared.key, str(tmp_path), str(staging))
+    found = run_export(order, silent).result
+    assert (staging / "model.gguf").read_bytes() == path.read_bytes()
+    assert (found.bundle.metadata.vocab_size, found.bundle.metadata.layers) == (512, 1)
+    assert "no reference: logits of this model aren't computed here" in found.warnings[0]
+    asked = ReferenceRequest(source, recipe, request.toolchain, found.bundle, "builtin", 64, "Hi")
+    answer = run_reference(ReferenceOrder(asked, str(tmp_path), str(staging)), silent).result
+    assert (len(answer.tokens), answer.eager_fp32, answer.source.by) == (64, None, "")
+    write_gguf(path, architecture="gemma2", without=("pre",))
+    with pytest.raises(ExportError, match="the pre-tokenizer is missing"):
+        open_for(recipe, source, tmp_path, lambda _done, _total: None)
 
 
 def test_pieces_without_scores_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from farm.core.errors import ExportError
 from models.config import ModelConfig
-from models.sources.meta import read_params, read_shapes
+from models.sources.meta import guessed, read_params, read_shapes, shard_files
 
 PARAMS: dict[str, Any] = {"dim": 64, "n_layers": 2, "n_heads": 4, "norm_eps": 1e-5}
 #: As Meta's own Llama 3.2 1B has it.
@@ -81,6 +81,9 @@ def test_old_name_of_theta(tmp_path: Path) -> None:
         (PARAMS | {"hidden_dim": 128}, "hidden_dim is 128.*160 rows"),
         (PARAMS | {"dim": None}, "dim is missing"),
         (PARAMS | {"dim": "64"}, "dim is '64', a number is expected"),
+        (PARAMS | {"rope_theta": float("nan")}, "rope_theta is nan, a finite number is expected"),
+        (PARAMS | {"norm_eps": float("inf")}, "norm_eps is inf, a finite number is expected"),
+        (PARAMS | {"dim": 10**400}, "dim is 10{19}, a finite number is expected"),
         (PARAMS | {"use_scaled_rope": "yes"}, "use_scaled_rope is 'yes'"),
         ([PARAMS], "an object is expected"),
     ],
@@ -89,6 +92,20 @@ def test_what_would_be_read_wrongly_is_refused(data: Any, words: str, tmp_path: 
     with pytest.raises(ExportError, match=words) as refused:
         read(tmp_path, data)
     assert str(tmp_path / "params.json") in refused.value.message
+
+
+def test_shards_follow_each_other_by_number(tmp_path: Path) -> None:
+    names = [f"consolidated.{n}.pth" for n in (0, 1, 2, 10)]
+    for name in (*names, "optimizer.pth"):
+        (tmp_path / name).touch()
+    assert [path.name for path in shard_files(tmp_path)] == names
+
+
+def test_a_factor_that_nothing_says_is_told(tmp_path: Path) -> None:
+    (note,) = guessed(tmp_path / "params.json", read(tmp_path, LLAMA_3_2))
+    assert "use_scaled_rope without rope_scale_factor; 32 is taken" in note
+    given = read(tmp_path, LLAMA_3_2 | {"rope_scale_factor": 8})
+    assert guessed(tmp_path / "params.json", given) == ()
 
 
 def test_biases_make_a_qwen2(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from models.exporting import task
 from models.orders import ExportOrder
 from models.sources import open_here
 from models.sources.hf_config import read_config
+from models.tokenizer import byte_tokenizer
 from models.worker import Reporter
 from tests.unit.models.published_configs import PUBLISHED
 from tests.unit.models.test_sources import HF_CONFIG, hf, opened
@@ -92,10 +93,10 @@ PIECE = {"content": "<new>", "special": True}
 
 #: What is changed, the file that is named, and words of the message.
 REFUSED: dict[str, tuple[Change, str, str]] = {
-    "fp8": (
-        config(quantization_config={"quant_method": "fp8"}),
+    "quantised": (
+        config(quantization_config={"quant_method": "gptq"}),
         "config.json",
-        "quantization_config: .*quant_method fp8",
+        "quantization_config: .*quant_method gptq",
     ),
     "mlx": (config(quantization={"bits": 4}), "config.json", "quantization: "),
     "unknown key": (config(mystery_scale=2.0), "config.json", "mystery_scale is 2.0: farm doesn't"),
@@ -202,6 +203,18 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
         write("tokenizer_config.json", {"chat_template": [{"name": "rag", "template": "x"}]}),
         "tokenizer_config.json",
         "none of them is named default",
+    ),
+    "merges by chance": (
+        write(
+            "tokenizer.json", byte_tokenizer(512).json.replace('"dropout":null', '"dropout":0.1')
+        ),
+        "tokenizer.json",
+        "model.dropout leaves out merges by chance",
+    ),
+    "template of no text": (
+        write("tokenizer_config.json", {"chat_template": 5}),
+        "tokenizer_config.json",
+        "chat_template is '5', a text is expected",
     ),
 }
 
@@ -326,6 +339,21 @@ def test_tokenizer_beside_a_program_is_read_by_the_plan(tmp_path: Path) -> None:
     source = ModelSource("ours", kind="pte", path="model.pte", tokenizer=str(path))
     with pytest.raises(ExportError, match=r"tokenizer\.json: .*git lfs pull"):
         open_here(source, tmp_path)
+
+
+def test_the_template_is_what_transformers_takes(hf: Path, tmp_path: Path) -> None:
+    write("tokenizer_config.json", {"chat_template": {"rag": "x", "default": "y"}})(hf)
+    assert opened("hf", hf, tmp_path).tokenizer.chat_template == "y"
+    (hf / "chat_template.jinja").write_text("")
+    assert opened("hf", hf, tmp_path).tokenizer.chat_template == ""
+
+
+@pytest.mark.parametrize("kind", ["hf", "gguf", "meta"])
+def test_what_the_system_refuses_to_look_at(kind: str, tmp_path: Path) -> None:
+    """As it does with folders that may not be entered, which root may."""
+    path = tmp_path / ("x" * 300)
+    with pytest.raises(ExportError, match=r"model ours: can't read .*xxx: File name too long"):
+        opened(kind, path, tmp_path)
 
 
 def test_root_of_the_hubs_cache_and_a_file(hf: Path, tmp_path: Path) -> None:

@@ -218,8 +218,7 @@ def packed(
         shape = (value.shape[0], value.shape[1] // block, size)
         data = numpy.random.default_rng(1).integers(0, 256, shape, dtype=numpy.uint8)
         half = numpy.frombuffer(numpy.float16(0.01).tobytes(), numpy.uint8)
-        data[..., :4] = numpy.tile(half, 2)
-        data[..., -2:] = half
+        data[..., :4] = data[..., -4:] = numpy.tile(half, 2)
         return data.reshape(value.shape[0], -1)
 
 

@@ -262,6 +262,19 @@ def test_clean_stale_spares_what_lives(
     assert _poll(helper, work)[0]["state"] == "running"
 
 
+def test_whoever_holds_the_lease_ends_what_still_runs(
+    helper: Helper, work: Path, start: Start, tmp_path: Path
+) -> None:
+    """An attempt that was given up while its agent was away must not be measured along."""
+    start("sleep 60")
+    fence = ("--run", "r2", "--epoch", 1)
+    assert helper("clean", tmp_path, "--stale", *fence).error == "not_held"
+    pid = _poll(helper, work)[0]["pid"]
+    helper("lease", tmp_path, "take", "--owner", "me@here", *fence, "--ttl-s", 60)
+    assert helper("clean", tmp_path, "--stale", *fence).value["cleaned"] == ["job"]
+    assert not _alive(pid)
+
+
 def test_clean_stale_removes_helpers_of_other_versions(helper_path: Path, tmp_path: Path) -> None:
     ours = tmp_path / "farm-helper-new"
     shutil.copy(helper_path, ours)

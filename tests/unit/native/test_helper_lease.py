@@ -99,6 +99,9 @@ def test_who_asked_in_vain_is_shown_until_it_gets_the_device(
     _lease(helper, tmp_path, "release")
     _lease(helper, tmp_path, "take", owner="bob@lab", run="r8")
     assert [w["run"] for w in helper("lease", tmp_path, "show").value["waiting"]] == ["r7"]
+    _lease(helper, tmp_path, "release", owner="bob@lab", run="r8")
+    waiting = helper("lease", tmp_path, "show").value["waiting"]
+    assert [w["run"] for w in waiting] == ["r7"], "who had its turn would be let go first again"
 
 
 def _slow(helper_path: Path, *words: object) -> subprocess.Popen[bytes]:

@@ -9,8 +9,9 @@ import pytest
 
 from farm.core.artifact import ModelSource, Toolchain
 from farm.core.errors import ConfigError
-from farm.core.spec import Matrix, RunSpec
+from farm.core.spec import Matrix, RecipeChange, RunSpec, SelfCheckSpec
 from farm.planning.catalog import resolve_names
+from farm.planning.exportable import check_exports
 
 SPEC = RunSpec(
     name="r",
@@ -43,3 +44,15 @@ def test_memory_of_exports_grows_with_weights_and_their_bits(tmp_path: Path) -> 
 
 def test_runner_says_which_backends_it_has() -> None:
     assert set(resolve_names(SPEC).runners["executorch"].backends) == {"xnnpack", "portable"}
+
+
+def test_a_planted_recipe_that_the_model_does_not_fit_is_refused_before_the_night(
+    tmp_path: Path,
+) -> None:
+    longer = RecipeChange("slow", "xnnpack-8da4w", (("max_context", 4096),))
+    spec = replace(SPEC, recipes=(longer,), self_check=SelfCheckSpec(7, "slow"))
+    says = r"run\.yaml: self_check\.slower: .*max_context is 4096, the model was made for 2048"
+    with pytest.raises(ConfigError, match=says):
+        check_exports(spec, resolve_names(spec), tmp_path)
+    fits = replace(spec, recipes=(replace(longer, fields=(("max_context", 2048),)),))
+    check_exports(fits, resolve_names(fits), tmp_path)

@@ -103,7 +103,7 @@ def test_auto_takes_what_the_budget_decides_and_launches_tell_it_apart(tmp_path:
     assert 0.01 < accepted[0] < 0.05 < accepted[1] < 0.25
     assert accepted[0] == one.tolerance
     chain = ArtifactChain(quiet.artifact, spec, b.catalog(spec))
-    chain.export, chain.reference = b.export_result(), b.reference_result()
+    chain.export, chain.tokens = b.export_result(), b.tokenized()
     policy = chain.job(quiet, "a", attempt=1, run_id="r", epoch=1).policy
     assert policy is not None
     assert policy.regress == accepted[0]

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from farm.core.artifact import Delegation, ToolchainVersions
+from farm.core.asked import Prompt
 from farm.core.device import Device, DeviceEntry
 from farm.core.errors import DeviceLost
 from farm.core.flow.outcomes import errored, judged, skipped
@@ -108,9 +109,13 @@ def results() -> tuple[CellResult, ...]:
     )  # fmt: skip
 
 
-def report(cells: tuple[CellResult, ...] | None = None) -> Report:
+def report(
+    cells: tuple[CellResult, ...] | None = None,
+    unmet: tuple[str, ...] = (),
+    prompts: tuple[Prompt, ...] = (),
+) -> Report:
     found = results() if cells is None else cells
-    spec = RunSpec("llama-q4", (), (), sha256="c" * 64, gates=GATES)
+    spec = RunSpec("llama-q4", (), (), sha256="c" * 64, gates=GATES, prompts=prompts)
     devices = (
         Device(DeviceEntry("local", "local"), Case().device_facts),
         Device(DeviceEntry("s24", "adb", serial="R5CT"), android().device_facts),
@@ -138,6 +143,6 @@ def report(cells: tuple[CellResult, ...] | None = None) -> Report:
         farm=FarmReport("0.1.0", "d" * 64),
         busy_s={"local": 42.5, "s24": 85.0},
     )
-    plan = Plan(tuple(cell(r.device.name) for r in found), (), (ARTIFACT,), devices)
+    plan = Plan(tuple(cell(r.device.name) for r in found), (), (ARTIFACT,), devices, unmet)
     exports = (export_report(ARTIFACT, export, None),)
     return build_report(spec, plan, run, found, exports, {"default": versions})

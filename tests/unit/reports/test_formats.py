@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from xml.etree import ElementTree as ET
@@ -9,12 +10,13 @@ import pytest
 from farm.core.comparison import BaselineReport, MetricComparison
 from farm.core.errors import UnknownName
 from farm.core.result import Report
+from farm.core.rules import verdict
 from farm.reports import junit, markdown, renderers, table
 from farm.reports.summary import rows, unreadable
 from tests.unit.reports.builders import report
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
-FORMATS = ("json", "junit", "markdown", "html", "table", "pytorch")
+FORMATS = ("json", "junit", "markdown", "html", "table", "pytorch", "openmetrics", "csv")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_junit_tells_wrong_from_broken_from_not_judged(full: Report) -> None:
     root = ET.fromstring(junit.render(full))
     found = {}
     for case in root.iter("testcase"):
-        place = (case.get("name") or "").rsplit(":", 1)[1]
+        place = (case.get("name") or "").rpartition(":")[2]
         tags = [c.tag for c in case if c.tag in ("failure", "error", "skipped")]
         found[place] = tags
     assert found == {
@@ -107,7 +109,10 @@ def test_junit_tells_wrong_from_broken_from_not_judged(full: Report) -> None:
         "s22": ["skipped"],
         "pixel8": ["error"],
         "tablet": ["skipped"],
+        "run": [],
     }
+    bodies = [(case.tag, case.text) for tag in ("failure", "error") for case in root.iter(tag)]
+    assert all((text or "").strip() for _, text in bodies), bodies
     error = root.find(".//error")
     assert error is not None
     assert error.get("type") == "DeviceLost"
@@ -120,12 +125,48 @@ def test_a_waived_failure_is_skipped_in_junit(full: Report) -> None:
     assert any((s.get("message") or "").startswith("waived") for s in root.iter("skipped"))
 
 
+def test_a_request_that_no_device_meets_takes_the_green(full: Report) -> None:
+    made = report(full.results[:1], ("devices.1: no device is `name=pixle8`",))
+    assert made.exit_code == 3
+    assert made.verdict_line.endswith("; devices.1: no device is `name=pixle8` -> exit 3")
+    assert made.alarms[0] == "devices.1: no device is `name=pixle8`"
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "json"])
+@pytest.mark.parametrize(
+    ("cells", "code"),
+    [((0,), 0), ((0, 1), 3), ((2,), 1), ((3,), 3), ((5,), 3)],
+    ids=["green", "passed, and not proven", "failed", "not decided", "skipped"],
+)
+def test_no_format_is_greener_than_the_exit_code(
+    full: Report, name: str, cells: tuple[int, ...], code: int
+) -> None:
+    made = report(tuple(full.results[n] for n in cells))
+    made = verdict.unproven(made, "nobody looked") if len(cells) == 2 else made
+    assert made.exit_code == code
+    text = renderers.render(made, name)
+    match name:
+        case "junit":
+            red = [*ET.fromstring(text).iter("failure"), *ET.fromstring(text).iter("error")]
+            assert bool(red) == (code != 0)
+            assert made.verdict_line.replace(">", "&gt;") in text
+        case "openmetrics":
+            assert re.search(rf"^farm_run_exit_code{{.*}} {code}\.0$", text, re.MULTILINE)
+        case "csv":
+            assert {line.rsplit(",", 1)[1] for line in text.splitlines()[1:]} == {str(code)}
+        case "pytorch":
+            told = {one["benchmark"]["extra_info"]["exit_code"] for one in json.loads(text)}
+            assert told <= {str(code)}
+        case _:
+            assert f"exit {code}" in text
+
+
 def test_markdown_holds_device_text_as_text(full: Report) -> None:
     text = markdown.render(full)
     assert "<script>" not in re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", text)
     for line in text.splitlines():
         if line.startswith("| ") and "eager" not in line:
-            assert len(re.findall(r"(?<!\\)\|", line)) in (11, 10, 4), line
+            assert len(re.findall(r"(?<!\\)\|", line)) in (11, 10, 8, 4), line
 
 
 def test_markdown_says_verdict_alarms_and_reasons(full: Report) -> None:
@@ -202,3 +243,21 @@ def test_what_cells_say_of_their_devices_is_an_alarm_once() -> None:
         for cell in report().results[:2]
     )
     assert report(cells).alarms.count("device s24: OS build is b2, was b1") == 1
+
+
+def test_markdown_fits_a_job_summary_and_says_where_it_was_cut(full: Report) -> None:
+    many = tuple(replace(r, cell_id=f"{r.cell_id}#{n}") for n in range(400) for r in full.results)
+    text = markdown.render(replace(full, results=many))
+    assert len(text.encode()) <= 1 << 20
+    assert text.index("Needs a look") < text.index("## Cells") < text.index("Cut here")
+    assert "Cut here" not in markdown.render(full)
+
+
+def test_markdown_holds_a_cell_against_its_baseline(full: Report) -> None:
+    metric = MetricComparison("tg32", "REGRESSED", 0.5, (0.45, 0.55), "half as fast")
+    baseline = BaselineReport("old-run", "REGRESSED", 0.5, (0.45, 0.55), (metric,))
+    first = replace(full.results[0], baseline=baseline)
+    text = markdown.render(replace(full, results=(first,)))
+    assert "| tg32 | REGRESSED | 0.500 | 0.450 to 0.550 | half as fast |" in text
+    assert "- → -" not in text
+    assert "&gt;" not in text.splitlines()[0]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from farm.reports.words import clock, number, percent, plus_minus, seconds, size
+from farm.reports.words import apart, clock, number, percent, plus_minus, seconds, size
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,19 @@ def test_clock_interval_and_share() -> None:
     assert plus_minus(100, (99.9, 100.1)) == "±0.1 %"
     assert plus_minus(100, None) == ""
     assert [percent(v) for v in (None, 1, 0.934)] == ["-", "100 %", "93.4 %"]
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "shown"),
+    [
+        (0.99995, 1.0, ("0.99995", "1")),
+        (0.5, 0.9, ("0.5", "0.9")),
+        (1.0, 1.0, ("1", "1")),
+        (None, 1.0, ("", "1")),
+        (0.0300001, 0.03, ("0.0300001", "0.03")),
+    ],
+)
+def test_a_number_can_be_told_from_its_bound(
+    value: float | None, bound: float, shown: tuple[str, str]
+) -> None:
+    assert apart(value, bound) == shown

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from farm.core.comparison import BaselineReport, MetricComparison
 from farm.core.errors import ConfigError
+from farm.core.plan import Catalog
 from farm.core.result import CellResult, Report
 from farm.judge.night import Against, compare_run
-from farm.run.baselines import export_text, find_baseline, list_baselines, set_baseline
+from farm.planning.planning import Prepared
+from farm.run import ending
+from farm.run.baselines import (
+    Baseline,
+    export_text,
+    find_baseline,
+    list_baselines,
+    set_baseline,
+    unplanned,
+)
+from tests.unit.core import builders as b
 from tests.unit.reports.builders import report, results
 
 
@@ -29,6 +42,16 @@ def origins(root: Path) -> dict[str, str]:
     return {cell_id: result.origin_run for cell_id, result in found.cells.items()}
 
 
+def test_a_clock_that_fell_back_renews_no_waiver() -> None:
+    now = datetime.datetime.now(datetime.UTC).date()
+    assert ending.today(None) == now
+    assert (
+        ending.today(Baseline("b", replace(run("old"), started_at="1999-01-01T00:00:00Z"))) == now
+    )
+    late = ending.today(Baseline("b", replace(run("new"), started_at="2099-01-01T00:00:00Z")))
+    assert late == datetime.date(2099, 1, 1)
+
+
 def test_what_a_run_did_not_judge_stays(tmp_path: Path) -> None:
     first = set_baseline(tmp_path, "b", run("mon", cell("phone"), cell("board")))
     assert (first.added, first.replaced, first.kept) == (("phone", "board"), (), {})
@@ -38,6 +61,17 @@ def test_what_a_run_did_not_judge_stays(tmp_path: Path) -> None:
     assert second.kept == {"phone": "mon"}
     assert second.refused == {"phone": "skipped"}
     assert origins(tmp_path) == {"board": "tue", "new": "tue", "phone": "mon"}
+
+
+def test_a_loss_that_becomes_the_baseline_is_told(tmp_path: Path) -> None:
+    metrics = [MetricComparison(name, "SLOWER", 0.98, None) for name in ("tg32", "instructions@a")]
+    slower, more = (
+        cell(name, baseline=BaselineReport("old", "SLOWER", None, None, (metric,)))
+        for name, metric in zip(("phone", "board"), metrics, strict=True)
+    )
+    assert set_baseline(tmp_path, "b", run("mon", slower, more, cell("tablet"))).slower == (
+        "phone",
+    )
 
 
 @pytest.mark.parametrize("outcome", ["failed", "inconclusive", "errored", "skipped"])
@@ -112,3 +146,15 @@ def test_a_broken_older_file_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"b\.json"):
         set_baseline(tmp_path, "b", run("mon", cell("a")))
     assert (tmp_path / "b.json").read_text() == "{"
+
+
+def test_cells_of_a_baseline_that_a_run_does_not_plan_are_named() -> None:
+    """A phone that was attached when the baseline was made, and that no inventory names."""
+    spec = b.run_spec()
+    prepared = Prepared(spec, {}, Catalog({}, {}, {}, {}), b.plan(spec, b.device("pixel8")))
+    planned = prepared.plan.cells[0].cell_id
+    both = (planned, planned.replace("pixel8", "s24"))
+    cells = tuple(replace(results()[0], cell_id=cell_id) for cell_id in both)
+    (told,) = unplanned(prepared, Baseline("tiny", report(cells)))
+    assert told == f"baseline tiny has 1 cell that this run doesn't plan: {both[1]}"
+    assert unplanned(prepared, Baseline("tiny", report(cells[:1]))) == []

@@ -12,11 +12,12 @@ from typing import get_args
 
 import pytest
 
-from farm.core.errors import DeviceLost, FarmError, StoreError
+from farm.core.errors import ConfigError, DeviceLost, FarmError, StoreError
 from farm.core.events import JobFinished, JobProgress, JobStarted
 from farm.core.view import (
     CellDone,
     DeviceNote,
+    Preparing,
     RunEnded,
     RunStarted,
     SecondSittings,
@@ -32,12 +33,24 @@ from tests.unit.reports.builders import results
 
 JOB = attempt_id("cell:a")
 EVENTS: list[ViewEvent] = [
+    Preparing("starting Ray"),
     RunStarted("run", "tiny", (("cell:a", "phone"),), "runs/run"),
     TaskStarted("export", "m/r", 12.0),
     TaskProgress("export", "m/r", "lower", 2, 6, 1.5, "x", 10, 20),
     TaskFinished("export", "m/r", 3.0, cache_hit=False, error="no"),
     JobStarted(JOB, "phone", "now"),
-    JobProgress(JOB, "phone", "measure", 1, 4, "launches", rate=("tg128", 12.5)),
+    JobProgress(
+        JOB,
+        "phone",
+        "measure",
+        1,
+        4,
+        "launches",
+        rate=("tg128", 12.5),
+        heat=(30.0, None),
+        speeds=(("tg128", 12.4, 0.02), ("pp64", 90.0, None)),
+        budget=(10.0, 60.0),
+    ),
     JobFinished(JOB, "phone", "later", None, DeviceLost("gone", device="phone")),
     DeviceNote("phone", "is back"),
     *(CellDone(result) for result in results()),
@@ -110,7 +123,7 @@ def test_all_who_watch_see_the_run_to_its_end(tmp_path: Path) -> None:
     for seen in serve(deep, EVENTS[5:]):
         assert [type(event) for event in seen][-1] is RunEnded
         assert sum(isinstance(event, CellDone) for event in seen) == len(results())
-        assert isinstance(seen[0], RunStarted)
+        assert [type(event) for event in seen[:2]] == [Preparing, RunStarted]
 
 
 def test_cancel_is_ctrl_c(tmp_path: Path) -> None:
@@ -123,6 +136,45 @@ def test_cancel_is_ctrl_c(tmp_path: Path) -> None:
                 await asyncio.wait_for(interrupted.wait(), 5)
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+
+    asyncio.run(run())
+
+
+def test_one_cell_is_cancelled_by_name(tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def cancels(cell_id: str, by: str) -> str:
+        asked.append((cell_id, by))
+        return "" if cell_id == "cell:a" else f"this run has no cell {cell_id!r}"
+
+    async def run() -> None:
+        server = ControlServer(tmp_path)
+        async with server.serving():
+            with pytest.raises(ConfigError, match="has not begun"):
+                await asyncio.to_thread(control.cancel, tmp_path, "cell:a", "ann@desk")
+            server.cancels(cancels)
+            await asyncio.to_thread(control.cancel, tmp_path, "cell:a", "ann@desk")
+            with pytest.raises(ConfigError, match="no cell 'cell:b'"):
+                await asyncio.to_thread(control.cancel, tmp_path, "cell:b", "ann@desk")
+
+    asyncio.run(run())
+    assert asked == [("cell:a", "ann@desk"), ("cell:b", "ann@desk")]
+
+
+def test_a_request_from_elsewhere_gets_the_events_there_are(tmp_path: Path) -> None:
+    async def run() -> None:
+        server = ControlServer(tmp_path)
+        for event in EVENTS[:2]:
+            server.emit(event)
+        first = await server.answer({"events": 0})
+        assert [from_line(line) for line in first] == [(1, EVENTS[0]), (2, EVENTS[1])]
+        later = asyncio.create_task(server.answer({"events": 2}))
+        await asyncio.sleep(0)
+        server.emit(EVENTS[-1])
+        assert [from_line(line)[1] for line in await later] == [EVENTS[-1]]
+        assert json.loads((await server.answer({"x": 1}))[0]) == {
+            "error": "ask for events or cancel"
+        }
 
     asyncio.run(run())
 

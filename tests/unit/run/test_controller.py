@@ -11,7 +11,7 @@ import pytest
 from farm.core.artifact import ObjectRef
 from farm.core.errors import ConnectError, StoreError
 from farm.core.events import JobFinished, Polled
-from farm.core.flow import flow as flow_module
+from farm.core.flow import jobs as flow_module
 from farm.core.flow.flow import RunFlow
 from farm.core.runtime import DeviceJob, DeviceRunResult
 from farm.core.spec import Limits
@@ -86,7 +86,7 @@ def test_run_ends_with_every_result_shown_and_recorded(tmp_path: Path) -> None:
     assert kinds.count("leased") == 2
     assert kinds.count("JobFinished") == 2
     assert len(bench.logs) == 2
-    assert sum(isinstance(event, TaskFinished) for event in bench.seen) == 5
+    assert sum(isinstance(event, TaskFinished) for event in bench.seen) == 6
 
 
 def test_error_of_a_job_is_retried_after_a_pause(
@@ -123,6 +123,29 @@ def test_interrupt_ends_tasks_and_jobs_within_moments(tmp_path: Path) -> None:
     assert sorted(site.cancelled) == sorted(job.job_id for job in site.jobs)
     assert pool.cancelled == ["host_run:m1/r1"]
     assert {r.flags for r in bench.flow.results.values()} == {("interrupted",)}
+
+
+def test_one_cell_is_cancelled_and_the_run_goes_on(tmp_path: Path) -> None:
+    async def scenario() -> tuple[Bench, FakeSite]:
+        site = FakeSite(lambda job: None if job.device == "a" else b.run_result())
+        bench = Bench(tmp_path, site)
+        running = asyncio.create_task(bench.run())
+        while len(site.jobs) < 2:
+            await asyncio.sleep(0.01)
+        cell_id = next(job.cell_id for job in site.jobs if job.device == "a")
+        near = bench.controller.cancel_cell(cell_id + "x", "ann@desk")
+        assert near == f"this run has no cell {cell_id + 'x'!r}; did you mean {cell_id}?"
+        assert bench.controller.cancel_cell(cell_id, "ann@desk") == ""
+        assert await running is None
+        assert bench.controller.cancel_cell(cell_id, "x") == f"{cell_id} ended already: skipped"
+        return bench, site
+
+    bench, site = asyncio.run(scenario())
+    assert site.cancelled == [job.job_id for job in site.jobs if job.device == "a"]
+    results = {result.device.name: result for result in bench.flow.results.values()}
+    assert (results["a"].flags, results["a"].reason) == (("cancelled",), "cancelled by ann@desk")
+    assert results["b"].outcome == "passed"
+    assert bench.journal.cells() == bench.flow.results
 
 
 def test_lost_site_errors_its_cells_and_hangs_nothing(
@@ -257,7 +280,7 @@ def test_a_site_that_takes_no_job_stops_nothing_else(tmp_path: Path) -> None:
     async def scenario() -> Bench:
         bench = Bench(tmp_path, Frozen(always_runs))
         running = asyncio.create_task(bench.run())
-        while len(bench.controller._sending) < 2:
+        while len(bench.controller._jobs._sending) < 2:
             await asyncio.sleep(0.01)
         bench.controller.interrupt()
         async with asyncio.timeout(1.0):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import socket
 import sqlite3
 import subprocess
@@ -99,7 +101,7 @@ def test_damaged_records_are_named_and_never_believed(tmp_path: Path) -> None:
         assert journal.get("absent") is None, "damage elsewhere says nothing of it"
         journal.close()
     assert [e["kind"] for e in events] == ["leased", "damaged", "damaged", "leased"]
-    assert (cells, results) == ({}, {})
+    assert (dict(cells), results) == ({}, {})
     journal = damage(path, "UPDATE meta SET value = '9'")
     with pytest.raises(StoreError, match=r"'epoch' of meta is damaged.*start a new run"):
         journal.get("epoch")
@@ -134,6 +136,17 @@ def test_a_run_has_one_controller_and_the_error_names_it(tmp_path: Path) -> None
     other.communicate()
     assert not is_locked(tmp_path)
     Journal(path, resume=True).close()
+
+
+def test_a_file_system_without_locks_is_refused_with_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(_handle: int, _kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StoreError, match=r"No locks available.* local folder with --out"):
+        Journal(tmp_path / "journal.db")
 
 
 def test_resume_needs_a_journal(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     first = asyncio.run(made.start(crashes))
     assert outcomes(first) == {"a": "passed", "b": "errored"}
 
-    async def start(cluster: str, home: Path) -> Runtime:
+    async def start(cluster: str, home: Path, **_: object) -> Runtime:
         def noted(job: DeviceJob) -> DeviceRunResult:
             made.jobs.append(job.device)
             return b.run_result()

@@ -130,6 +130,13 @@ def test_an_unforeseen_error_leaves_a_report_and_resume_ends_the_run(
     assert (outcomes(again), again.exit_code) == (ALL_PASSED, 0)
 
 
+def test_alarms_about_the_plan_outlive_the_process(lab: Lab) -> None:
+    told = ["baseline b has 1 cell that this run doesn't plan: c"]
+    open_new(lab.options, lab.prepared(), "", "2026-01-01T00:00:00.000Z", told).journal.close()
+    assert told[0] in report_of(lab.folder, lab.home).alarms, "rebuilt from the journal"
+    assert told[0] in asyncio.run(lab.resume()).alarms
+
+
 def test_cells_that_had_not_ended_are_errored_with_the_reason(lab: Lab) -> None:
     def fails(job: DeviceJob) -> DeviceRunResult:
         raise KeyError("odd")
@@ -251,6 +258,7 @@ def test_a_full_disk_of_the_run_folder_changes_no_verdict(
     monkeypatch.setattr(run_folder, "write_text", full)
     report = asyncio.run(lab.start())
     assert report.exit_code == 0
+    assert any("junit.xml: No space left" in alarm for alarm in report.alarms)
     assert "report.html: No space left" in caplog.text
     assert "junit.xml: No space left" in caplog.text
     monkeypatch.undo()

@@ -92,7 +92,7 @@ def test_killed_at_any_journal_write_the_sitting_is_made_once(
 def test_a_device_that_goes_away_leaves_its_sitting_errored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("farm.core.flow.flow.RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr("farm.core.flow.jobs.RETRY_PAUSE_S", 0.01)
 
     def gone(job: DeviceJob) -> DeviceRunResult | DeviceLost:
         if job.job_id.endswith(SUFFIX):
@@ -118,7 +118,7 @@ def test_the_time_limit_of_the_run_ends_before_the_sitting(
     real = ending.judged
 
     def judged(*args: object) -> list[CellResult]:
-        found.extend(args[3:])
+        found.extend(args[3:5])
         return real(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ending, "judged", judged)
@@ -134,3 +134,18 @@ def test_the_time_limit_of_the_run_ends_before_the_sitting(
     seconds, halt = found
     assert seconds == {}
     assert "limits.run_s" in halt.reason  # type: ignore[attr-defined]
+
+
+def test_whoever_decides_by_more_runs_gets_no_second_sitting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(tmp_path)
+    report = asyncio.run(lab.start())
+    found = {result.cell_id: result for result in report.results}
+    monkeypatch.setattr(
+        ending, "second_sittings", lambda results: tuple(r.cell_id for r in results)
+    )
+    base = baselines.Baseline("b", report)
+    assert set(ending.suspicious(lab.prepared(), found, base, {})) == set(found)
+    alone = replace(base, one_look=True)
+    assert ending.suspicious(lab.prepared(), found, alone, {}) == ()

@@ -11,8 +11,8 @@ import pytest
 from farm.core.artifact import ObjectRef
 from farm.core.device import Device, DeviceEntry
 from farm.core.errors import FarmError, PlanError, SiteLost, StoreError
-from farm.core.events import Attached, JobFinished, JobProgress, Numbered
-from farm.core.flow import flow as flow_module
+from farm.core.events import Attached, DeviceChanged, JobFinished, JobProgress, Numbered
+from farm.core.flow import jobs as flow_module
 from farm.core.runtime import DeviceJob, DeviceRunResult
 from farm.core.view import DeviceNote
 from farm.protocols import PROBE_LIMIT_S, ByteProgress
@@ -209,6 +209,37 @@ def test_a_controller_that_is_not_the_last_one_ends_its_jobs(
 
     bench = play(lambda: Bench(tmp_path, Resumed(always_runs)), lambda _: None, lambda: True)
     assert all("was resumed" in str(r.reason) for r in bench.flow.results.values())
+
+
+@pytest.mark.parametrize("ends", ["taken", "refused"])
+def test_a_job_on_its_way_to_a_site_that_is_given_up_is_lost_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Nobody listens for its end: it would last until `limits.job_s`."""
+    monkeypatch.setattr(flow_module, "MAX_ATTEMPTS", 1)
+
+    class Slow(Restarting):
+        given_up: Callable[[], bool]
+
+        async def submit(self, jobs: Sequence[DeviceJob], boot_id: str = "") -> None:
+            monkeypatch.setattr(site_link, "SITE_LOST_S", 0.1)
+            self.fail_polls = 10**6
+            self._say(DeviceChanged(b.device("a")))  # ends the poll under way
+            while not self.given_up():
+                await asyncio.sleep(0.01)
+            if ends == "refused":
+                raise SiteLost("its agent was lost")
+
+    async def scenario() -> Bench:
+        site = Slow()
+        bench = Bench(tmp_path, site)
+        site.given_up = lambda: bench.controller._links[""]._lost is not None
+        assert await bench.run() is None
+        return bench
+
+    bench = asyncio.run(scenario())
+    assert {r.outcome for r in bench.flow.results.values()} == {"errored"}
+    assert all("not reached for 0.1 s" in r.reason for r in bench.flow.results.values())
 
 
 def test_objects_of_a_job_are_named_once() -> None:

@@ -13,7 +13,7 @@ from farm.core.artifact import LogitsPass, Sdk
 from farm.core.device import DeviceFacts
 from farm.core.errors import BadOutput, DeviceUnfit, RunnerCrashed, RunnerError
 from farm.core.runner import RunnerBuild, RunnerKind, WorkFiles
-from farm.core.runtime import Generate, LaunchRequest, Measure
+from farm.core.runtime import Chosen, Generate, LaunchRequest, Measure
 from runners.executorch import ExecutorchRunner, request_json
 
 HELLO = {
@@ -35,7 +35,7 @@ PREFILL = {
 DECODE = {
     **PREFILL, "metric": "tg2@d8", "warmup": False, "tokens": 2, "prefill": 0, "decode": 2,
     "depth": 8, "start_ns": 6_000_000_000, "end_ns": 6_040_000_000, "ttft_ns": None,
-    "token_ns": [15_000_000, 25_000_000],
+    "token_ns": [15_000_000, 25_000_000], "from": 3, "ids": [11, 12], "odd": None,
 }  # fmt: skip
 LOGITS = {
     "type": "logits", "name": "decode", "file": "logits-decode.f32", "rows": 3, "cols": 512,
@@ -63,6 +63,8 @@ def test_complete_launch() -> None:
     assert (prefill.warmup, prefill.duration_s, prefill.ttft_s) == (True, 0.5, 0.49)
     assert (decode.tokens, decode.ttft_s, decode.token_s) == (2, None, (0.015, 0.025))
     assert decode.t_s - prefill.t_s == 1.0
+    assert prefill.chosen is None, "a runner of before doesn't tell"
+    assert decode.chosen == Chosen(3, (11, 12))
     ((name, ref),) = result.logits
     assert (name, ref.rows, ref.cols, ref.object.size_bytes) == ("decode", 3, 512, 6144)
     assert ref.object.name == "logits-decode.f32"
@@ -101,6 +103,8 @@ def test_incomplete_launch(missing: dict[str, Any]) -> None:
         {**PREFILL, "end_ns": 5_000_000_000},
         {**PREFILL, "start_ns": "soon"},
         {**DECODE, "token_ns": 3},
+        {**DECODE, "ids": [None]},
+        {**DECODE, "odd": -1},
         {**LOGITS, "dtype": "f16"},
         {**LOGITS, "sha256": "../../x"},
         {**LOGITS, "rows": 0},

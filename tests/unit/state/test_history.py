@@ -73,6 +73,11 @@ def test_a_dump_carries_the_index_to_another_machine(history: History, tmp_path:
         assert elsewhere.dump() == history.dump()
     cell = night(1.0)
     assert elsewhere.same_bytes({cell.cell_id: cell}) == history.same_bytes({cell.cell_id: cell})
+    shrunk = replace(report((replace(cell, performance=()),)), run_id="r1", started_at="2026-01-02")
+    history.add(shrunk, tmp_path, {})
+    dump.write_text(json.dumps(history.dump()))
+    elsewhere.load(dump)
+    assert elsewhere.dump() == history.dump(), "a number that its own index dropped is gone"
     for index in (history, elsewhere):
         index.close()
 

@@ -71,6 +71,10 @@ def test_every_row_of_a_list_is_read() -> None:
         ("R5CT10ABCDE            hibernating usb:1-4 transport_id:1",
          ("R5CT10ABCDE", "hibernating", "usb:1-4")),
         ("R5CT10ABCDE\thibernating", ("R5CT10ABCDE", "hibernating", None)),
+        ("[fe80::1%wlan0]:5555   device product:x", ("[fe80::1%wlan0]:5555", "device", None)),
+        ("My Board 12            offline usb:1-2", ("My Board 12", "offline", "usb:1-2")),
+        ("R5CT10ABCDE device usb:1-4 prod", ("R5CT10ABCDE", "device", "usb:1-4")),
+        ("X sideload", ("X", "sideload", None)),
     ],
 )  # fmt: skip
 def test_no_row_vanishes(line: str, expected: tuple[str, str, str | None]) -> None:
@@ -105,8 +109,23 @@ def test_a_list_cut_off_anywhere_is_no_error(cut: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "\n\n", "error: cannot connect to daemon", "adb: no devices", "\x00\x01 \x02", "word"],
-)
+    [
+        "", "\n\n", "error: cannot connect to daemon", "adb: no devices", "\x00\x01 \x02", "word",
+        # What adb 1.0.31 to 1.0.41 say beside a list, or in place of one.
+        "adb server version (36) doesn't match this client (41); killing...",
+        "adb server is out of date.  killing...", "ADB server didn't ACK",
+        "Full server startup log: /tmp/adb.1000.log", "Server had pid: 123",
+        "--- adb starting (pid 123) ---", "cannot connect to daemon at tcp:5037: refused",
+        "failed to check server version: protocol fault (couldn't read status): reset by peer",
+        "could not read ok from ADB Server", "cannot bind 'tcp:5037': Address already in use",
+        "- waiting for device -", "protocol fault (no status)", "failed to start daemon",
+        "daemon not running; starting now at tcp:5037", "adb.exe: device unauthorized.",
+        "This adb server's $ADB_VENDOR_KEYS is not set", "/usr/bin/adb: line 3: device not found",
+        "device offline", "more than one device", "no devices found",
+        "adb E 05-01 12:00:00 1 1 usb_libusb.cpp:1] failed to open device",
+        "libusb: error [op_get_active_config_descriptor] device unconfigured",
+    ],
+)  # fmt: skip
 def test_what_is_no_list_has_no_rows(text: str) -> None:
     assert parse_devices(text) == ()
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import select
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -143,5 +145,23 @@ def test_the_exit_code_passes_every_login_shell(shell: str) -> None:
     assert subprocess.run(started(shell, line), capture_output=True, check=False).returncode == 7
 
 
-def test_a_group_is_killed_first_and_a_lone_process_next() -> None:
-    assert kill_line(7) == b"kill -9 -7 2>/dev/null || kill -9 7 2>/dev/null"
+@pytest.mark.parametrize("shell", ["sh", "bash", "busybox sh"])
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_program_is_killed_with_its_group_or_else_with_its_children(
+    shell: str, leads: bool
+) -> None:
+    """dropbear gives no command a group of its own."""
+    words = shell.split()
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"here is no {words[0]}")
+    tree = "sh -c 'sleep 4244 & echo up; sleep 4244'; true"
+    with subprocess.Popen(
+        ["sh", "-c", tree], stdout=subprocess.PIPE, start_new_session=leads
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"up\n"
+        subprocess.run([*words, "-c", kill_line(program.pid)], check=True, timeout=20)
+        assert program.wait(timeout=20) == -signal.SIGKILL
+        # Nobody holds the pipe any more: its end comes at once.
+        assert select.select([program.stdout], [], [], 10.0)[0]
+        assert program.stdout.read(1) == b""

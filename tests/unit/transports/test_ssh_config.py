@@ -220,6 +220,20 @@ def test_what_is_passed_over_without_openssh_is_said(
     assert "Include isn't honoured without OpenSSH's client" in caplog.text
 
 
+def test_a_setting_that_farm_passes_over_is_said(
+    team: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    team.write_text(
+        "Host a\n HostKeyAlias the-a\n IdentityFile /k/%k\n"
+        " RevokedHostKeys /k/revoked\nHost b\n HostName 10.0.0.2\n"
+    )
+    with caplog.at_level(logging.WARNING):
+        assert resolve(ssh("a"), team).identities == (Path("/k/the-a"),)
+        assert resolve(ssh("b"), team).host == "10.0.0.2"
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["~/.ssh/config, host a: farm doesn't honour revokedhostkeys"]
+
+
 def test_a_value_that_names_what_is_not_there_is_refused(team: Path) -> None:
     team.write_text("Host *\n IdentityFile ${NOT_SET}/k\n")
     with pytest.raises(ConfigError, match=r"NOT_SET.* is not set"):

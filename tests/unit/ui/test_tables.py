@@ -6,12 +6,15 @@ from dataclasses import replace
 
 from rich.console import Console, RenderableType
 
+from farm.commands.cluster_state import ClusterState, SiteState
 from farm.commands.doctor import Check
 from farm.core.artifact import Recipe
 from farm.core.comparison import BaselineReport, MetricComparison
+from farm.core.device import InQueue
 from farm.core.plan import Plan, Skip
 from farm.core.spec import Gate, RunSpec
-from farm.ui import tables
+from farm.ui import cluster, tables
+from tests.unit.core import builders as b
 from tests.unit.reports.builders import ARTIFACT, cell, report
 
 
@@ -85,3 +88,17 @@ def test_recipes_exports_checks_and_plain_words() -> None:
     check = Check("compiler", "error", "no C++ compiler", "apt install g++")
     assert "apt install g++" in text(tables.doctor([check]))
     assert "[b]bold" in text(tables.plain(("name",), [("[b]bold",)]))
+
+
+def test_a_cluster_shows_who_waits_for_which_device() -> None:
+    queue = (
+        InQueue("hold", "ann@desk", None, None, 120.0),
+        InQueue("night-7", None, "m1/r1:x", 5, 8.0),
+    )
+    phone = replace(b.device("phone"), queue=queue)
+    state = ClusterState("head:1", {}, (), (SiteState("rack", "ip", "h", "up", devices=(phone,)),))
+    shown = text(cluster.cluster(state))
+    assert re.search(r"phone +1 +a person \(ann@desk\) +2 min", shown)
+    assert re.search(r"phone +2 +run night-7 +5 +m1/r1:x +8 s", shown)
+    idle = replace(state, sites=(replace(state.sites[0], devices=(b.device("phone"),)),))
+    assert "who waits" not in text(cluster.cluster(idle))

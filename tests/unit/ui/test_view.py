@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import copy
+import io
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from farm.core.events import JobStarted
 from farm.core.view import CellDone, RunEnded, TaskFinished, TaskProgress, TaskStarted
+from farm.ui.screen import draw
 from farm.ui.view import RunView, update
 from tests.unit.core.builders import attempt_id
 from tests.unit.reports.builders import results
@@ -127,3 +131,40 @@ def test_a_rate_alone_leaves_the_count() -> None:
     )
     device = view.devices["s24"]
     assert (device.done, device.total, dict(device.rates)) == (10, 40, {"tg32": 80.0})
+
+
+def test_the_clock_of_a_budget_runs_while_it_measures() -> None:
+    told: dict[str, Any] = {
+        "speeds": (("tg64", 80.0, 0.02),),
+        "budget": (100.0, 160.0),
+        "heat": (36.0, 45.0),
+    }
+    view = fold(started(), progress("s24", "measure", 3, 8, "launches", **told))
+    device = view.devices["s24"]
+    assert device.speeds == {"tg64": (80.0, 0.02)}
+    assert (device.left_s(101.0), device.left_s(111.0), device.left_s(400.0)) == (60.0, 50.0, 0.0)
+    view = fold(progress("s24", "cooldown", detail="cooling down", **told), view=view)
+    assert view.devices["s24"].left_s(400.0) == 60.0
+    view = fold(progress("s24", "clean"), view=view)
+    assert view.devices["s24"].left_s(400.0) is None
+
+
+def test_a_reason_to_wait_comes_before_rates_and_goes_with_the_next_one() -> None:
+    rated = progress("s24", "measure", rate=("tg64", 80.0))
+    reason = "cooling down: battery 44.0 °C, limit 37 (waits 600 s at most)"
+    view = fold(started(), rated, progress("s24", "cooldown", 2, detail=reason))
+
+    def shown(state: RunView) -> str:
+        lines = draw(state, 110.0, width=200)
+        console = Console(file=io.StringIO(), width=200)
+        console.print(lines, end="")
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    assert reason in shown(view)
+    lost = progress("s24", "measure", detail="connection lost, looking for the device (3 s)")
+    view = fold(rated, lost, view=view)
+    assert "connection lost" in shown(view)
+    view = fold(rated, view=view)
+    assert "connection lost" not in shown(view)
+    assert "tg64 80 tok/s" in shown(view)

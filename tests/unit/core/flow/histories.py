@@ -20,13 +20,14 @@ from farm.core.errors import (
 )
 from farm.core.events import JobStarted
 from farm.core.flow.stimuli import (
+    CancelCell,
     DeviceQuarantined,
     Interrupt,
     RetryDue,
     TaskEnded,
 )
 from farm.core.runtime import AttemptId
-from tests.unit.core.flow.world import RESULTS, SPECS, World, pick
+from tests.unit.core.flow.world import HOSTS, RESULTS, SPECS, World, pick
 
 
 class History(World):
@@ -170,6 +171,12 @@ class History(World):
         self.feed(RetryDue(cell_id))
         return cell_id
 
+    def _cancel_cell(self, which: int) -> str:
+        cell_id = self.cells[which % len(self.cells)]
+        self.feed(CancelCell(cell_id, "ann@desk"))
+        assert cell_id in self.finished, "a cancelled cell has its result at once"
+        return cell_id
+
     def _interrupt(self, which: int) -> str | None:
         if which % 2:  # else most histories would end with it
             return None
@@ -199,7 +206,7 @@ STEPS: tuple[str, ...] = (
     *("other_run", "other_epoch", "other_attempt", "other_attempt", "other_cell"),
     *("swapped_cell", "other_device"),
     *("device_gone", "device_recovering", "device_back", "device_back", "device_quarantined"),
-    *("retry_any", "interrupt", "second_look", "second_look"),
+    *("retry_any", "interrupt", "second_look", "second_look", "cancel_cell"),
 )
 
 
@@ -213,7 +220,8 @@ def play(history: bytes) -> History:
     Raises:
         AssertionError: Something does not hold; names the steps that led there.
     """
-    world = History(SPECS[history[0] % len(SPECS)])
+    spec, hosts = SPECS[history[0] % len(SPECS)], HOSTS[history[0] // len(SPECS) % len(HOSTS)]
+    world = History(spec, hosts)
     try:
         for kind, which in zip(history[1::2], history[2::2], strict=False):
             world.step(kind, which)

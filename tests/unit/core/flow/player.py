@@ -8,6 +8,7 @@ from farm.core.device import Device
 from farm.core.errors import FarmError
 from farm.core.events import JobFinished
 from farm.core.flow.flow import RunFlow
+from farm.core.flow.results import Results
 from farm.core.flow.stimuli import (
     Instruction,
     RetryDue,
@@ -29,7 +30,9 @@ from farm.core.tasks import (
     HostRunTask,
     HostTask,
     HostTaskResult,
+    PoolHosts,
     ReferenceTask,
+    TokensTask,
 )
 from tests.unit.core import builders as b
 
@@ -47,10 +50,20 @@ class Player:
         epoch: int = 1,
         finished: Mapping[str, CellResult] | None = None,
         baselines: Mapping[str, BaselineArm] | None = None,
+        past: Mapping[str, float] | None = None,
+        hosts: PoolHosts | None = None,
     ) -> None:
         known, plan = catalog or b.catalog(spec), b.plan(spec, *devices)
         self.flow = RunFlow(
-            spec, plan, known, run_id="run", epoch=epoch, finished=finished, baselines=baselines
+            spec,
+            plan,
+            known,
+            run_id="run",
+            epoch=epoch,
+            finished=finished,
+            baselines=baselines,
+            past=past,
+            hosts=hosts,
         )
         self.log: list[Instruction] = []
         self.open_tasks: list[HostTask] = []
@@ -69,6 +82,7 @@ class Player:
         self.open_tasks.remove(task)
         results: dict[type[HostTask], Callable[[], HostTaskResult]] = {
             ExportTask: b.export_result,
+            TokensTask: b.tokenized,
             ReferenceTask: b.reference_result,
             HostRunTask: b.host_result,
             CompareTask: b.judgement,
@@ -82,7 +96,7 @@ class Player:
         result = None if error else b.run_result()
         return self.feed(JobFinished(job.attempt_id, job.device, AT, result, error))
 
-    def play(self) -> dict[str, CellResult]:
+    def play(self) -> Results:
         """Let everything that is open succeed, until nothing is."""
         while self.open_tasks or self.open_jobs:
             for task in list(self.open_tasks):

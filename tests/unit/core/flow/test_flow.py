@@ -18,7 +18,6 @@ from farm.core.errors import (
     StoreError,
 )
 from farm.core.events import DeviceChanged, JobFinished
-from farm.core.flow.flow import LEASE_TRIES
 from farm.core.flow.stimuli import (
     CancelAll,
     DeviceQuarantined,
@@ -60,6 +59,22 @@ def test_host_is_measured_alone() -> None:
         else:
             player.end_task(player.open_tasks[0])
             assert not (player.open_jobs and player.open_tasks)
+
+
+def test_a_failed_host_run_is_told_to_who_judges() -> None:
+    player = Player(b.run_spec(), b.device("a"))
+    player.until_jobs()
+    while not (asked := player.tasks_of(HostRunTask)):
+        player.end_task(player.open_tasks[0])
+    player.end_task(asked[0], ExportError("out of memory"))
+    while not (compared := player.tasks_of(CompareTask)):
+        for task in list(player.open_tasks):
+            player.end_task(task)
+        for job in list(player.open_jobs):
+            player.end_job(job)
+    (task,) = compared
+    assert isinstance(task, CompareTask)
+    assert (task.host, task.host_error) == (None, "out of memory")
 
 
 def test_failed_export_ends_its_cells_only() -> None:
@@ -123,7 +138,7 @@ def test_what_would_fail_again_is_not_retried(error: FarmError, outcome: str, fl
 
 def test_held_device_is_waited_for_and_costs_no_attempt() -> None:
     player = Player(b.run_spec(), b.device("a"))
-    for _ in range(LEASE_TRIES - 1):
+    for _ in range(5):
         out = player.end_job(player.until_jobs()[0], LeaseError("held by ann", device="a"))
         (due,) = [i for i in out if isinstance(i, RetryLater)]
         player.feed(RetryDue(due.cell_id))

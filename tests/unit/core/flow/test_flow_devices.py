@@ -220,7 +220,7 @@ def test_a_cell_keeps_its_story() -> None:
     (result,) = player.play().values()
     story = player.flow.story(result.cell_id)
     assert [(step.target, step.why) for step in story] == [
-        (State.QUEUED, "export and reference are there"),
+        (State.QUEUED, "its program and token ids are there"),
         (State.SUBMITTED, "attempt 1 on a"),
         (State.PAUSED, "cable"),
         (State.QUEUED, "the pause is over"),

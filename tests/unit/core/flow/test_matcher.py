@@ -83,6 +83,57 @@ def test_siblings_that_have_every_device_left_crowd_a_job_out() -> None:
     assert matcher.taken("g") == {"a": "g1"}
 
 
+def test_longest_goes_first_and_alike_ones_in_the_order_they_came() -> None:
+    matcher = Matcher()
+    for job, seconds in (("short", 10), ("long", 100), ("about as long", 101), ("longest", 300)):
+        matcher.add(job, frozenset("a"), seconds=seconds)
+    assert order_on(matcher, "a") == ["longest", "long", "about as long", "short"]
+
+
+def test_of_equal_jobs_that_goes_first_whose_artifact_is_near() -> None:
+    matcher = Matcher({"a": "rack", "b": "rack", "c": "desk"})
+    matcher.has("b", "at the site")
+    matcher.has("a", "here")
+    for job, artifact, seconds in (
+        ("far", "elsewhere", 100), ("near", "at the site", 100), ("there", "here", 100),
+        ("longer", "elsewhere", 200),
+    ):  # fmt: skip
+        matcher.add(job, frozenset("abc"), artifact=artifact, seconds=seconds)
+    assert order_on(matcher, "a") == ["longer", "there", "near", "far"]
+
+
+def test_a_job_goes_to_the_device_that_has_its_artifact_then_to_its_site() -> None:
+    for has, expected in (("c", "c"), ("d", "b"), ("", "a")):
+        matcher = Matcher({"a": "desk", "b": "rack", "c": "rack", "d": "rack"})
+        if has:
+            matcher.has(has, "m")
+        for device in "abc":
+            matcher.idle(device)
+        matcher.assign()
+        matcher.add("job", frozenset("abcd"), artifact="m")
+        assert matcher.assign() == [("job", expected)]
+
+
+def test_classes_that_nobody_waits_in_are_dropped() -> None:
+    matcher = Matcher()
+    names = [f"d{number}" for number in range(300)]
+    for device in names:  # as a job that each of them failed in turn
+        matcher.add("job", frozenset(names) - {device})
+    assert matcher.classes <= 2 * 64
+    matcher.idle("d5")
+    assert matcher.assign() == [("job", "d5")]
+
+
+def order_on(matcher: Matcher, device: str) -> list[str]:
+    """What a device takes, one after the other."""
+    found: list[str] = []
+    while True:
+        matcher.idle(device)
+        if not (pairs := matcher.assign()):
+            return found
+        found += [job for job, _ in pairs]
+
+
 def test_what_an_event_looks_at_does_not_grow_with_the_queue() -> None:
     visits = []
     for jobs in (100, 10_000):
@@ -104,14 +155,16 @@ def test_what_an_event_looks_at_does_not_grow_with_the_queue() -> None:
 
 @given(
     st.lists(st.frozensets(st.sampled_from("abcd"), min_size=1), max_size=30),
-    st.randoms(use_true_random=False),
+    st.lists(st.floats(0, 1e5), min_size=30, max_size=30),
+    st.lists(st.sampled_from("xyz"), min_size=30, max_size=30),
 )
 def test_every_job_runs_once_on_a_device_it_may_use(
-    jobs: list[frozenset[str]], order: object
+    jobs: list[frozenset[str]], seconds: list[float], artifacts: list[str]
 ) -> None:
-    matcher = Matcher()
+    matcher = Matcher({"a": "rack", "b": "rack"})
     for number, devices in enumerate(jobs):
-        matcher.add(str(number), devices)
+        length, artifact = seconds[number], artifacts[number]
+        matcher.add(str(number), devices, seconds=length, artifact=artifact)
     ran: dict[str, str] = {}
     for _ in range(len(jobs) + 1):
         for device in "abcd":
@@ -119,5 +172,8 @@ def test_every_job_runs_once_on_a_device_it_may_use(
         for job, device in matcher.assign():
             assert job not in ran
             assert device in jobs[int(job)]
+            left = [seconds[n] for n, d in enumerate(jobs) if device in d and str(n) not in ran]
+            assert max(1.0, seconds[int(job)]) * 1.25 >= max(left), "a much longer one waits"
             ran[job] = device
+            matcher.has(device, artifacts[int(job)])
     assert len(ran) == len(jobs)

@@ -11,7 +11,7 @@ from farm.core.flow.stimuli import AskSecondLook, Interrupt, SecondLook
 from farm.core.result import CellResult
 from farm.core.rules.family import SECOND_BUDGET
 from farm.core.runner import DeployFile
-from farm.core.runtime import BaselineArm
+from farm.core.runtime import JOB_S, BaselineArm
 from farm.core.spec import DeviceRequest
 from tests.unit.core import builders as b
 from tests.unit.core.flow.player import Player
@@ -65,7 +65,7 @@ def test_a_cell_of_a_pool_sits_again_on_the_device_that_it_had() -> None:
     assert made.flow.results[cell_id + SUFFIX].outcome == "errored"
 
 
-def test_a_second_sitting_is_longer_and_no_interval_ends_it() -> None:
+def test_a_second_sitting_is_longer_and_no_loss_ends_it() -> None:
     made = player()
     first = made.until_jobs()[0]
     made.play()
@@ -75,7 +75,10 @@ def test_a_second_sitting_is_longer_and_no_interval_ends_it() -> None:
     assert second.policy is not None
     assert second.policy.budget_s == SECOND_BUDGET * first.policy.budget_s
     assert second.policy.most == SECOND_BUDGET * first.policy.most
-    assert (first.policy.looks, second.policy.looks) == (True, False)
+    assert (first.policy.confirms, second.policy.confirms) == (False, True)
+    for job in (first, second):
+        assert job.policy is not None
+        assert job.timeout_s >= JOB_S + job.policy.budget_s, "a budget is never cut by the limit"
 
 
 def test_nothing_suspicious_ends_the_run() -> None:

@@ -7,16 +7,30 @@ from itertools import pairwise
 import pytest
 
 from farm.core.flow.cellstate import FlowDefect
-from farm.core.flow.flow import RETRY_PAUSE_S, RunFlow
+from farm.core.flow.flow import RunFlow
+from farm.core.flow.jobs import RETRY_PAUSE_S
 from farm.core.flow.simulate import Hosts, SimulatedRun, simulate
 from farm.core.plan import make_plan
 from farm.core.runtime import DeviceJob
 from farm.core.spec import DeviceRequest, RunSpec
-from farm.core.tasks import CompareTask, ExportTask, HostRunTask, HostTask, ReferenceTask
+from farm.core.tasks import (
+    CompareTask,
+    ExportTask,
+    HostRunTask,
+    HostTask,
+    ReferenceTask,
+    TokensTask,
+)
 from tests.unit.core import builders as b
 
 ONE = Hosts(count=1, cpus=2, cpus_per_export=2)
-SECONDS = {ExportTask: 100.0, ReferenceTask: 10.0, HostRunTask: 5.0, CompareTask: 1.0}
+SECONDS = {
+    ExportTask: 100.0,
+    TokensTask: 2.0,
+    ReferenceTask: 10.0,
+    HostRunTask: 5.0,
+    CompareTask: 1.0,
+}
 
 
 def seconds(work: HostTask | DeviceJob) -> float:
@@ -33,12 +47,13 @@ def night(spec: RunSpec, devices: int, hosts: Hosts = ONE, transport: str = "adb
     return simulate(flow_of(spec, devices, transport), seconds, hosts)
 
 
-def test_one_cell_takes_the_sum_of_its_chain() -> None:
+def test_the_reference_of_a_cell_computes_while_it_is_measured() -> None:
     ran = night(b.run_spec(), 1)
-    assert ran.wall_s == 100 + 10 + 50 + 1
+    assert ran.wall_s == 100 + 2 + 50 + 1
     assert ran.outcomes == {"passed": 1}
     assert [span.kind for span in ran.spans] == [
         "export",
+        "tokens",
         "reference",
         "host_run",
         "job",
@@ -60,7 +75,7 @@ def test_a_device_has_one_job_at_a_time_and_a_second_one_halves_them() -> None:
 def test_cpus_bound_what_a_host_does_at_once() -> None:
     spec = b.run_spec(recipes=("r1", "r2"))
     narrow, wide = night(spec, 2), night(spec, 2, Hosts(1, 4, 2))
-    assert narrow.wall_s > wide.wall_s == 100 + 10 + 50 + 50 + 1
+    assert narrow.wall_s > wide.wall_s == 100 + 2 + 50 + 50 + 1
     assert night(spec, 2, Hosts(2, 2, 2)).wall_s == wide.wall_s
     for moment in {span.begin_s for span in narrow.spans}:
         used = [s.cpus for s in narrow.spans if s.begin_s <= moment < s.end_s]
@@ -84,7 +99,7 @@ def test_a_lost_device_costs_half_a_job_a_pause_and_another_try() -> None:
         return len(lost) == 1
 
     ran = simulate(flow_of(b.run_spec(), 1), seconds, ONE, once)
-    assert ran.wall_s == 100 + 10 + 25 + RETRY_PAUSE_S + 50 + 1
+    assert ran.wall_s == 100 + 2 + 25 + RETRY_PAUSE_S + 50 + 1
     assert ran.outcomes == {"passed": 1}
     always = simulate(flow_of(b.run_spec(), 1), seconds, ONE, lambda job: True)
     assert always.outcomes == {"errored": 1}

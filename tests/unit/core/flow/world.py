@@ -13,10 +13,12 @@ from farm.core.errors import (
     LeaseError,
 )
 from farm.core.events import DeviceChanged, JobEvent, JobFinished
-from farm.core.flow.flow import MAX_ATTEMPTS, RunFlow
+from farm.core.flow.flow import RunFlow
+from farm.core.flow.jobs import MAX_ATTEMPTS
 from farm.core.flow.second import SUFFIX
 from farm.core.flow.stimuli import (
     AskSecondLook,
+    CancelJob,
     FinishCell,
     RetryDue,
     RetryLater,
@@ -39,7 +41,9 @@ from farm.core.tasks import (
     HostRunTask,
     HostTask,
     HostTaskResult,
+    PoolHosts,
     ReferenceTask,
+    TokensTask,
 )
 from tests.unit.core import builders as b
 
@@ -47,6 +51,7 @@ T = TypeVar("T")
 
 RESULTS: dict[type[HostTask], HostTaskResult] = {
     ExportTask: b.export_result(),
+    TokensTask: b.tokenized(),
     ReferenceTask: b.reference_result(),
     HostRunTask: b.host_result(),
     CompareTask: b.judgement(),
@@ -77,29 +82,42 @@ def _specs() -> list[RunSpec]:
     ]
 
 
-def _flow(spec: RunSpec) -> RunFlow:
+def _flow(spec: RunSpec, hosts: PoolHosts) -> RunFlow:
     known = b.catalog(spec)
     if "text" in known.runners:
         known.runners["text"] = RunnerSpec("text", gives_logits=False)
     devices = [b.device("a"), b.device("b"), b.device("c"), b.device("local", transport="local")]
     plan = make_plan(spec, devices, known)
     arms = {cell.cell_id: ARM for cell in plan.cells}
-    return RunFlow(spec, plan, known, run_id="run", epoch=2, baselines=arms)
+    past = {f"job:{cell.cell_id}@a": 10.0 * n for n, cell in enumerate(plan.cells)}
+    return RunFlow(spec, plan, known, run_id="run", epoch=2, baselines=arms, past=past, hosts=hosts)
 
 
 SPECS = _specs()
+#: The pool's hosts: the one that `local` is; that and one that nothing measures; and one more that
+#: is no host of a device.
+HOSTS = (
+    PoolHosts(),
+    PoolHosts(frozenset({"node", "spare"}), {"": "node"}),
+    PoolHosts(frozenset({"spare"}), {}),
+)
 
 
 class World:
     """What is outside of the flow, and what it truly did."""
 
-    def __init__(self, spec: RunSpec) -> None:
-        self.flow = _flow(spec)
+    def __init__(self, spec: RunSpec, hosts: PoolHosts) -> None:
+        self.flow = _flow(spec, hosts)
+        self.hosts = hosts
         self.devices = {device.name: device for device in self.flow.devices}
         self.cells = sorted(one.cell.cell_id for one in self.flow.cells)
         #: One line a step, for people.
         self.log: list[str] = []
         self.tasks: list[HostTask] = []
+        #: Hosts that each running task leaves alone, by its id.
+        self.spared: dict[str, frozenset[str]] = {}
+        #: Jobs that were told to end.
+        self.told: set[AttemptId] = set()
         self.pauses: list[str] = []
         #: Jobs that a site has; those that the controller takes for lost too.
         self.jobs: list[DeviceJob] = []
@@ -142,8 +160,13 @@ class World:
             assert self._snapshot() == before, "a stray event changed a cell"
         for item in out:
             match item:
-                case StartTask(task=task):
+                case StartTask(task=task, but=but):
                     self.tasks.append(task)
+                    self.spared[task.task_id] = but
+                    assert self.hosts.names - but, f"{task.task_id} has no host to run on"
+                case CancelJob(attempt_id=attempt):
+                    assert attempt in self.current.values(), f"{attempt} does not run"
+                    self.told.add(attempt)
                 case SubmitJob(job=job):
                     assert job.device not in self.current, f"{job.device} got a second job"
                     assert job.device not in self.dead, f"{job.device} was given up"
@@ -160,8 +183,22 @@ class World:
                 case AskSecondLook():
                     assert len(self.finished) == len(self.cells), "not every cell was looked at"
                     self.asked = True
+        self._check_hosts()
+        for attempt in self.current.values():
+            over = attempt.job_id in self.finished and not self.flow.interrupted
+            assert not over or attempt in self.told, f"{attempt} goes on for a cell that ended"
         self.flow.validate()
         assert sum(self.flow.dropped.values()) == self.strays, self.flow.dropped
+
+    def _check_hosts(self) -> None:
+        """No task may be on a host while a device that is this host works."""
+        for name, attempt in self.current.items():
+            if self.devices[name].entry.transport != "local":
+                continue
+            host = self.hosts.host_of(self.devices[name].entry.site)
+            for task in self.tasks:
+                possible = self.hosts.names - self.spared[task.task_id]
+                assert host not in possible, f"{task.task_id} may disturb {attempt} on {host}"
 
     def _count_failures(self, event: JobFinished) -> None:
         if isinstance(event.error, LeaseError | Interrupted):
@@ -280,7 +317,7 @@ class World:
         ]
         ends = [(event.attempt, event.device, event.at) for event in real]
         shown = [(attempt.n, attempt.device, attempt.ended_at) for attempt in result.attempts]
-        if result.flags == ("interrupted",):
+        if result.flags[:1] in (("interrupted",), ("cancelled",), ("reference_failed",)):
             ends = ends[: len(shown)]
         assert shown == ends, f"{result.cell_id} shows the attempts {shown}, there were {ends}"
         assert len(shown) <= MAX_ATTEMPTS, f"{result.cell_id} was tried {len(shown)} times"

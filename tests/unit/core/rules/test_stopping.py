@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -36,8 +37,8 @@ from farm.core.runtime import (
     Sample,
     Stop,
 )
-from farm.core.spec import Gate, RunSpec, Workload
-from tests.unit.core.builders import BUILD, HELLO, reference_result, run_spec
+from farm.core.spec import Gate, Require, RunSpec, Workload
+from tests.unit.core.builders import BUILD, HELLO, run_spec, tokenized
 
 MEASURE = Measure("tg64", 0, 64, 0, 3, 1)
 OURS = LaunchRequest(1, measures=(MEASURE,))
@@ -101,15 +102,22 @@ def test_no_block_begins_that_would_not_end_within_the_budget() -> None:
     assert stop.detail.startswith("2 launches, 30 s spent: tg64")
 
 
-def test_a_policy_that_does_not_look_ends_by_its_time_alone() -> None:
-    quiet = [launched(100 + n % 2 * 0.1) for n in range(8)]
-    blind = policy(looks=False, budget_s=30.0)
-    assert decide(policy(), quiet, 8.0) is not None
-    assert decide(blind, quiet, 8.0) is None
-    for done, spent in ((quiet, 29.0), (quiet * 5, 20.0)):
-        stop = decide(blind, done, spent)
-        assert stop is not None
-        assert not stop.looked
+@pytest.mark.parametrize(("ratio", "ends"), [(0.9, False), (1.0, True)])
+def test_what_confirms_ends_early_where_no_loss_is_left_and_only_there(
+    ratio: float, ends: bool
+) -> None:
+    done = [
+        launched((ratio if arm == "candidate" else 1) * (100 + n % 3 * 0.1), arm)
+        for n in range(5)
+        for arm in ("candidate", "baseline", "baseline", "candidate")
+    ]
+    first = policy(paired=True)
+    assert decide(first, done, 8.0) is not None
+    second = replace(first, confirms=True)
+    assert (decide(second, done, 8.0) is not None) == ends
+    stop = decide(second, done, 999.0)
+    assert stop is not None
+    assert stop.reason == ("precise" if ends else "budget")
 
 
 def test_a_bound_inside_the_interval_needs_more() -> None:
@@ -296,7 +304,7 @@ def spec(**workload: object) -> RunSpec:
 
 def test_launches_of_a_cell_alone() -> None:
     found = cell_launches(
-        spec(prefill=(64,), decode=(32, 64), cold_launches=2), reference_result(),
+        spec(prefill=(64,), decode=(32, 64), cold_launches=2), tokenized(),
         threads=2, max_context=512, paired=False,
     )  # fmt: skip
     assert [(r.cold, bool(r.passes), r.arm) for r in found.once] == [
@@ -306,12 +314,53 @@ def test_launches_of_a_cell_alone() -> None:
     assert found.policy is not None
     assert [m.name for m in found.policy.block[0].measures] == ["pp64", "tg32", "tg64"]
     assert found.policy.bounds == (("tg32", 5.0), ("tg64", 5.0))
-    assert (found.policy.precision, found.policy.regress) == (0.03, 0.03)
+    # A bound asks for an answer, not for a width.
+    assert (found.policy.precision, found.policy.regress) == (None, 0.03)
+    assert found.policy.judged
+
+
+def test_numbers_that_nobody_judges_take_the_launches_of_the_config() -> None:
+    free = cell_launches(
+        replace(spec(), gates=()), tokenized(), threads=1, max_context=512, paired=False
+    ).policy
+    assert free is not None
+    assert not free.asks
+    wild = [launched(100 + 20 * (n % 3)) for n in range(4)]
+    assert decide(free, wild[:2], 2.0) is None
+    stop = decide(free, wild[:3], 3.0)
+    assert stop == Stop("fixed", "3 launches: no gate, baseline or precision asks for more")
+    assert not stop.looked
+
+
+@pytest.mark.parametrize("asked", ["gate", "precision", "require", "baseline"])
+def test_whoever_judges_a_speed_gets_its_launches(asked: str) -> None:
+    wanted = replace(spec(precision=0.01 if asked == "precision" else None), gates=())
+    if asked == "gate":
+        wanted = replace(wanted, gates=(Gate("ttft_s", "<=", 1.0, None),))
+    if asked == "require":
+        wanted = replace(wanted, require=Require(speed=Fraction(9, 10)))
+    found = cell_launches(
+        wanted, tokenized(), threads=1, max_context=512, paired=asked == "baseline"
+    ).policy
+    assert found is not None
+    assert found.asks
+    widths = {"gate": None, "precision": 0.01, "require": 0.03, "baseline": 0.03}
+    assert found.precision == widths[asked]
+    if asked != "baseline":
+        wild = [launched(100 + 20 * (n % 3)) for n in range(4)]
+        assert decide(found, wild[:3], 3.0) is None
+
+
+def test_a_bound_is_decided_without_a_width() -> None:
+    wide = [launched(100 + n * 3) for n in range(3)]
+    far, near = (policy(precision=None, bounds=(("tg64", bound),)) for bound in (50.0, 104.0))
+    assert decide(far, wide, 3.0) == Stop("precise", "3 launches: every gate on a rate is decided")
+    assert decide(near, wide, 3.0) is None
 
 
 def test_launches_beside_a_baseline_alternate_and_can_be_taken_back() -> None:
     found = cell_launches(
-        spec(precision=0.01), reference_result(), threads=1, max_context=512, paired=True
+        spec(precision=0.01), tokenized(), threads=1, max_context=512, paired=True
     )
     assert found.policy is not None
     assert [r.arm for r in found.policy.block] == ["candidate", "baseline", "baseline", "candidate"]
@@ -331,7 +380,7 @@ def test_launches_beside_a_baseline_alternate_and_can_be_taken_back() -> None:
 
 def test_what_the_context_cannot_hold_is_left_out_with_a_reason() -> None:
     sweep = spec(prefill=(128, 600), decode=(64,), depth=(0, 449))
-    found = cell_launches(sweep, reference_result(), threads=1, max_context=512, paired=False)
+    found = cell_launches(sweep, tokenized(), threads=1, max_context=512, paired=False)
     assert found.policy is not None
     assert [m.name for m in found.policy.block[0].measures] == ["pp128", "tg64"]
     assert too_long(sweep.workload, 512) == {
@@ -340,6 +389,6 @@ def test_what_the_context_cannot_hold_is_left_out_with_a_reason() -> None:
         "pp600@d449": "needs 1049 tokens of context, the artifact has 512",
         "tg64@d449": "needs 513 tokens of context, the artifact has 512",
     }
-    nothing = cell_launches(sweep, reference_result(), threads=1, max_context=32, paired=False)
+    nothing = cell_launches(sweep, tokenized(), threads=1, max_context=32, paired=False)
     assert nothing.policy is None
     assert [bool(r.passes) for r in nothing.once] == [True]

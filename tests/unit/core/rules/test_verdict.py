@@ -149,6 +149,18 @@ def test_last_line_reads_like_the_contract() -> None:
     )
 
 
+def test_the_last_line_counts_speeds_whose_guards_nobody_could_read() -> None:
+    results = [
+        cell_result("passed", "unverified", speed="passed"),
+        cell_result("passed", speed="passed"),
+        cell_result("passed", "unverified"),
+        cell_result("inconclusive", "unverified", speed="undecided"),
+    ]
+    assert last_line(results, summarise(results), 0).endswith(
+        "speed 2/3 decided (1 unverified) -> exit 0"
+    )
+
+
 def test_the_last_line_says_that_nobody_asked_about_speed() -> None:
     results = [cell_result("passed")]
     assert last_line(results, summarise(results), 0) == (

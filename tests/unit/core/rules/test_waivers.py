@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from farm.core.comparison import BaselineReport, MetricComparison
+from farm.core.comparison import BaselineReport, BaselineVerdict, MetricComparison
 from farm.core.flow import outcomes
 from farm.core.result import CellResult, GateResult, MemoryReport, Outcome, PerformanceReport
 from farm.core.rules.waivers import apply_waivers, failing_gates, waiver_alarms
@@ -37,7 +37,14 @@ def cell(outcome: Outcome = "failed", reason: str = "slow", **losses: float) -> 
     rates = tuple(performance(name, "tok/s" if name == "tg64" else "s") for name in losses)
     verdict = "REGRESSED" if any(losses.values()) else "PASS"
     report = BaselineReport("old", verdict, None, None, metrics) if losses else None  # type: ignore[arg-type]
-    return replace(base, outcome=outcome, flags=(), baseline=report, performance=rates)  # type: ignore[arg-type]
+    return replace(
+        base,
+        outcome=outcome,
+        flags=(),
+        baseline=report,
+        performance=rates,  # type: ignore[arg-type]
+        correctness_decision="passed",
+    )
 
 
 def applied(result: CellResult, *waivers: Waiver) -> CellResult:
@@ -49,6 +56,36 @@ def test_a_known_failure_is_waived_and_shown() -> None:
     assert found.waived
     assert found.outcome == "failed"
     assert found.reason == "waived: regress of tg64 until 2026-07-01: a known thing (#12)"
+
+
+@pytest.mark.parametrize("side", ["correctness_decision", "speed_decision"])
+def test_a_waiver_judges_nothing_that_is_undecided(side: str) -> None:
+    half = replace(cell(tg64=0.1), **{side: "undecided"})  # type: ignore[arg-type]
+    found = applied(half, waiver())
+    assert (found.outcome, found.waived) == ("inconclusive", False)
+    assert found.reason.startswith("waived: regress of tg64 until 2026-07-01")
+    assert found.reason.endswith(f"; {side.partition('_')[0]} undecided")
+    assert waiver_alarms([found], [waiver()], TODAY) == (), "it was needed"
+
+
+@pytest.mark.parametrize("verdict", ["INCOMPARABLE", "NOISY", "INSUFFICIENT"])
+def test_a_waived_metric_hides_no_undecided_one_beside_it(verdict: BaselineVerdict) -> None:
+    slow = replace(cell(tg64=0.1), speed_decision="failed")
+    assert slow.baseline is not None
+    metrics = (*slow.baseline.metrics, MetricComparison("pp128", verdict, None, None))
+    found = applied(replace(slow, baseline=replace(slow.baseline, metrics=metrics)), waiver())
+    assert (found.outcome, found.waived) == ("inconclusive", False)
+    assert found.reason.endswith("; pp128 undecided")
+
+
+def test_a_waived_failure_hides_no_gate_that_could_not_be_judged() -> None:
+    gate = GateResult("peak_rss_bytes", "<=", 5.0, None, None)
+    memory = replace(cell(tg64=0.1), memory=MemoryReport(None, gates=(gate,)))
+    assert applied(memory, waiver()).reason.endswith("; peak_rss_bytes undecided")
+    speed = GateResult("decode_tok_s", ">=", 5.0, None, None)
+    rows = (performance("tg64@d512", gates=(speed,)),)
+    half = replace(cell(tg64=0.1), performance=rows)  # type: ignore[arg-type]
+    assert applied(half, waiver()).outcome == "inconclusive"
 
 
 def test_only_failures_are_waived() -> None:
@@ -82,6 +119,18 @@ def test_the_narrowest_waiver_that_holds_counts(order: int) -> None:
     bounded = waiver(cells="*", metric="tg64", reason="this metric")
     assert "this device" in applied(cell(tg64=0.1), *[every, mine][::order]).reason
     assert "this metric" in applied(cell(tg64=0.1), *[bounded, mine][::order]).reason
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_wide_waiver_accepts_no_loss_that_a_narrow_one_forbids(order: int) -> None:
+    every = waiver(cells="*", reason="everything")
+    bounded = waiver(cells="m1/r1:*:a", max_loss=0.05, reason="this device")
+    found = applied(cell(tg64=0.1), *[every, bounded][::order])
+    assert not found.waived
+    assert "allows 5.0%, the loss of tg64 is 10.0%" in found.reason
+    assert applied(cell(tg64=0.04), *[every, bounded][::order]).waived
+    wider = waiver(cells="m1/r1:*:a", max_loss=0.2, reason="as narrow")
+    assert applied(cell(tg64=0.1), *[wider, bounded][::order]).waived
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from runners.build.android import AndroidSdk, installed_version
 from runners.build.compiler import Compiler
+from runners.build.prefix import Prefix, installed_version
 from runners.build.ways import other_version
 
 VERSION_FILE = 'set(PACKAGE_VERSION "1.4.0")\nset(EXECUTORCH_BUILD_VERSION "1.4.0.dev3+cpu")\n'
 
 
-def sdk(prefix: Path, version: str = "1.5.1") -> AndroidSdk:
-    return AndroidSdk(prefix, Compiler(("c++",), (), (), "armv8-a", ""), "NDK", version)
+def sdk(prefix: Path, version: str = "1.5.1") -> Prefix:
+    compiler = Compiler(("c++",), (), (), "armv8-a", "")
+    return Prefix(prefix, compiler, "NDK", version, android=True)
 
 
 def install(prefix: Path, *libraries: str) -> None:

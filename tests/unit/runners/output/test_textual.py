@@ -76,6 +76,10 @@ class TestObserver:
         early = b'PyTorchObserver {"prompt_tokens":1}\nand more'
         figures = parse_observer(early + observed(), PROMPT)
         assert figures.prompt_tokens == 64
+        again = observed().replace(b"a bat", b"a cat")
+        assert parse_observer(observed() + again, PROMPT).text == "It is a cat."
+        line = observed().rpartition(b"\nPyTorch")[2]
+        assert parse_observer(observed() + b"PyTorch" + line, PROMPT).text == "It is a bat."
 
     def test_where_only_logs_are_printed_there_is_no_answer(self) -> None:
         """As the QNN runner does, which writes its answer to a file."""
@@ -112,6 +116,13 @@ class TestObserver:
     def test_what_is_no_observation(self, raw: bytes) -> None:
         with pytest.raises(BadOutput):
             parse_observer(raw, PROMPT)
+
+    @pytest.mark.parametrize("changes", [
+        {"generated_tokens": 10**30}, {"prompt_tokens": -1}, {"inference_end_ms": 10**20},
+    ])  # fmt: skip
+    def test_figures_that_no_device_reaches_are_none_of_it(self, changes: dict[str, int]) -> None:
+        with pytest.raises(BadOutput, match="lacks or garbles"):
+            parse_observer(observed(**changes), PROMPT)
 
     @given(st.binary(max_size=300))
     def test_noise_is_an_error_or_figures(self, noise: bytes) -> None:
@@ -253,6 +264,12 @@ class TestCommand:
         raw = f"prefill: {unknown} tok/s, de: 20.5 tok/s\n".encode()
         assert [s.metric for s in runner.parse(raw, 1, TIMED).samples] == ["tg16"]
 
+    def test_colours_of_a_console_cut_no_number(self) -> None:
+        runner = self.runner(parse="regex", patterns=(("decode_tok_s", r"decode: ([\d.]+)"),))
+        raw = b"decode: \x1b[32m2\x1b[0m5.5\x07\x1b[0m\n"
+        (window,) = runner.parse(raw, 1, TIMED).samples
+        assert window.duration_s == pytest.approx(16 / 25.5)
+
     def test_json_lines(self) -> None:
         raw = b'{"load_s": 0.5}\nnoise\n{"decode_tok_s": 20, "peak_rss_bytes": 1e6, "other": 1}\n'
         result = self.runner().parse(raw, 1, TIMED)
@@ -264,7 +281,18 @@ class TestCommand:
         raw = json.dumps({"decode_tok_s": value}).encode()
         assert self.runner().parse(raw, 1, TIMED).samples == ()
 
-    @pytest.mark.parametrize("raw", [b"", b"nothing here", b'{"decode_tok_s": "fast"}'])
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b"",
+            b"nothing here",
+            b'{"decode_tok_s": "fast"}',
+            b'{"decode_tok_s": "12,5"}',
+            b'{"decode_tok_s": "1,2345"}',
+            b'{"decode_tok_s": [1]}',
+            b'{"decode_tok_s": {}}',
+        ],
+    )
     def test_output_without_figures(self, raw: bytes) -> None:
         with pytest.raises(BadOutput):
             self.runner().parse(raw, 1, TIMED)

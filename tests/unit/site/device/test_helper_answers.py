@@ -28,8 +28,12 @@ class Saying:
         return Completed(self.code, self.text, b"", 0.01)
 
 
+#: The folder of farm on the device.
+ROOT = "/root"
+
+
 def helper(text: bytes, code: int = 0) -> DeviceHelper:
-    return DeviceHelper(cast(Transport, Saying(text, code)), "phone", "/h", "/root")
+    return DeviceHelper(cast(Transport, Saying(text, code)), "phone", "/h", ROOT)
 
 
 #: A verb, and an answer that it takes.
@@ -37,7 +41,7 @@ VERBS: list[tuple[Callable[[DeviceHelper], Any], dict[str, Any]]] = [
     (lambda h: h.have([SHA], size_bytes=1), {"sha256": SHA, "state": "ok", "part_size": 0}),
     (lambda h: h.hash_file("/x", LEASE), {"sha256": SHA, "size": 5}),
     (lambda h: h.free_space(1, [], LEASE), {"freed_bytes": 0}),
-    (lambda h: h.assemble("w", [], LEASE), {"work": "/root/work/w"}),
+    (lambda h: h.assemble("w", [], LEASE), {"work": "/".join((ROOT, "work", "w"))}),
     (lambda h: h.evict(["/x"]), {"size": 4096, "resident_bytes": 0}),
     (lambda h: h.clean_stale(LEASE), {"cleaned": ["old"]}),
     (lambda h: h.poll("/w", offset=0, wait_s=0.0, max_bytes=9),

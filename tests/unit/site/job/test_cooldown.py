@@ -10,7 +10,7 @@ from farm.core.device import DeviceFacts, ThermalLimits
 from farm.core.rules.classes import DeviceClass
 from farm.core.telemetry import Start
 from farm.site.device.connection import Snapshot
-from farm.site.job.cooldown import LOOK_S, cool_down
+from farm.site.job.cooldown import LOOK_S, ZONE_MAX_C, cool_down, heat
 
 PHONE = DeviceFacts(identity="p", abi="arm64-v8a", thermal_status=0, battery_c=30.0)
 BOARD = DeviceFacts(identity="b", abi="arm64-v8a")
@@ -108,3 +108,19 @@ def test_a_device_that_tells_nothing_is_blind(
 def test_nobody_waits_for_a_server(kind: DeviceClass) -> None:
     room = Room(BOARD, zone_c=90.0)
     assert room.start(kind) == Start(2, 0.0, "", blind=False)
+
+
+@pytest.mark.parametrize(
+    ("start", "found"),
+    [
+        (Start(1, 0.0, "", blind=False, battery_c=31.0), (31.0, 37.0)),
+        (Start(1, 0.0, "", blind=False, hottest=("cpu-thermal", 60.0)), (60.0, ZONE_MAX_C)),
+        # What isn't on the die says nothing of the clocks, and neither does a server.
+        (Start(1, 0.0, "", blind=True, hottest=("nvme", 60.0)), None),
+        (Start(1, 0.0, "", blind=False), None),
+    ],
+)
+def test_what_people_are_shown_is_what_decides(
+    start: Start, found: tuple[float, float | None] | None
+) -> None:
+    assert heat(start, LIMITS) == found

@@ -69,6 +69,47 @@ TEXTS = [
         "tls_alignment",
         True,
     ),
+    # glibc says the same of all that is wrong with a library, then what.
+    (
+        "./x: error while loading shared libraries: liba.so: ELF load command alignment not"
+        " page-aligned",
+        "page_size",
+        True,
+    ),
+    (
+        "./x: error while loading shared libraries: liba.so: wrong ELF class: ELFCLASS32",
+        "wrong_format",
+        True,
+    ),
+    ("./x: error while loading shared libraries: liba.so: file too short", "damaged", False),
+    ("./x: error while loading shared libraries: ./liba.so: invalid ELF header", "damaged", False),
+    (
+        "./x: error while loading shared libraries: ./liba.so: failed to map segment from shared"
+        " object: Operation not permitted",
+        "no_execute",
+        False,
+    ),
+    (
+        "./x: error while loading shared libraries: liba.so: cannot enable executable stack as"
+        " shared object requires: Invalid argument",
+        "executable_stack",
+        False,
+    ),
+    ("./x: symbol lookup error: ./liba.so: undefined symbol: omp_get_num", "symbol_missing", True),
+    ("./x: /lib/libgomp.so.1: version `GOMP_5.0' not found (required", "symbol_missing", True),
+    ("./x: CPU ISA level is lower than required", "instruction_missing", False),
+    ("Error loading shared library liba.so: No such file or direc", "library_missing", True),
+    ("Error loading shared library liba.so: Exec format error (needed", "wrong_format", True),
+    ("Error relocating ./x: __fprintf_chk: symbol not found", "symbol_missing", True),
+    (
+        'CANNOT LINK EXECUTABLE "./x": library "/vendor/lib64/libOpenCL.so" needed or dlopened by'
+        ' "./x" is not accessible for the namespace "(default)"',
+        "library_forbidden",
+        False,
+    ),
+    ("error: only position independent executables (PIE) are supported.", "not_relocatable", True),
+    ("bash: line 1: ./x: cannot execute: required file not found", "loader_missing", True),
+    ("zsh: exec format error: ./x", "wrong_format", True),
     (
         "farm-helper on board failed at 'version' with exit code 126: sh: 1: exec:"
         " /mnt/farm/farm-helper-00: Permission denied",

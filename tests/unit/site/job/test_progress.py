@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.core.events import JobProgress
+from farm.core.events import JobProgress, Speeds
 from farm.core.runner import RunnerSpec
 from farm.core.runtime import DeviceJob, LaunchRequest
 from farm.site.job.progress import PROGRESS_S, Progress
@@ -60,3 +60,17 @@ def test_rates_between_counts_thin_them_no_less(heard: Heard) -> None:
     counted = [event for event in heard.events if event.rate is None]
     assert len(counted) == 1
     assert len(heard.events) == 5
+
+
+def test_every_event_says_what_the_launches_tell_and_how_warm_the_device_is(heard: Heard) -> None:
+    class Launches:
+        speeds: Speeds = (("tg64", 80.0, 0.02),)
+        budget = (10.0, 60.0)
+
+    heard.progress.say("measure", 0, 3, "launches", force=True)
+    heard.progress.launches, heard.progress.heat = Launches(), (36.0, 45.0)
+    heard.line(RATE)
+    before, after = heard.events
+    assert (before.speeds, before.budget, before.heat) == ((), None, None)
+    assert (after.speeds, after.budget) == (Launches.speeds, Launches.budget)
+    assert after.heat == (36.0, 45.0)

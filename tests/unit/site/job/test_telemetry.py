@@ -60,6 +60,23 @@ def test_a_quiet_launch_is_summed_up() -> None:
     assert found.before.others == pytest.approx(0.0)
 
 
+def test_arms_in_turn_are_the_job_and_not_others() -> None:
+    """Their process ids come later; what they computed before that is in their sums."""
+    conductor, paths = "/proc/70/stat", ["/proc/stat", "/proc/70/stat"]
+    ended = PID_STAT.replace(" 0 0 39", " 90 0 39")  # ticks of children that ended
+    found = summed(
+        sensors(paths),
+        sample(10.0, STAT.format(busy=1000, idle=0, steal=0), PID_STAT.format(ticks=0)),
+        sensors([*paths, "/proc/77/stat", "/proc/78/stat"]),
+        sample(11.0, STAT.format(busy=1100, idle=0, steal=0), PID_STAT.format(ticks=0),
+               PID_STAT.format(ticks=60), PID_STAT.format(ticks=35)),
+        sample(12.0, STAT.format(busy=1200, idle=0, steal=0), ended.format(ticks=0), None,
+               PID_STAT.format(ticks=100)),
+    )  # fmt: skip
+    assert conductor in paths
+    assert found.others == pytest.approx((2.0 - 1.9) / 2, abs=1e-3)
+
+
 def test_cut_and_garbled_lines_are_left_out() -> None:
     found = summed(
         '{"type":"calibration","cores":[{"cpu":0,"unit_ns":"x"}]}',

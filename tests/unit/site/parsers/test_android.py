@@ -84,12 +84,31 @@ def test_battery_without_indentation() -> None:
         ({"temperature": -105}, 87, -10.5),
         ({"temperature": 99999}, 87, None),
         ({"temperature": ""}, 87, None),
+        ({"temperature": 0}, 87, None),
+        ({"scale": 0}, None, 31.2),
+        ({"scale": -1}, None, 31.2),
+        ({"temperature": 2147483647, "level": -1}, None, None),
     ],
 )
 def test_battery_values(changes: dict[str, object], level: int | None, celsius: float) -> None:
     found = parse_battery(battery(**changes))
     assert found is not None
     assert (found.level, found.celsius) == (level, celsius)
+
+
+def test_a_battery_that_somebody_overrode_is_unread() -> None:
+    """After `dumpsys battery unplug` it says the same for ever."""
+    found = parse_battery(battery().replace("  AC", "  (UPDATES STOPPED -- use 'reset' to"))
+    assert found is not None
+    assert (found.level, found.celsius, found.charging, found.powered) == (None,) * 4
+    assert "dumpsys battery reset" in found.unread
+
+
+@pytest.mark.parametrize("status", [1, 0, 9, "unknown"])
+def test_an_unknown_status_isnt_discharging(status: object) -> None:
+    found = parse_battery(battery(status=status))
+    assert found is not None
+    assert found.charging is None
 
 
 @pytest.mark.parametrize(
@@ -145,6 +164,7 @@ def test_thermalservice_reads_what_the_hal_says_now() -> None:
         (THERMAL[THERMAL.index("HAL Ready") :], "", "isn't ready"),
         ("IsStatusOverride: false", "IsStatusOverride: true", "thermalservice reset"),
         ("connected: yes", "connected: no", "isn't connected"),
+        ("AIDL 1  connected", "1.0 connected", "reports no throttling"),
         ("Thermal Status: 2", "Thermal Status: 17", "reports no status"),
         ("Thermal Status: 2\n", "", "reports no status"),
     ],
@@ -159,6 +179,8 @@ def test_a_thermal_status_that_nobody_measured_is_unread(old: str, new: str, rea
 def test_status_0_without_a_skin_sensor_says_nothing() -> None:
     cool = THERMAL.replace("Thermal Status: 2", "Thermal Status: 0")
     assert parse_thermalservice(cool).status == 0
+    late = cool.replace("TYPE_SKIN, mStatus=0", "TYPE_SKIN, mStatus=3")
+    assert parse_thermalservice(late).status == 3
     lines = [line for line in cool.splitlines() if "TYPE_SKIN" not in line]
     found = parse_thermalservice("\n".join(lines))
     assert found.status is None
@@ -169,8 +191,9 @@ def test_cooling_devices_of_the_processor_are_named() -> None:
     more = "CoolingDevice{mValue=11, mType=2, mName=cpufreq-6}\n"
     more += "CoolingDevice{mValue=3, mType=4, mName=modem}\n"
     more += "CoolingDevice{mValue=0, mType=2, mName=cpu-isolate0}\n"
+    more += "CoolingDevice{mValue=2, mType=2, mName=cpu-hotplug, mPowerMw=300}\n"
     found = parse_thermalservice(THERMAL + more)
-    assert found.capped == (("thermal-cpufreq", 6), ("cpufreq-6", 11))
+    assert found.capped == (("thermal-cpufreq", 6), ("cpufreq-6", 11), ("cpu-hotplug", 2))
 
 
 def test_a_difference_is_no_temperature() -> None:

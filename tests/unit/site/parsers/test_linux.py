@@ -49,6 +49,20 @@ def test_old_kernel_with_processor_twice_counts_once() -> None:
     assert len(cpu.parse_cpuinfo(text).cores) == 1
 
 
+def test_kernels_that_say_once_what_the_cores_are() -> None:
+    """Which of a big.LITTLE chip's cores was asked isn't said: no core gets that one's name."""
+    said = arm_block(0, "0xd07").partition("Features")[2]
+    many = "Processor\t: AArch64 rev 1\n" + "".join(f"processor\t: {i}\n" for i in range(6))
+    single = cpu.parse_cpuinfo(f"{many}Features{said}\nHardware\t: MSM8992\n")
+    apart = "".join(f"processor\t: {i}\nBogoMIPS\t: 38.40\n\n" for i in range(6))
+    for info in (single, cpu.parse_cpuinfo(f"{apart}Features{said}\nHardware\t: MSM8992\n")):
+        assert [core.index for core in info.cores] == [0, 1, 2, 3, 4, 5]
+        assert {core.name for core in info.cores} == {""}
+        assert cpu.features(info) == ("dotprod", "fp16", "i8mm", "neon")
+        assert (info.family, info.hardware) == ("arm", "MSM8992")
+        assert len(cpu.clusters(range(6), info, {}, {})) == 1
+
+
 def test_cpuinfo_of_a_server() -> None:
     info = cpu.parse_cpuinfo(X86.format(extra=""))
     assert info.family == "x86"
@@ -230,7 +244,18 @@ def test_tegra_release() -> None:
 
 @pytest.mark.parametrize(
     ("text", "celsius"),
-    [("45250\n", 45.25), ("0", None), ("-127000", None), ("", None), ("N/A", None), ("-5000", -5)],
+    [
+        ("45250\n", 45.25),
+        ("0", None),
+        ("-127000", None),
+        ("", None),
+        ("N/A", None),
+        ("-5000", -5),
+        ("45", None),
+        ("452", None),
+        ("-2147483648", None),
+        ("٤٥٢٥٠", None),
+    ],
 )
 def test_millidegrees(text: str, celsius: float | None) -> None:
     assert system.parse_millidegrees(text) == celsius

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from farm.site.parsers import android, cpu, emulation, system, telemetry
 from farm.site.parsers.text import clean_text
 from farm.transports.adb_devices import parse_devices
 from tests.unit.site.parsers import outputs
+from tests.unit.site.parsers.mutations import MUTATIONS, escaped, huge
 from tests.unit.site.recordings import calibration, recorded, sample, sensors
 
 #: Kinds of public captures, and what reads each. Without a reader: farm runs no such program.
@@ -158,39 +158,6 @@ def test_bits_of_a_pi(text: str, bits: int | None) -> None:
     assert telemetry.firmware_bits(text) == bits
 
 
-# What else may arrive.
-
-_ESCAPES = ("\x1b[0m", "\x1b]0;title\x07", "\x00", "\x07", "\x1b[2J\x1b[1;31m", "\u202e", "\ufeff")
-_HUGE = "9" * 31
-
-
-def truncated(text: str, dice: random.Random) -> str:
-    return text[: dice.randrange(len(text))]
-
-
-def escaped(text: str, dice: random.Random) -> str:
-    for _ in range(dice.randint(1, 6)):
-        at = dice.randrange(len(text))
-        text = text[:at] + dice.choice(_ESCAPES) + text[at:]
-    return text
-
-
-def huge(text: str, dice: random.Random) -> str:
-    """A run of digits becomes a number that no device has, or one too long for Python to read."""
-    runs = [match.span() for match in re.finditer(r"(?<![\w.-])\d+(?![\w.])", text)]
-    for start, end in sorted(dice.sample(runs, min(len(runs), 3)), reverse=True):
-        text = text[:start] + dice.choice((_HUGE, "9" * 5000)) + text[end:]
-    return text
-
-
-def encoded(text: str, dice: random.Random) -> str:
-    wrong = dice.choice(("utf-16", "utf-32-be", "cp037"))
-    return text.encode(wrong).decode(dice.choice(("utf-8", "latin-1")), "replace")
-
-
-MUTATIONS = (truncated, escaped, huge, encoded)
-
-
 @pytest.mark.parametrize("seed", range(200))
 def test_a_mutated_output_gives_the_same_value_or_none(seed: int) -> None:
     dice = random.Random(seed)
@@ -230,6 +197,11 @@ PROBE = document(
     __sys__class__power_supply__battery__temp="312\n",
     __sys__class__power_supply__battery__capacity="77\n",
 )
+#: A mouse's battery comes first in the list of supplies, and isn't the device's.
+MOUSE = {
+    f"/sys/class/power_supply/hidpp_battery_0/{leaf}": text
+    for leaf, text in (("type", "Battery\n"), ("capacity", "12\n"))
+}
 NUMBERS = ("ram_bytes", "ram_available_bytes", "storage_free_bytes", "battery_c", "battery_level",
            "thermal_status", "sdk", "cores")  # fmt: skip
 
@@ -260,6 +232,38 @@ def test_facts_of_a_mutated_probe_are_true_or_none(seed: int) -> None:
     missing = {name for name in NUMBERS if getattr(facts, name) is None}
     named = {line.partition(":")[0] for line in facts.unread}
     assert named >= missing - {"thermal_status", "sdk"}
+
+
+def test_the_battery_of_a_mouse_is_not_the_devices() -> None:
+    files = MOUSE | PROBE["files"]
+    facts = parse_facts(raw(json.dumps({**PROBE, "files": files}).encode()))
+    assert (facts.battery_c, facts.battery_level) == (31.2, 77)
+
+
+@pytest.mark.parametrize(
+    ("values", "soc"),
+    [
+        ({"ro.board.platform": "exynos5", "ro.chipname": "exynos8895"}, "exynos8895"),
+        ({"ro.board.platform": "exynos5", "ro.hardware": "samsungexynos7580"},
+         "samsungexynos7580"),
+        ({"ro.soc.model": "unknown", "ro.board.platform": "kona"}, "kona"),
+        ({"ro.soc.model": "Tensor G3", "ro.board.platform": "zuma"}, "Tensor G3"),
+        ({"ro.soc.model": "MT6893Z_B/CZA"}, "MT6893Z_B/CZA"),
+        ({"ro.soc.model": "", "ro.board.platform": "universal9820"}, "universal9820"),
+    ],
+)  # fmt: skip
+def test_which_property_names_the_chip(values: Mapping[str, str], soc: str) -> None:
+    text = "".join(f"[{key}]: [{value}]\n" for key, value in values.items())
+    text += "[ro.product.cpu.abi]: [arm64-v8a]\n"
+    assert parse_facts(raw(json.dumps(PROBE).encode(), getprop=text)).soc == soc
+
+
+def test_a_battery_that_was_overridden_is_unread_with_its_remedy() -> None:
+    text = outputs.BATTERY_PLAIN.replace("AC", "  (UPDATES STOPPED -- use 'reset' to restart)\nAC")
+    facts = parse_facts(raw(json.dumps(PROBE).encode(), getprop=outputs.GETPROP_NEW, battery=text))
+    assert (facts.battery_c, facts.battery_level) == (None, None)
+    named = [line for line in facts.unread if line.startswith("battery_")]
+    assert [("dumpsys battery reset" in line) for line in named] == [True, True]
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -309,3 +313,4 @@ def test_texts_that_would_keep_a_parser_busy_for_ever_do_not() -> None:
     assert telemetry.cpu_times("cpu  " + "1" * 400 + "x") is None
     assert android.parse_getprop("[a]: [\n" * 40_000) == {}
     assert clean_text("\x1b[" * 40_000).count("x") == 0
+    assert parse_devices("a" + " " * 60_000 + "B") == ()

@@ -1,0 +1,1 @@
+"""Deployment of what passed: versions on devices, in stages, with a way back."""

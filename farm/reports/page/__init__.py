@@ -1,0 +1,1 @@
+"""What report.html and profile.html are made of: templates, style, script, packed data."""
