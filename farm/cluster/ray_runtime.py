@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from pathlib import Path
 
-import psutil
 import ray
 from ray.job_config import JobConfig
 
 from farm.cluster.node import OBJECT_STORE_BYTES
 from farm.cluster.ray_environment import QUIET
 from farm.cluster.ray_head import Head
+from farm.cluster.ray_processes import end, stopped_ray_of
 from farm.cluster.start_failure import (
     cannot_start,
     impatient,
@@ -39,15 +37,16 @@ def start_local(*, cpus: int) -> None:
     try:
         _start(cpus)
     except Exception as error:  # Ray raises plain Exception, and whatever its hooks raise
+        end(stopped_ray_of(os.getpid()))  # Ray does so itself only when we exit
         if not impatient(str(error)):
             raise cannot_start(telling(f"{type(error).__name__}: {error}")) from error
         log.warning("%s: it starts once more", too_busy())
     else:
         return
-    _end_what_is_left()
     try:
         _start(cpus)
     except Exception as error:  # as above
+        end(stopped_ray_of(os.getpid()))
         why = too_busy_twice() if impatient(str(error)) else telling(str(error))
         raise cannot_start(why) from error
 
@@ -65,20 +64,6 @@ def _start(cpus: int) -> None:
         object_store_memory=OBJECT_STORE_BYTES,
         _node_ip_address="127.0.0.1",
     )
-
-
-def _end_what_is_left() -> None:
-    """End the processes of a start that Ray gave up: it does so itself only when we exit."""
-    folder = str(Path(ray.__file__).parent)
-    left: list[psutil.Process] = []
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if any(word.startswith(folder) for word in child.cmdline()):
-                left += [child, *child.children(recursive=True)]
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout=5.0)
 
 
 def join(cluster: str, address: str) -> None:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from farm.cluster.ray_processes import end, stopped_ray_of
 from farm.cluster.start_failure import cannot_start
 from farm.core.errors import PlanError
 from farm.core.printable import printable
@@ -66,13 +67,15 @@ def main(pid: int, limit_s: float, cluster: str) -> None:
     else:
         error = PlanError(f"no Ray cluster answered at {cluster} within {limit_s:.0f} s")
     os.write(2, f"farm: {printable(error.message)}\n".encode())
+    own = stopped_ray_of(pid) if cluster == "local" else []
     os.kill(pid, _END)
     if cluster == "local":
+        end(own)
         _end_all_of_this_run()
 
 
 def _end_all_of_this_run() -> None:
-    """End what Ray started: processes whose own parent was killed don't end by themselves."""
+    """End what an earlier try of this run left: its parent is gone, the run's token names it."""
     mark = f"RAY_AUTH_TOKEN={os.environ.get('RAY_AUTH_TOKEN', 'none')}".encode()
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended, or is another user's
