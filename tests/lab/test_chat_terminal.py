@@ -48,7 +48,9 @@ class Screen:
         self._reader = threading.Thread(target=self._read, args=(pipe,), daemon=True)
         self._reader.start()
         # It waits for a key, so that nothing is written before the pipe is there.
-        command = f"read -r _; exec {shlex.join(words)}"
+        # Ctrl-C is for the program: the shell has to outlive it.
+        self._code = folder / "code"
+        command = f"trap : INT; read -r _; {shlex.join(words)}; echo $? > {self._code}"
         self("new-session", "-d", "-x", "80", "-y", "24", f"sh -c {shlex.quote(command)}")
         self("set-option", "-g", "remain-on-exit", "on")
         self("pipe-pane", "-o", f"exec cat > {shlex.quote(str(pipe))}")
@@ -76,16 +78,12 @@ class Screen:
 
     @property
     def ended(self) -> int | None:
-        """Exit code of the program; None while it runs.
+        """Exit code of the program, as a shell gives it; None while it runs.
 
-        tmux notices the end of a terminal and the end of its process apart, so a dead pane may
-        have no status yet. -signal is the code of a program that a signal ended.
+        The shell around it writes it down: tmux loses the end of a child now and then (3.3a).
         """
-        form = "#{pane_dead},#{pane_dead_status},#{pane_dead_signal}"
-        dead, code, signal = self("display-message", "-p", form).strip().split(",")
-        if dead != "1" or not (code or signal):
-            return None
-        return int(code) if code else -int(signal)
+        text = self._code.read_text() if self._code.exists() else ""
+        return int(text) if text.endswith("\n") else None
 
     def close(self) -> None:
         self("kill-server")

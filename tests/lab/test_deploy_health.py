@@ -10,6 +10,7 @@ import pytest
 
 from farm.deploy import begin
 from tests.command import CONFIGS, Farm
+from tests.lab.counted import count_speeds
 from tests.lab.machine import Machine
 from tests.lab.test_deploy_faults import Fleet
 from tests.lab.up import write_inventory
@@ -39,6 +40,7 @@ def test_a_device_that_got_slow_since_the_run_gets_its_old_version_back(
     for _ in range(2):
         done = farm("run", str(CONFIGS / "tiny.yaml"), *quiet, "--set", f"workload={TIMED}")
         assert done.returncode == 0, done.stdout + done.stderr
+    count_speeds(farm)
     request = begin.DeployRequest(
         run="latest", to="transport=ssh", out=farm.cwd / "runs", inventory=inventory, name="kiosk"
     )
