@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from farm.config.forms import Form
 from farm.core.deployment import Stages, parse_stages
 from farm.core.durations import parse_duration
 from farm.core.errors import ConfigError
@@ -13,10 +14,8 @@ from farm.core.selector import parse_selector
 from farm.core.spec import DeployWish
 
 
-class DeployConfig(BaseModel):
+class DeployConfig(Form):
     """Which devices get what passed, and in which stages. Never after anything but exit code 0."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     to: Annotated[str, Field(min_length=1)] = Field(
         description="Selector of the devices, such as `ring=canary`."

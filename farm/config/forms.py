@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 _T = TypeVar("_T")
 
@@ -32,3 +32,22 @@ class Form(BaseModel):
     """Keys of one object: unknown ones are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse `true` and YAML's `yes` and `on` where no switch is: they would be read as 1."""
+        field = cls.model_fields[info.field_name or ""]
+        if _has_switch(value) and not _takes_switch(field.annotation):
+            raise ValueError("true and false are no value of it")
+        return value
+
+
+def _has_switch(value: object) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return any(isinstance(one, bool) for one in values)
+
+
+def _takes_switch(annotation: Any) -> bool:
+    known = (bool, object, Any, True, False)
+    return any(annotation is one for one in known) or any(map(_takes_switch, get_args(annotation)))

@@ -26,7 +26,7 @@ _FACTS = tuple(field.name for field in fields(DeviceFacts))
 class ThermalConfig(Form):
     """When a device is too warm to measure."""
 
-    battery_max_c: float | None = None
+    battery_max_c: Annotated[float, Field(gt=0)] | None = None
     wait_max_s: Annotated[float, Field(ge=0)] = 600.0
 
 

@@ -330,7 +330,7 @@ def _flags(
         flags.append("same_as_baseline")
     if task.export.unquantised:
         flags.append("unquantised")
-    if task.spec.correctness.canary and None in (task.run.canary, task.canary):
+    if None in (task.run.canary, task.canary):
         flags.append("no_canary")
     if not task.runner.gives_logits:
         flags.append("text_only")

@@ -140,6 +140,11 @@ WRONG = [
     ("gates={stedy_tok_s: '>= 5'}", "gates.stedy_tok_s", "did you mean steady_tok_s?"),
     ("self_check={every: 0}", "self_check.every", "greater than or equal to 1"),
     ("self_check={slower: xnnpack-8da4w}", "self_check.slower", "is what the matrix runs"),
+    # a switch is no number: it would be read as 1
+    ("workload.launches=true", "workload.launches", "true and false are no value of it"),
+    ("workload.launches=yes", "workload.launches", "no value of it"),
+    ("workload.decode=[true]", "workload.decode", "no value of it"),
+    ("correctness.tokens=on", "correctness.tokens", "no value of it"),
     # prompts whose answers people read
     ("prompts=['']", "prompts.0", "an empty prompt asks nothing"),
     ("prompts=[hi, {text: hi, max_new_token: 3}]", "prompts.1.max_new_token",
@@ -285,6 +290,21 @@ def test_a_merged_key_may_be_replaced(tmp_path: Path) -> None:
     )
     first, second = load_inventory(path).entries
     assert (first.port, second.name, second.host, second.port) == (22, "b", "a.lab", 23)
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ("transport: ssh, host: a.lab, port: true", "port"),
+        ("transport: local, thermal: {battery_max_c: -5}", "thermal.battery_max_c"),
+        ("transport: local, thermal: {wait_max_s: on}", "thermal.wait_max_s"),
+    ],
+)
+def test_a_wrong_inventory_is_refused(tmp_path: Path, keys: str, key: str) -> None:
+    path = tmp_path / "inventory.yaml"
+    path.write_text(f"devices:\n- {{name: a, {keys}}}\n")
+    with pytest.raises(ConfigError, match=f"devices.0.{key}"):
+        load_inventory(path)
 
 
 def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:

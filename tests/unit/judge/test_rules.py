@@ -72,6 +72,26 @@ def test_a_device_stays_within_one_and_a_half_noise_floors(kl: float, passed: bo
 
 
 @pytest.mark.parametrize(
+    ("to", "kl", "passed"),
+    [
+        ("device_pte", 0.14, True),
+        ("device_pte", 0.4, None),
+        ("device_pte", 0.7, False),
+        ("host_pte", 0.29, True),
+        ("host_pte", 0.9, None),
+        ("host_pte", 1.3, False),
+    ],
+)
+def test_an_artifact_that_rounding_moves_far_passes_as_a_calm_one_does(
+    to: str, kl: float, passed: bool | None
+) -> None:
+    from_ = "host_pte" if to == "device_pte" else "eager_quantised"
+    gate = judge(from_, to, floor={"decode": 0.4}, kl_mean=kl)["kl_mean"]
+    assert gate.passed is passed
+    assert ("the order of sums alone" in gate.reason) is (passed is None)
+
+
+@pytest.mark.parametrize(
     ("linear", "least"),
     [("none", KL_NOTHING), ("4w", KL_NOTHING), ("8da4w", KL_NOTHING_DYNAMIC)],
 )
