@@ -194,7 +194,14 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
         require=core.Require(_exact(config.require.judged), _exact(config.require.speed)),
         waivers=tuple(
             core.Waiver(
-                w.cells, w.gate, w.until.isoformat(), w.reason, w.issue, w.metric, w.max_loss
+                w.cells,
+                w.gate,
+                w.until.isoformat(),
+                w.reason,
+                w.issue,
+                w.metric,
+                w.max_loss,
+                w.stage,
             )
             for w in config.waivers
         ),

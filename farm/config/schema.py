@@ -235,6 +235,9 @@ class WaiverConfig(Form):
     max_loss: Annotated[Share, Field(gt=0)] | None = Field(
         None, description="With `gate: regress`: only losses up to this, such as `5%`."
     )
+    stage: Literal["", "tokens", "eager_fp32", "eager_quantised", "host_pte", "device_pte"] = Field(
+        "", description="Of correctness: only where this stage differs from the one before it."
+    )
     until: datetime.date
     reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
     issue: str = ""

@@ -147,6 +147,9 @@ class Waiver:
     metric: str = ""
     #: Of `regress`: only losses up to this share; None: any.
     max_loss: float | None = None
+    #: Of correctness: only where this stage differs from the one before it, such as `device_pte`;
+    #: empty: of any, but of one stage only.
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
 """Waivers: known failures that are allowed until a date, shown, and failing once expired.
 
+A rule of correctness holds between two stages of the chain. A waiver without `stage` is for one of
+them: where the same rule fails at two, what was known of a recipe would hide a wrong device.
+
 Of the waivers that cover a failure the narrowest one that still holds counts, so an expired entry
 doesn't hide its renewal, and a wide one accepts no loss that a narrower one forbids. What is
 expired, needed no more, or met no judged cell is an alarm.
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 import datetime
 import fnmatch
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +22,8 @@ from farm.core.result import CellResult, GateResult
 from farm.core.rules.gates import REGRESS, applies
 from farm.core.spec import Waiver
 
+#: In the text of a rule of correctness: `host_pte -> device_pte (decode): ...`.
+_STAGE = re.compile(r"-> ([a-z0-9_]+) \((?:decode|prefill)\)")
 #: Verdicts of a comparison that decide nothing.
 _OPEN = ("INCOMPARABLE", "NOISY", "INSUFFICIENT")
 
@@ -31,6 +37,12 @@ class Failure:
     metric: str
     #: Loss against the baseline, 0.1 is 10 %; None where the gate is about no loss.
     loss: float | None = None
+
+    @property
+    def stage(self) -> str:
+        """Stage that differs from the one before it; empty where the gate compares no stages."""
+        found = _STAGE.search(self.gate.text)
+        return found[1] if found else ""
 
 
 def failures(result: CellResult) -> tuple[Failure, ...]:
@@ -90,6 +102,7 @@ def apply_waivers(
     if result.outcome != "failed":
         return result
     reasons = []
+    stages: dict[Waiver, str] = {}
     for failure in failures(result):
         about = [w for w in waivers if _is_about(w, result, failure)]
         holding = [w for w in about if not _expired(w, today)]
@@ -97,6 +110,13 @@ def apply_waivers(
         covering = [w for w in holding if _narrowness(w) == narrowest and _bounds(w, failure)]
         if not covering:
             return _unwaived(result, failure, about, today)
+        first = stages.setdefault(covering[0], failure.stage)
+        if first != failure.stage:
+            note = (
+                f"the waiver of {failure.gate.metric} names no stage, and both {first or 'a gate'}"
+                f" and {failure.stage or 'a gate'} fail it: give each its own, with `stage`"
+            )
+            return replace(result, reason=f"{result.reason}; {note}")
         reasons.append(_words(covering[0], failure))
     if not reasons:
         return result
@@ -152,6 +172,7 @@ def _is_about(waiver: Waiver, result: CellResult, failure: Failure) -> bool:
     return (
         waiver.gate == failure.gate.metric
         and (not waiver.metric or applies(waiver.metric, failure.metric))
+        and waiver.stage in ("", failure.stage)
         and fnmatch.fnmatchcase(result.cell_id, waiver.cells)
     )
 
@@ -167,16 +188,18 @@ def _bounds(waiver: Waiver, failure: Failure) -> bool:
     return failure.loss is not None and failure.loss <= waiver.max_loss
 
 
-def _narrowness(waiver: Waiver) -> tuple[bool, bool, int]:
-    """What of two waivers is narrower: one metric, a bounded loss, more of the cell's name."""
+def _narrowness(waiver: Waiver) -> tuple[bool, bool, bool, int]:
+    """What of two waivers is narrower: one stage, one metric, a bounded loss, more of the name."""
     literal = sum(character not in "*?[]" for character in waiver.cells)
-    return bool(waiver.metric), waiver.max_loss is not None, literal
+    return bool(waiver.stage), bool(waiver.metric), waiver.max_loss is not None, literal
 
 
 def _words(waiver: Waiver, failure: Failure) -> str:
     issue = f" ({waiver.issue})" if waiver.issue else ""
     subject = failure.gate.metric
-    if failure.metric != subject:
+    if failure.stage:
+        subject = f"{subject} at {failure.stage}"
+    if failure.metric != failure.gate.metric:
         subject = f"{subject} of {failure.metric}"
     return f"{subject} until {waiver.until}: {waiver.reason}{issue}"
 

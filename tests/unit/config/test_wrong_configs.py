@@ -140,6 +140,8 @@ WRONG = [
     ("gates={stedy_tok_s: '>= 5'}", "gates.stedy_tok_s", "did you mean steady_tok_s?"),
     ("self_check={every: 0}", "self_check.every", "greater than or equal to 1"),
     ("self_check={slower: xnnpack-8da4w}", "self_check.slower", "is what the matrix runs"),
+    (f"waivers=[{{{WAIVER}, gate: kl_mean, stage: device}}]", "waivers.0.stage", "device_pte"),
+    (f"waivers=[{{{WAIVER}, gate: regress, stage: device_pte}}]", "waivers.0.stage", "built-in"),
     # a switch is no number: it would be read as 1
     ("workload.launches=true", "workload.launches", "true and false are no value of it"),
     ("workload.launches=yes", "workload.launches", "no value of it"),

@@ -7,7 +7,14 @@ import pytest
 
 from farm.core.comparison import BaselineReport, BaselineVerdict, MetricComparison
 from farm.core.flow import outcomes
-from farm.core.result import CellResult, GateResult, MemoryReport, Outcome, PerformanceReport
+from farm.core.result import (
+    CellResult,
+    CorrectnessReport,
+    GateResult,
+    MemoryReport,
+    Outcome,
+    PerformanceReport,
+)
 from farm.core.rules.waivers import apply_waivers, failing_gates, waiver_alarms
 from farm.core.spec import Waiver
 from tests.unit.core import builders as b
@@ -56,6 +63,40 @@ def test_a_known_failure_is_waived_and_shown() -> None:
     assert found.waived
     assert found.outcome == "failed"
     assert found.reason == "waived: regress of tg64 until 2026-07-01: a known thing (#12)"
+
+
+def wrong(*stages: str) -> CellResult:
+    """A cell whose KL is too large at these stages."""
+    gates = tuple(
+        GateResult("kl_mean", "<=", 0.1, 0.5, False, f"before -> {stage} (decode): the bound")
+        for stage in stages
+    )
+    return replace(
+        cell(reason="wrong"),
+        correctness=CorrectnessReport((), None, None, gates),
+        correctness_decision="failed",
+    )
+
+
+def test_what_is_known_of_a_recipe_hides_no_wrong_device() -> None:
+    both = wrong("eager_quantised", "device_pte")
+    found = applied(both, waiver("kl_mean"))
+    assert not found.waived
+    assert "names no stage" in found.reason
+    assert not applied(both, waiver("kl_mean", stage="eager_quantised")).waived
+    each = [waiver("kl_mean", stage=stage) for stage in ("eager_quantised", "device_pte")]
+    found = applied(both, *each)
+    assert found.waived
+    assert "kl_mean at device_pte until" in found.reason
+
+
+def test_a_waiver_of_one_stage_is_for_no_other() -> None:
+    known = waiver("kl_mean", stage="eager_quantised")
+    assert applied(wrong("eager_quantised"), known).waived
+    assert not applied(wrong("device_pte"), known).waived
+    assert applied(wrong("device_pte"), waiver("kl_mean")).waived, "of one stage, whichever"
+    # The one for the stage counts, also where it no longer holds for what fails.
+    assert not applied(wrong("eager_quantised"), replace(known, until="2026-01-01")).waived
 
 
 @pytest.mark.parametrize("side", ["correctness_decision", "speed_decision"])
