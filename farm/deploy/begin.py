@@ -21,6 +21,7 @@ from farm.deploy import unverified
 from farm.deploy.controller import WORKERS
 from farm.deploy.record import Assigned, SavedDeployment, new_id
 from farm.deploy.release import Release, canary, find_build, make_releases, open_run
+from farm.host.limits import usable_cpus
 from farm.planning.reach import Reach
 from farm.run import run_folder
 from farm.site.device.lease import user_and_host
@@ -127,7 +128,10 @@ def _plan(request: DeployRequest, home: Path, reach: Reach) -> Planned:
 def forecast(saved: SavedDeployment, took_s: float) -> float:
     """Return about how long a deployment takes at most, seconds; `took_s`: a check of a device."""
     size = max(one.manifest.size_bytes for one in saved.assigned)
-    return forecast_s(saved.rollout, took_s + size / COPY_BYTES_S, took_s, WORKERS)
+    here = any(one.entry.transport in ("local", "sim") for one in saved.assigned)
+    # Devices that are this host compute on its cores, and take turns there.
+    at_once = min(WORKERS, usable_cpus()) if here else WORKERS
+    return forecast_s(saved.rollout, took_s + size / COPY_BYTES_S, took_s, at_once)
 
 
 @dataclass(frozen=True, slots=True)
