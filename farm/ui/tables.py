@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.text import Text
 
 from farm.commands.compare import Compared
@@ -27,19 +28,40 @@ from farm.ui.screen import MARKS, STYLES
 
 #: Up to this many cells are shown with all of their metrics.
 FEW = 2
+#: A terminal of fewer columns breaks the words of the cells' table.
+NARROW = 120
 _CHECKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "error": ("✗", "bold red")}
+
+
+class _Cells:
+    """The cells of a run: a table, or some lines for each where the table would be too narrow."""
+
+    def __init__(self, report: Report) -> None:
+        self._rows = list(zip(report.results, rows(report), strict=True))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = new_table(*HEADERS, right=("prefill tok/s", "decode tok/s", "TTFT", "peak RSS"))
+        for result, row in self._rows:
+            columns = [Text(column) for column in row.columns]
+            mark = MARKS.get(result.outcome, "")
+            columns[3] = Text(f"{mark} {row.outcome}", STYLES.get(result.outcome, ""))
+            columns[-1].stylize(speed.TRUST.get(row.trust.split(",")[0], ""))
+            if options.max_width >= NARROW:
+                table.add_row(*columns)
+                continue
+            head = Text.assemble(columns[3], "  ", " · ".join(row.columns[:3]))
+            named = zip(HEADERS[4:-1], columns[4:-1], strict=True)
+            numbers = [f"{name} {value}" if value.plain else "" for name, value in named]
+            words = [*filter(None, numbers), columns[-1].plain]
+            yield head
+            yield Padding(Text(", ".join(filter(None, words)), "dim"), (0, 0, 0, 2))
+        if options.max_width >= NARROW:
+            yield table
 
 
 def report(report: Report) -> RenderableType:
     """Results of a run: the cells, why some didn't pass, alarms, and one generated text."""
-    table = new_table(*HEADERS, right=("prefill tok/s", "decode tok/s", "TTFT", "peak RSS"))
-    for result, row in zip(report.results, rows(report), strict=True):
-        columns = [Text(column) for column in row.columns]
-        mark = MARKS.get(result.outcome, "")
-        columns[3] = Text(f"{mark} {row.outcome}", STYLES.get(result.outcome, ""))
-        columns[-1].stylize(speed.TRUST.get(row.trust.split(",")[0], ""))
-        table.add_row(*columns)
-    parts: list[RenderableType] = [table]
+    parts: list[RenderableType] = [_Cells(report)]
     if len(report.results) <= FEW:
         parts += [speed.speeds(r.performance) for r in report.results if r.performance]
     compared = [r for r in report.results if r.baseline is not None]

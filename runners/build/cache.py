@@ -135,12 +135,12 @@ def cached(
     if found is not None:
         return found
     final.parent.mkdir(parents=True, exist_ok=True)
+    tick_of(name, abi, progress)()  # also where another builds it: this is what is waited for
     # One builder per key; whoever waited finds the result of the other.
     with locked(final.with_suffix(".lock")):
         found = _load(final)
         if found is not None:
             return found
-        tick_of(name, abi, progress)()
         folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=final.parent))
         try:
             _save(make(folder), folder)

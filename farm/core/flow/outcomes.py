@@ -58,7 +58,8 @@ def attempt(event: JobFinished, started_at: str | None, error: FarmError | None)
 
 def failure_flag(error: FarmError) -> str:
     """Say whose failure ended a cell: its site's, or its device's."""
-    return "site_failed" if isinstance(error, SiteLost | StoreError) else "device_failed"
+    of_host = isinstance(error, SiteLost | StoreError) or "host_fault" in error.context
+    return "site_failed" if of_host else "device_failed"
 
 
 def judged(
