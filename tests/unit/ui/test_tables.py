@@ -37,6 +37,15 @@ def test_results() -> None:
     assert "211/240 operators delegated; tied weights are stored twice" in shown
 
 
+def test_results_of_a_narrow_terminal_are_lines() -> None:
+    shown = text(tables.report(report()), 80)
+    assert "✓ passed  local · smollm2-135m · xnnpack-8da4w" in shown
+    flat = " ".join(shown.split())
+    assert "correctness bit-equal, ppl 8.5, prefill tok/s" in flat
+    assert "peak RSS 134 MiB, noisy" in flat
+    assert "device" not in shown.splitlines()[0], "there is no table"
+
+
 def test_external_weights_are_a_size_of_their_own() -> None:
     (export,) = report().exports
     artifact = replace(export.artifact, size_bytes=90 << 10, data_size_bytes=105 << 20)

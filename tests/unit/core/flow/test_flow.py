@@ -136,6 +136,17 @@ def test_what_would_fail_again_is_not_retried(error: FarmError, outcome: str, fl
     assert result.reason == error.message
 
 
+def test_what_ends_a_server_of_the_host_is_no_fault_of_the_device() -> None:
+    player = Player(b.run_spec(), b.device("a"))
+    player.until_jobs()
+    while player.open_jobs:
+        (job,) = player.open_jobs
+        ended = DeviceLost("the adb server ended", device="a", host_fault="adb server")
+        player.retry(player.end_job(job, ended))
+    (result,) = player.play().values()
+    assert (result.outcome, result.flags) == ("errored", ("site_failed",))
+
+
 def test_held_device_is_waited_for_and_costs_no_attempt() -> None:
     player = Player(b.run_spec(), b.device("a"))
     for _ in range(5):
