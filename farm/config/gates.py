@@ -212,7 +212,7 @@ def _waivers(spec: RunSpec) -> Iterator[Problem]:
             continue
         if waiver.max_loss is not None and waiver.gate != REGRESS:
             yield f"{where}.max_loss", "goes with `gate: regress` only"
-        if waiver.stage and waiver.gate in (*(set(ours) - {"perplexity"}), REGRESS):
+        if waiver.stage and waiver.gate not in (*BUILT_IN, *_ALSO_BUILT_IN):
             yield f"{where}.stage", "goes with the built-in rules of correctness only"
         yield from _waived_metric(waiver, metrics, f"{where}.metric")
 
