@@ -77,6 +77,9 @@ def watching(
     stream = sys.stderr if as_json else sys.stdout
     wanted = live == "on" or (live == "auto" and stream.isatty())
     if wanted:
+        # What draws takes half a second to be imported, and then draws over this.
+        stream.write(f"{begin}\r")
+        stream.flush()
         from farm.ui.live import LiveView
 
         view: LiveView | PlainView = LiveView(stream, cancel=cancel or _cancel, terminal=sys.stdin)
