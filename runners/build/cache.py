@@ -125,7 +125,7 @@ def cached(
         abi: Android's name of it.
         key: sha256 over all that goes in.
         make: builds into an empty folder.
-        progress: called once when something has to be built.
+        progress: called once when something has to be built, here or by another that is waited for.
 
     Raises:
         FarmError: what was built can't be read back, or as `make`.

@@ -1,9 +1,11 @@
-"""The cache of native builds where it can only be read."""
+"""The cache of native builds: where it can only be read, and where two want the same build."""
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,27 @@ def test_a_build_in_a_cache_that_is_read_only_is_used(
         raise AssertionError("it was built again")
 
     assert cached(tmp_path, "farm-helper", "x86_64", "k" * 64, never, None) == first
+
+
+def test_of_two_that_want_a_build_one_makes_it_and_both_say_so(tmp_path: Path) -> None:
+    built: list[Path] = []
+    said: list[str] = []
+    waits = threading.Event()
+
+    def tell(text: str) -> None:
+        said.append(text)
+        if len(said) == 2:
+            waits.set()
+
+    def make(folder: Path) -> NativeBuild:
+        built.append(folder)
+        assert waits.wait(10), "the other one says nothing while it waits"
+        return made(folder)
+
+    words = ("farm-helper", "x86_64", "k" * 64, make, tell)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(cached, tmp_path, *words) for _ in range(2)]
+        first, second = (one.result(30) for one in both)
+    assert first == second
+    assert len(built) == 1
+    assert said == ["building farm-helper for x86_64"] * 2
