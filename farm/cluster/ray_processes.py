@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,18 +13,33 @@ import psutil
 def stopped_ray_of(pid: int) -> list[psutil.Process]:
     """Stop what Ray started below a process, and return it, to be ended.
 
-    Ray's agents write over their environment, so no mark of a run is found in it: only their
-    parent tells whose they are. Each is stopped before its children are listed: none starts
-    another unseen, which would outlive it.
+    Ray's agents may write over their environment, so no mark of a run is found in it: then only
+    their parent tells whose they are. Each is stopped before its children are listed: none starts
+    another unseen, which would outlive it. Of one whose parent ended already the token tells.
     """
-    spec = find_spec("ray")
-    folder = str(Path(spec.origin).parent) if spec is not None and spec.origin else "ray/"
     found: list[psutil.Process] = []
     for child in _children(pid):
         with contextlib.suppress(psutil.Error):
-            if any(word.startswith(folder) for word in child.cmdline()):
+            if _is_of_ray(child):
                 found += _stopped(child)
+    return [*found, *_orphans()]
+
+
+def _orphans() -> list[psutil.Process]:
+    """Processes of Ray that have this run's own token, which no other run has."""
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter() if token else ():
+        with contextlib.suppress(psutil.Error):
+            if _is_of_ray(process) and process.environ().get("RAY_AUTH_TOKEN") == token:
+                found.append(process)
     return found
+
+
+def _is_of_ray(process: psutil.Process) -> bool:
+    spec = find_spec("ray")
+    folder = str(Path(spec.origin).parent) if spec is not None and spec.origin else "ray/"
+    return any(word.startswith((folder, "ray::")) for word in process.cmdline())
 
 
 def end(processes: list[psutil.Process]) -> None:
