@@ -17,28 +17,28 @@ def stopped_ray_of(pid: int) -> list[psutil.Process]:
     their parent tells whose they are. Each is stopped before its children are listed: none starts
     another unseen, which would outlive it. Of one whose parent ended already the token tells.
     """
+    spec = find_spec("ray")
+    folder = str(Path(spec.origin).parent) if spec is not None and spec.origin else "ray/"
     found: list[psutil.Process] = []
     for child in _children(pid):
         with contextlib.suppress(psutil.Error):
-            if _is_of_ray(child):
+            if _is_of_ray(child, folder):
                 found += _stopped(child)
-    return [*found, *_orphans()]
+    return [*found, *_orphans(folder)]
 
 
-def _orphans() -> list[psutil.Process]:
+def _orphans(folder: str) -> list[psutil.Process]:
     """Processes of Ray that have this run's own token, which no other run has."""
     token = os.environ.get("RAY_AUTH_TOKEN")
     found: list[psutil.Process] = []
     for process in psutil.process_iter() if token else ():
         with contextlib.suppress(psutil.Error):
-            if _is_of_ray(process) and process.environ().get("RAY_AUTH_TOKEN") == token:
+            if _is_of_ray(process, folder) and process.environ().get("RAY_AUTH_TOKEN") == token:
                 found.append(process)
     return found
 
 
-def _is_of_ray(process: psutil.Process) -> bool:
-    spec = find_spec("ray")
-    folder = str(Path(spec.origin).parent) if spec is not None and spec.origin else "ray/"
+def _is_of_ray(process: psutil.Process, folder: str) -> bool:
     return any(word.startswith((folder, "ray::")) for word in process.cmdline())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
@@ -37,26 +37,31 @@ class _Cells:
     """The cells of a run: a table, or some lines for each where the table would be too narrow."""
 
     def __init__(self, report: Report) -> None:
-        self._rows = list(zip(report.results, rows(report), strict=True))
+        self._report = report
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width < NARROW:
+            for columns in self._columns():
+                device, model, recipe, outcome, *numbers, trust = columns
+                yield Text.assemble(outcome, "  ", f"{device} · {model} · {recipe}")
+                named = zip(HEADERS[4:-1], numbers, strict=True)
+                words = [f"{name} {value}" for name, value in named if value.plain]
+                words += [trust.plain] if trust.plain else []
+                yield Padding(Text(", ".join(words), "dim"), (0, 0, 0, 2))
+            return
         table = new_table(*HEADERS, right=("prefill tok/s", "decode tok/s", "TTFT", "peak RSS"))
-        for result, row in self._rows:
+        for columns in self._columns():
+            table.add_row(*columns)
+        yield table
+
+    def _columns(self) -> Iterator[list[Text]]:
+        """The words of each cell in the order of HEADERS."""
+        for result, row in zip(self._report.results, rows(self._report), strict=True):
             columns = [Text(column) for column in row.columns]
             mark = MARKS.get(result.outcome, "")
             columns[3] = Text(f"{mark} {row.outcome}", STYLES.get(result.outcome, ""))
             columns[-1].stylize(speed.TRUST.get(row.trust.split(",")[0], ""))
-            if options.max_width >= NARROW:
-                table.add_row(*columns)
-                continue
-            head = Text.assemble(columns[3], "  ", " · ".join(row.columns[:3]))
-            named = zip(HEADERS[4:-1], columns[4:-1], strict=True)
-            numbers = [f"{name} {value}" if value.plain else "" for name, value in named]
-            words = [*filter(None, numbers), columns[-1].plain]
-            yield head
-            yield Padding(Text(", ".join(filter(None, words)), "dim"), (0, 0, 0, 2))
-        if options.max_width >= NARROW:
-            yield table
+            yield columns
 
 
 def report(report: Report) -> RenderableType:
