@@ -32,11 +32,18 @@ RATE = re.compile(r"(?:pp128|tg64) \d[\d.]*(?: ?±>?[\d.]+ ?%)? +(?:tg64 \d|tok/
 
 
 def faults(shown: str, names: list[str]) -> list[str]:
-    """What a screen of the live view lacks: a device, its state, or the whole of a rate."""
+    """What a screen of the live view lacks: a device, its state, or the whole of a rate.
+
+    A device has a row from its cell's first event on. Until then the head line counts the cell.
+    """
     lines = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
+    counted = re.search(r"(\d+) waiting", shown.lstrip().partition("\n")[0])
+    missing = [name for name in names if name not in lines]
     found = []
-    for name in names:
-        line = lines.get(name, "")
+    if len(missing) > (int(counted[1]) if counted else 0):
+        found.append(f"neither a row nor counted: {', '.join(missing)}")
+    for name in lines.keys() & set(names):
+        line = lines[name]
         if len(line.split()) < 2:
             found.append(f"{name} has no state")
         for metric in ("pp128", "tg64"):
