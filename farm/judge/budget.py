@@ -9,12 +9,12 @@ long second one at few of them decide more than one strict look does; how few is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 from farm.core.rules.family import FAMILY, SUSPECT, WEIGHT
 from farm.core.rules.interval import LEAST_PAIRS, LOOKING
+from farm.judge.statistics import chance_above, least_shift, t_limit
 
 #: Chance that a clean cell passes with all of its metrics.
 PASSES = 0.95
@@ -68,15 +68,12 @@ def decidable(scatter: float, night: Night) -> float | None:
 @cache
 def _shifts(night: Night) -> tuple[float, float]:
     """How far a bound has to lie from a clean cell, and a loss beyond it, in standard errors."""
-    # Half of the time in which a farm command starts, and most ask nothing of it.
-    from scipy import optimize, stats
-
     df, df2 = night.pairs - 2, night.confirming - 2
     longer = math.sqrt(night.confirming / night.pairs)
     level = FAMILY / night.comparisons
 
     def above(chance: float, df: int, shift: float) -> float:
-        return float(stats.nct.sf(LOOKING * stats.t.isf(chance, df), df, shift))
+        return chance_above(LOOKING * t_limit(chance, df), df, shift)
 
     def passes(shift: float) -> float:
         first = above(0.025, df, shift) ** night.metrics
@@ -90,10 +87,4 @@ def _shifts(night: Night) -> tuple[float, float]:
         )
         return suspected * proven + (1 - suspected) * alone - FINDS
 
-    def least(missing: Callable[[float], float]) -> float:
-        high = 4.0
-        while missing(high) < 0:
-            high *= 2
-        return float(optimize.brentq(missing, 0.0, high, xtol=1e-3))
-
-    return least(passes), least(finds)
+    return least_shift(passes, 4.0), least_shift(finds, 4.0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -138,18 +138,39 @@ def found_with_power(
 @cache
 def _errors_found(df: int, levels: tuple[float, ...], power: float) -> float:
     """The same in standard errors; a run asks it of a few shapes, hundreds of times."""
-    # Half of the time in which a farm command starts, and most ask nothing of it.
-    from scipy import optimize, stats
+    limits = [t_limit(level, df) for level in levels]
+    return least_shift(
+        lambda shift: math.prod(chance_above(limit, df, shift) for limit in limits) - power,
+        max(limits) + 10.0,
+    )
 
-    limits = [float(stats.t.isf(level, df)) for level in levels]
 
-    def missing(shift: float) -> float:
-        return power - math.prod(float(stats.nct.sf(limit, df, shift)) for limit in limits)
+# scipy.special only: scipy.stats and scipy.optimize are half of the time in which a command starts.
 
-    high = max(limits) + 10.0
-    while missing(high) > 0:
-        high *= 2
-    return float(optimize.brentq(missing, 0.0, high, xtol=1e-3))
+
+def t_limit(level: float, df: int) -> float:
+    """The value that Student's t exceeds with this chance."""
+    from scipy import special
+
+    return -float(special.stdtrit(df, level))
+
+
+def chance_above(limit: float, df: int, shift: float) -> float:
+    """Chance that a t statistic exceeds the limit where the truth is `shift` standard errors."""
+    from scipy import special
+
+    return 1.0 - float(special.nctdtr(df, shift, limit))
+
+
+def least_shift(excess: Callable[[float], float], high: float) -> float:
+    """Where a growing function of a shift becomes positive, to 1e-3; `high` is a first guess."""
+    low = 0.0
+    while excess(high) < 0:
+        low, high = high, 2 * high
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+    return high
 
 
 def most_of(times: Sequence[int]) -> tuple[int, int]:
