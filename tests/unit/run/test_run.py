@@ -109,6 +109,14 @@ def test_a_run_leaves_every_file_and_needs_no_rebuilding(lab: Lab) -> None:
     assert (lab.folder / "report.json").read_text() == written
 
 
+def test_latest_stays_the_night_whose_gate_is_tried(lab: Lab) -> None:
+    for options, begun in ((lab.options, 1), (replace(lab.options, against_itself=True), 2)):
+        opened = open_new(options, lab.prepared(), "", f"2026-01-01T00:00:0{begun}.000Z")
+        opened.journal.close()
+        assert (lab.folder == opened.folder) is not options.against_itself
+    assert len([path for path in lab.out.iterdir() if not path.is_symlink()]) == 2
+
+
 def test_an_unforeseen_error_leaves_a_report_and_resume_ends_the_run(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
