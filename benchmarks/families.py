@@ -1,8 +1,8 @@
 """Perplexity of our eager fp32 model against transformers', for each family of architectures.
 
 Random models are made and saved by transformers and read as any folder of the hub; both compute the
-built-in text, by default its first 4,000 tokens. Prints a row each and, as its last line, one JSON
-document.
+built-in text, by default its first 4,000 tokens, or as many as farm takes of a model whose rotary
+scaling changes after fewer. Prints a row each and, as its last line, one JSON document.
 
     python benchmarks/families.py [--tokens 4000] [--only WORD]
 """
@@ -36,20 +36,24 @@ def main() -> None:
     shapes = {name: one for name, one in (SHAPES | ARCHITECTURES).items() if options.only in name}
     rows: list[dict[str, Any]] = []
     kinds: set[str] = set()
-    print(f"{'shape':<18} {'family':<13} {'transformers':>13} {'farm':>13} {'off by':>9}")
+    head = f"{'shape':<18} {'family':<13} {'transformers':>13} {'farm':>13}"
+    print(f"{head} {'off by':>9} {'tokens':>6}")
     for name, (family, extra) in shapes.items():
-        kind, theirs, ours = _perplexities(family, extra, options.tokens)
+        kind, theirs, ours, tokens = _perplexities(family, extra, options.tokens)
         off = abs(ours / theirs - 1)
-        rows.append({"name": name, "family": kind, "peer": theirs, "ours": ours, "off": off})
+        row = {"name": name, "family": kind, "peer": theirs, "ours": ours, "off": off}
+        rows.append(row | {"tokens": tokens})
         kinds.add(kind)
-        print(f"{name:<18} {kind:<13} {theirs:13.6f} {ours:13.6f} {off:9.1e}", flush=True)
+        print(
+            f"{name:<18} {kind:<13} {theirs:13.6f} {ours:13.6f} {off:9.1e} {tokens:6}", flush=True
+        )
     worst = max(rows, key=lambda row: row["off"])
     missing = sorted(set(FAMILIES) - kinds)
-    figures = {"shapes": len(rows), "families": len(kinds), "worst": worst["off"]}
+    found = {"shapes": len(rows), "families": len(kinds), "worst": worst["off"]}
     document = {
         "benchmark": "families",
         "tokens": options.tokens,
-        "figures": figures | {"worst_shape": worst["name"]},
+        "figures": found | {"worst_shape": worst["name"]},
         "ratios": {},
         "targets": {"worst": _MOST},
         "missing": missing,
@@ -59,7 +63,9 @@ def main() -> None:
     print(json.dumps(document))
 
 
-def _perplexities(family: str, extra: dict[str, object], count: int) -> tuple[str, float, float]:
+def _perplexities(
+    family: str, extra: dict[str, object], count: int
+) -> tuple[str, float, float, int]:
     """Name of a family, and the perplexity by transformers and by us."""
     import numpy
     import torch
@@ -72,19 +78,21 @@ def _perplexities(family: str, extra: dict[str, object], count: int) -> tuple[st
     from models.tokenizer import Tokenizer, byte_tokenizer
     from tests.integration.models import checkpoints as made
 
-    tokens = forced_tokens(Tokenizer(byte_tokenizer(made.VOCAB)), read_text("builtin"), count)
+    text = forced_tokens(Tokenizer(byte_tokenizer(made.VOCAB)), read_text("builtin"), count)
     context = {"max_position_embeddings": 4096}
     with tempfile.TemporaryDirectory() as name, made.library_noise(), torch.no_grad():
         folder, target = Path(name) / "model", Path(name) / "logits.f32"
         model = made.make(family, **context | extra)
         made.save(model, folder)
-        model.set_attn_implementation("eager")
-        theirs = perplexity(model(torch.tensor([tokens])).logits[0].float().numpy(), tokens)
         source = ModelSource("ours", kind="hf", path=str(folder))
         checkpoint = open_source(source, Path(name) / "cache", lambda _done, _total: None)
+        tokens = text[: checkpoint.config.max_context]
+        model.set_attn_implementation("eager")
+        theirs = perplexity(model(torch.tensor([tokens])).logits[0].float().numpy(), tokens)
         shape = eager_logits(checkpoint, None, tokens, target)
         ours = perplexity(numpy.fromfile(target, "<f4").reshape(shape), tokens)
-        return json.loads((folder / "config.json").read_text())["model_type"], theirs, ours
+        kind: str = json.loads((folder / "config.json").read_text())["model_type"]
+        return kind, theirs, ours, len(tokens)
 
 
 if __name__ == "__main__":

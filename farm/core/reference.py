@@ -48,6 +48,9 @@ class SourceCheck:
     #: Perplexity of the compared text by the source, and by our fp32 model.
     perplexity: float | None = None
     own_perplexity: float | None = None
+    #: Largest logit of the source, absolute, which the difference is held against; None in records
+    #: of an older farm.
+    largest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

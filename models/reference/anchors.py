@@ -105,6 +105,11 @@ def anchor_error(anchor: Anchor, logits: _Matrix) -> float:
     return float(numpy.max(errors))  # Python's may lose a NaN
 
 
+def anchor_largest(anchor: Anchor) -> float:
+    """Largest logit that an anchor keeps, absolute."""
+    return float(max(abs(value) for row in anchor["rows"] for value in row["logits"]))
+
+
 def perplexity(logits: _Matrix, tokens: Sequence[int]) -> float:
     """Perplexity of token ids by logits [tokens, vocabulary]."""
     total = 0.0

@@ -18,6 +18,7 @@ from models.checkpoint import Checkpoint, SourceFile
 from models.reference.anchors import (
     Anchor,
     anchor_error,
+    anchor_largest,
     check_fits,
     differing,
     find_anchor,
@@ -94,6 +95,7 @@ def _by_anchor(
         perplexity=anchor["perplexity"] if whole else None,
         own_perplexity=_finite(perplexity(values, known)) if whole else None,
         reason=differing(ours, known) or _no_number(error),
+        largest=_finite(anchor_largest(anchor)),
     )
 
 
@@ -123,6 +125,7 @@ def _by_transformers(
         perplexity=_finite(perplexity(values, tokens)),
         own_perplexity=_finite(perplexity(ours, tokens)),
         reason=("" if ids is None else differing(tokens, ids)) or _no_number(off),
+        largest=_finite(float(numpy.abs(values).max())),
     )
 
 

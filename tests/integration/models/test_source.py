@@ -183,7 +183,7 @@ def test_an_anchor_of_a_model_that_is_read_wrongly_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FARM_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(known_good, "SOURCE_MAX_ABS_ERROR", 1e-12)
+    monkeypatch.setattr(known_good, "source_bound", lambda _largest: 1e-12)
     with library_noise(), pytest.raises(ExportError, match="reads this checkpoint wrongly"):
         known_good.measure_anchor(known_good.source_of(str(folder)), None, tokens=48)
     assert not (tmp_path / "home" / "models" / "anchors").exists()

@@ -241,6 +241,12 @@ def test_the_source_rule() -> None:
     assert passed(1e-4, ids_equal=True) == [True, True]
     assert passed(1e-4, ids_equal=False) == [True, False]
     assert judge_source(SourceCheck(reason="nobody to ask")) == []
+    # A small model's logits are small, and so is what a wrong reading changes in them.
+    small = SourceCheck("anchor", 48, None, 6.5e-4, largest=7.1)
+    (gate,) = judge_source(small)
+    assert gate.passed is False
+    assert gate.threshold == pytest.approx(2.84e-4)
+    assert judge_source(replace(small, largest=27.5))[0].passed is True
     (broken,) = judge_source(SourceCheck("anchor", 48, None, math.nan))
     assert (broken.passed, broken.value) == (False, None)
 
