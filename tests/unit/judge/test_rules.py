@@ -245,8 +245,8 @@ def test_the_source_rule() -> None:
     small = SourceCheck("anchor", 48, None, 6.5e-4, largest=7.1)
     (gate,) = judge_source(small)
     assert gate.passed is False
-    assert gate.threshold == pytest.approx(2.84e-4)
-    assert judge_source(replace(small, largest=27.5))[0].passed is True
+    assert gate.threshold == pytest.approx(1.42e-4)
+    assert judge_source(replace(small, largest=40.0))[0].passed is True
     (broken,) = judge_source(SourceCheck("anchor", 48, None, math.nan))
     assert (broken.passed, broken.value) == (False, None)
 
