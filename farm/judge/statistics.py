@@ -159,7 +159,10 @@ def chance_above(limit: float, df: int, shift: float) -> float:
     """Chance that a t statistic exceeds the limit where the truth is `shift` standard errors."""
     from scipy import special
 
-    return 1.0 - float(special.nctdtr(df, shift, limit))
+    below = float(special.nctdtr(df, shift, limit))
+    if math.isnan(below):  # it underflowed: the limit is out of reach of the one or the other
+        return float(shift > limit)
+    return 1.0 - below
 
 
 def least_shift(excess: Callable[[float], float], high: float) -> float:

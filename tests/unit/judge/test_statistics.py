@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 
 from farm.core.rules.interval import spread
 from farm.judge.statistics import (
+    chance_above,
     found_with_power,
+    least_shift,
     median_interval,
     min_detectable_change,
     paired_interval,
     ratio_interval,
+    t_limit,
 )
 
 values = st.floats(1e-3, 1e5, allow_nan=False)
@@ -178,6 +181,26 @@ def test_two_looks_find_less_than_one() -> None:
     one, two = (found_with_power(0.01, 8, levels) for levels in ((0.05,), (0.05, 0.01)))
     assert 0 < one < two < 0.2
     assert found_with_power(0.0, 8, (0.05,)) == 0.0
+
+
+@pytest.mark.parametrize(("level", "df"), [(0.025, 1), (0.001, 6), (1e-5, 38), (0.1, 400)])
+def test_chances_are_those_of_the_statistic(level: float, df: int) -> None:
+    from scipy import stats
+
+    limit = t_limit(level, df)
+    assert limit == pytest.approx(stats.t.isf(level, df))
+    for shift in (0.0, 1.0, limit, limit + 3):
+        assert chance_above(limit, df, shift) == pytest.approx(
+            float(stats.nct.sf(limit, df, shift)), abs=1e-12
+        )
+    half = least_shift(lambda shift: chance_above(limit, df, shift) - 0.5, 1.0)
+    assert chance_above(limit, df, half) == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize(("limit", "df", "shift"), [(2.3, 4, 51.57), (1.7, 50, 38.78304126109454)])
+def test_a_loss_far_beyond_the_limit_is_found_for_sure(limit: float, df: int, shift: float) -> None:
+    assert chance_above(limit, df, shift) == pytest.approx(1.0)
+    assert chance_above(3.0, 50, -900.0) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_fewer_than_four_pairs_have_no_interval() -> None:
