@@ -247,6 +247,7 @@ def test_the_source_rule() -> None:
     assert gate.passed is False
     assert gate.threshold == pytest.approx(1.42e-4)
     assert judge_source(replace(small, largest=40.0))[0].passed is True
+    assert judge_source(replace(small, largest=900.0))[0].threshold == pytest.approx(1e-3)
     (broken,) = judge_source(SourceCheck("anchor", 48, None, math.nan))
     assert (broken.passed, broken.value) == (False, None)
 
