@@ -48,7 +48,8 @@ class RunOptions:
     #: Name or report file to compare with; None compares with nothing.
     baseline: str | None = None
     quick: bool = False
-    #: Measure the baseline's arm also where it is the candidate, file by file.
+    #: A night tries its gate: the baseline's arm is measured also where it is the candidate, file
+    #: by file, and `latest` stays the night.
     against_itself: bool = False
     #: Make no second sitting of what the first look leaves open.
     one_look: bool = False

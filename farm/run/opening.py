@@ -69,7 +69,7 @@ def open_new(
         ):
             journal.set(key, value)
         run_folder.write_json(folder / run_folder.PLAN, plan_data(prepared))
-        if not options.against_itself:  # `latest` stays the night whose gate is tried
+        if not options.against_itself:
             run_folder.point_latest(folder)
     except BaseException:
         journal.close()

@@ -11,19 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from tests.command import CONFIGS, SOURCES, Farm
 from tests.lab.board import make_board
-from tests.lab.fixtures import destroy
-from tests.lab.host import why_not
 from tests.lab.machine import Machine
 from tests.lab.phone import AdbServer, make_phone
-from tests.lab.up import write_inventory
+from tests.lab.up import lab_of
 
 RECIPES = ("xnnpack-8da4w", "xnnpack-4w", "xnnpack-fp32")
 TEXTS = sorted((SOURCES / "models" / "data" / "corpus").glob("*.txt"))
@@ -67,48 +64,39 @@ def blame(farm: Farm, cell: str) -> str:
     return f"{cell}: exit {done.returncode}: {done.stdout[-600:]}{done.stderr[-600:]}"
 
 
+def machines(server: AdbServer) -> Iterator[Machine]:
+    """One of either ABI and kind of connection."""
+    yield make_phone(server, "cleanphone")
+    yield make_board("cleanboard", arch="arm64")
+
+
 def main() -> int:
     """Run all; return 1 where anything was alarmed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=20)
     options = parser.parse_args()
-    reason = why_not()
-    if reason is not None:
-        sys.stderr.write(f"{reason}\n")
-        return 2
-    made: list[Machine] = []
-    server = AdbServer()
     outcomes: Counter[str] = Counter()
     alarms: list[str] = []
     blamed: list[str] = []
     looks = 0
-    try:
-        with tempfile.TemporaryDirectory(prefix="farm-clean-") as name:
-            made.append(make_phone(server, "cleanphone"))
-            made.append(make_board("cleanboard", arch="arm64"))
-            (folder := Path(name) / "cwd").mkdir()
-            farm = Farm(Path(name) / "home", folder)
-            write_inventory(folder / "lab.yaml", made, local=False)
-            for number in range(options.runs):
-                began = time.monotonic()
-                cells = one_run(farm, number)
-                outcomes.update(cell["outcome"] for cell in cells)
-                alarms += (found := [fault for cell in cells for fault in faults_of(cell)])
-                looked = cells if number == 0 else [cells[number % len(cells)]]
-                said = [said for cell in looked if (said := blame(farm, cell["cell_id"]))]
-                looks += len(looked)
-                blamed += said
-                took = time.monotonic() - began
-                print(
-                    f"run {number + 1}: {len(cells)} cells, {len(found)} alarms, {len(said)} of"
-                    f" {len(looked)} blamed, {took:.0f} s",
-                    *found, *said, sep="\n  ", flush=True,
-                )  # fmt: skip
-    finally:
-        destroy(made)
-        server.kill()
+    with lab_of(machines) as (farm, made):
+        wanted = options.runs * len(RECIPES) * len(made)
+        for number in range(options.runs):
+            began = time.monotonic()
+            cells = one_run(farm, number)
+            outcomes.update(cell["outcome"] for cell in cells)
+            alarms += (found := [fault for cell in cells for fault in faults_of(cell)])
+            looked = cells if number == 0 else [cells[number % len(cells)]]
+            said = [said for cell in looked if (said := blame(farm, cell["cell_id"]))]
+            looks += len(looked)
+            blamed += said
+            took = time.monotonic() - began
+            print(
+                f"run {number + 1}: {len(cells)} cells, {len(found)} alarms, {len(said)} of"
+                f" {len(looked)} blamed, {took:.0f} s",
+                *found, *said, sep="\n  ", flush=True,
+            )  # fmt: skip
     cells_run = sum(outcomes.values())
-    wanted = options.runs * len(RECIPES) * len(made)
     met = not alarms and not blamed and cells_run == wanted
     document = {
         "command": f"python -m tests.lab.clean_runs --runs {options.runs}",

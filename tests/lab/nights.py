@@ -11,19 +11,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tests.command import CONFIGS, Farm
-from tests.lab.fixtures import destroy
-from tests.lab.host import why_not
 from tests.lab.machine import Machine
-from tests.lab.phone import AdbServer, make_phone
-from tests.lab.up import write_inventory
+from tests.lab.phone import make_phone
+from tests.lab.up import lab_of
 
 TINY = str(CONFIGS / "tiny.yaml")
 SETTINGS = (
@@ -157,33 +153,21 @@ def main() -> int:
     parser.add_argument("--show", action="store_true", help="print what each night prints")
     options = parser.parse_args()
     wanted: str | None = options.only
-    reason = why_not()
-    if reason is not None:
-        sys.stderr.write(f"{reason}\n")
-        return 2
-    made: list[Machine] = []
-    server = AdbServer()
     wrong = 0
-    try:
-        with tempfile.TemporaryDirectory(prefix="farm-nights-") as name:
-            made.append(make_phone(server, "nightphone", sensors=True))
-            (folder := Path(name) / "cwd").mkdir()
-            place = Place(Farm(Path(name) / "home", folder), made[0])
-            write_inventory(folder / "lab.yaml", made, local=False)
-            for night in NIGHTS:
-                named = not wanted or any(word in night.name for word in wanted.split(","))
-                if not named and night is not NIGHTS[0]:
-                    continue
-                began = time.monotonic()
-                code, line, missing = told(night, place, show=options.show)
-                good = code in night.exits and not missing
-                wrong += not good
-                took = f"{time.monotonic() - began:.0f} s"
-                said = "ok" if good else f"WRONG, wanted {night.exits}, missing {missing}"
-                print(f"| {night.name} | {code} | {line} | {took} | {said} |", flush=True)
-    finally:
-        destroy(made)
-        server.kill()
+    with lab_of(lambda server: iter([make_phone(server, "nightphone", sensors=True)])) as lab:
+        farm, (phone,) = lab
+        place = Place(farm, phone)
+        for night in NIGHTS:
+            named = not wanted or any(word in night.name for word in wanted.split(","))
+            if not named and night is not NIGHTS[0]:
+                continue
+            began = time.monotonic()
+            code, line, missing = told(night, place, show=options.show)
+            good = code in night.exits and not missing
+            wrong += not good
+            took = f"{time.monotonic() - began:.0f} s"
+            said = "ok" if good else f"WRONG, wanted {night.exits}, missing {missing}"
+            print(f"| {night.name} | {code} | {line} | {took} | {said} |", flush=True)
     return int(bool(wrong))
 
 

@@ -6,13 +6,16 @@ Writes an inventory of them for `farm run --inventory FILE`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
+from tests.command import Farm
 from tests.lab.board import make_board
 from tests.lab.fixtures import destroy
 from tests.lab.host import lab_dir, why_not
@@ -71,6 +74,33 @@ def _make(options: argparse.Namespace, server: AdbServer) -> Iterator[Machine]:
                 yield make_phone(server, name, arch=arch, disk_mb=options.disk_mb)
             else:
                 yield make_board(name, arch=arch, disk_mb=options.disk_mb)
+
+
+@contextlib.contextmanager
+def lab_of(
+    make: Callable[[AdbServer], Iterator[Machine]],
+) -> Iterator[tuple[Farm, list[Machine]]]:
+    """Machines, and the farm command in a folder whose lab.yaml lists them.
+
+    Raises:
+        SystemExit: 2 where no lab can be; the reason is on standard error.
+    """
+    reason = why_not()
+    if reason is not None:
+        sys.stderr.write(f"{reason}\n")
+        raise SystemExit(2)
+    made: list[Machine] = []
+    server = AdbServer()
+    try:
+        with tempfile.TemporaryDirectory(prefix="farm-lab-") as name:
+            for machine in make(server):  # those before one that fails are taken down too
+                made.append(machine)
+            (folder := Path(name) / "cwd").mkdir()
+            write_inventory(folder / "lab.yaml", made, local=False)
+            yield Farm(Path(name) / "home", folder), made
+    finally:
+        destroy(made)
+        server.kill()
 
 
 def write_inventory(path: Path, machines: Sequence[Machine], *, local: bool) -> None:
