@@ -18,6 +18,7 @@ from farm.core.device import DeviceEntry, Inventory
 from farm.core.errors import ConnectError, DeviceLost
 from farm.core.events import JobFinished
 from farm.core.rules.health import is_infrastructure
+from farm.core.runtime import LaunchRequest, Measure
 from farm.planning.devices import find_entry, survey
 from farm.site.context import Limits
 from farm.transports import open as open_transport
@@ -104,33 +105,43 @@ def test_a_wireless_phone_keeps_its_name_while_its_address_changes(
     assert phone.entry.serial not in found
 
 
+@pytest.mark.parametrize(("every_s", "sleep_s", "launches"), [(2.0, 9, 1), (0.9, 0.1, 20)])
 def test_a_server_restarted_again_and_again_costs_no_job(
-    adb_device: Callable[..., Machine], tmp_path: Path
+    adb_device: Callable[..., Machine],
+    tmp_path: Path,
+    every_s: float,
+    sleep_s: float,
+    launches: int,
 ) -> None:
-    """Every 2 s, as another version of adb does: the job goes on, and the server is named."""
+    """As another version of adb does, within a launch and between many: the job goes on."""
     server = AdbServer()
     phone = adb_device(server=server)
     ended = threading.Event()
 
     def fight() -> None:
-        while not ended.wait(2.0):
+        while not ended.wait(every_s):
             server.kill()
             time.sleep(0.3)
             server.start()
 
     async def scenario() -> None:
         bench = SiteBench(tmp_path, entries=(phone.entry,), limits=Limits(reconnect_s=4.0))
-        await bench.start(bench.job("sleep 9\n" + GOOD, device=phone.name))
-        await bench.until_stage("check")
+        measures = (Measure("tg64", 0, 64, 0, 1, 0),)
+        requests = (LaunchRequest(1, measures=measures, timeout_s=60.0),) * launches
+        model = f"sleep {sleep_s}\n{GOOD}"
+        await bench.start(bench.job(model, device=phone.name, launches=requests))
+        await bench.until_stage("measure")
         enemy = threading.Thread(target=fight)
         enemy.start()
         try:
-            finished = (await bench.events())[-1]
+            finished = (await bench.events(limit_s=120.0))[-1]
         finally:
             ended.set()
             enemy.join()
         assert isinstance(finished, JobFinished)
         assert finished.error is None, finished.error
+        assert finished.result is not None
+        assert len(finished.result.launches) == launches
         await bench.agent.close()
 
     try:

@@ -182,11 +182,13 @@ class DeviceHelper:
         max_output_bytes: int,
         lease: LeaseOwner,
         telemetry_s: float = 0.0,
+        start: str = "",
     ) -> None:
         """Start a program in a work folder, detached; without polls it is ended.
 
         With `telemetry_s`, its supervisor writes `telemetry.jsonl` there: a sample every so
-        many seconds, and fixed work before and after.
+        many seconds, and fixed work before and after. What was started under the name `start`
+        is not started again.
 
         Raises:
             RunnerCrashed: It can't be started.
@@ -195,6 +197,8 @@ class DeviceHelper:
         words += ["--max-output-bytes", str(max_output_bytes), "--root", self.root, *lease.fence]
         if telemetry_s:
             words += ["--telemetry-s", f"{telemetry_s:g}"]
+        if start:
+            words += ["--start", start]
         # Not as arguments: whoever lists the device's processes would read the values.
         stdin = "".join(f"{key}={value}\0" for key, value in env).encode()
         self._ask(*words, *(("--env",) if env else ()), "--", *argv, stdin=stdin)

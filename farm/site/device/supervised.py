@@ -7,8 +7,9 @@ a restart of the device its job is gone: that counts as a lost device.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
@@ -142,6 +143,37 @@ def persevere(
                     device=link.helper.device,
                 ) from error
             raise
+
+
+def launch(
+    link: Link,
+    work: str,
+    argv: Sequence[str],
+    env: Sequence[tuple[str, str]],
+    *,
+    telemetry_s: float = 0.0,
+) -> None:
+    """Start a program in a work folder once, also where the answer is lost on its way.
+
+    Raises:
+        RunnerCrashed: It can't be started.
+        DeviceLost: The device is gone, or was restarted.
+        LeaseError: The device was taken from us.
+    """
+    start = secrets.token_hex(16)
+    persevere(
+        link,
+        lambda helper: helper.supervise(
+            work,
+            argv,
+            env=env,
+            stale_s=link.limits.stale_s,
+            max_output_bytes=MAX_OUTPUT_BYTES,
+            lease=link.owner,
+            telemetry_s=telemetry_s,
+            start=start,
+        ),
+    )
 
 
 def follow(link: Link, work: str, limit_s: float, on_line: Callable[[bytes], None]) -> Ended:

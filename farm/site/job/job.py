@@ -195,7 +195,7 @@ class JobRun:
         self._say("clean", force=True)
         persevere(self, lambda helper: deploy.check_intact(helper, self._deployed, self.owner))
         after = persevere(self, lambda _helper: self._snapshot())
-        self._clean(self.helper)
+        persevere(self, self._clean)
         return DeviceRunResult(
             build,
             common_clock(launched.launches),
@@ -289,7 +289,16 @@ class JobRun:
         )
         self._deployed += [file.object for file in files]
         self._works.append(self._work_name + (f"-{len(self._works)}" if self._works else ""))
-        self._work = self.helper.assemble(self._works[-1], files, self.owner)
+        tries = 0
+
+        def assemble(helper: DeviceHelper) -> str:
+            nonlocal tries
+            if tries:  # it may be there, whole, and its answer lost
+                helper.clean(self._works[-1])
+            tries += 1
+            return helper.assemble(self._works[-1], files, self.owner)
+
+        self._work = persevere(self, assemble)
         return deployed
 
     def _after_failure(self, error: BaseException) -> BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from farm.core.runtime import Arm, DeviceJob, LaunchRequest, LaunchResult
 from farm.core.telemetry import LaunchTelemetry, Start
 from farm.protocols import Runner
 from farm.site.device.connection import Snapshot
-from farm.site.device.supervised import MAX_OUTPUT_BYTES, Ended, Link, follow, persevere
+from farm.site.device.supervised import Ended, Link, follow, launch, persevere
 from farm.site.job.arms import ArmFiles
 from farm.site.job.cooldown import cool_down, heat, paced
 from farm.site.job.launch import read_launch, timed_out
@@ -68,8 +68,8 @@ class Launcher:
         text_file = self.job.runner.text_file
         # Emptied, so that the answer of the launch before isn't read as this one's.
         small = {**small, **({text_file: b""} if text_file else {})}
-        push_files(self.link.helper, work, small, self.store)
-        self._supervise(work, (*files.build.argv, *words), files.build.env, request)
+        self._push(work, small)
+        self._launch(work, (*files.build.argv, *words), files.build.env, request)
         ended, stderr = self._follow(work, limit_s, stage, name or f"launch-{index}")
         result = read_launch(
             self.runner, request, ended.status, ended.stdout, stderr, index, self.entry.name
@@ -88,16 +88,16 @@ class Launcher:
         """
         requests = [replace(request, turns=True) for request in (first, second)]
         stage, limit_s = self._begin(index, first, first.timeout_s + second.timeout_s)
-        helper, plan = self.link.helper, []
+        plan = []
         for request in requests:
             files = self.arms[request.arm]
             words, small = self.runner.arguments(request, files.named(self.job.tokenizer))
-            push_files(helper, files.work, small, self.store)
+            self._push(files.work, small)
             argv = (*files.build.argv, *words)
             plan.append(ArmStart(request.arm, files.work, argv, files.build.env))
         work = self.arms["candidate"].work
-        push_files(helper, work, {PLAN: plan_json(plan)}, self.store)
-        self._supervise(work, (helper.path, "turns", PLAN), (), first)
+        self._push(work, {PLAN: plan_json(plan)})
+        self._launch(work, (self.link.helper.path, "turns", PLAN), (), first)
         ended, stderr = self._follow(work, limit_s, stage, f"launch-{index}")
         why = complaint(ended.stdout)
         if why and ended.status.state == "exited" and ended.status.exit_code != 0:
@@ -130,22 +130,17 @@ class Launcher:
         self.progress.say(stage, index, total, "launches", force=True)
         return stage, limit_s
 
-    def _supervise(
+    def _push(self, work: str, files: Mapping[str, bytes]) -> None:
+        persevere(self.link, lambda helper: push_files(helper, work, files, self.store))
+
+    def _launch(
         self,
         work: str,
         argv: tuple[str, ...],
         env: tuple[tuple[str, str], ...],
         request: LaunchRequest,
     ) -> None:
-        self.link.helper.supervise(
-            work,
-            argv,
-            env=env,
-            stale_s=self.link.limits.stale_s,
-            max_output_bytes=MAX_OUTPUT_BYTES,
-            lease=self.link.owner,
-            telemetry_s=INTERVAL_S if request.measures else 0.0,
-        )
+        launch(self.link, work, argv, env, telemetry_s=INTERVAL_S if request.measures else 0.0)
 
     def _follow(self, work: str, limit_s: float, stage: str, name: str) -> tuple[Ended, bytes]:
         tell = partial(self.progress.line, self.runner, stage)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from farm.core.errors import DeviceUnfit, FarmError, RunnerCrashed
 from farm.core.runner import RunnerBuild
-from farm.site.device.supervised import MAX_OUTPUT_BYTES, Link, follow
+from farm.site.device.supervised import Link, follow, launch
 from farm.site.job.launch import TAIL_BYTES, read_failure, timed_out
 from farm.site.job.results import fetch_logs
 from farm.site.parsers.start import Trouble, diagnose
@@ -80,14 +80,7 @@ def start_once(
     """
     device = link.helper.device
     try:
-        link.helper.supervise(
-            work,
-            words,
-            env=env,
-            stale_s=link.limits.stale_s,
-            max_output_bytes=MAX_OUTPUT_BYTES,
-            lease=link.owner,
-        )
+        launch(link, work, words, env)
     except RunnerCrashed as error:
         return _known(error, error.message, None)
     ended = follow(link, work, HELLO_S, lambda _line: None)

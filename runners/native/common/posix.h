@@ -62,6 +62,9 @@ class FileLock {
  public:
   explicit FileLock(const std::string& path, double wait_s = 10);
 
+  // A child that keeps this open holds the lock too.
+  int get() const { return fd_.get(); }
+
  private:
   Fd fd_;
 };

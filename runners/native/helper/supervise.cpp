@@ -48,6 +48,8 @@ struct Plan {
   std::vector<std::string> environment;
   std::vector<std::string> command;
   TelemetryPlan telemetry;
+  // Names this start: asked for again, it isn't made again.
+  std::string token;
 };
 
 std::string random_token() {
@@ -167,7 +169,7 @@ class Supervisor {
     status_.supervisor = getpid();
     status_.supervisor_start = start_ticks(getpid());
     status_.boot = boot_id();
-    status_.token = random_token();
+    status_.token = plan_.token;
     status_.stale_s = plan_.stale_s;
     status_.started_ns = boottime_ns();
     Pipe report;
@@ -300,23 +302,36 @@ class Supervisor {
   bool ended_ = false;
 };
 
-void tell(int fd, const std::string& text) { write_all(fd, text.data(), text.size(), "pipe"); }
+// Who asked may be gone, with the connection that it came by. The job lives on: it asks again.
+void tell(int fd, const std::string& text) {
+  try {
+    write_all(fd, text.data(), text.size(), "pipe");
+  } catch (const Failure&) {
+    return;
+  }
+}
+
+std::string pids(pid_t job, pid_t supervisor) {
+  return json::Value::object()
+      .set("pid", static_cast<int>(job))
+      .set("supervisor_pid", static_cast<int>(supervisor))
+      .dump();
+}
 
 // The daemon: reports the job's pid or the reason of a failed start, then lives as long as the job.
-[[noreturn]] void live(const Plan& plan, Fd report) {
+// Holds the lock of the start until its status is there, whatever becomes of who asked.
+[[noreturn]] void live(const Plan& plan, Fd report, Fd lock) {
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   for (int fd = 0; fd < 3; ++fd) dup2(null, fd);
   for (int fd = 3; fd < 1024; ++fd) {
-    if (fd != report.get()) close(fd);
+    if (fd != report.get() && fd != lock.get()) close(fd);
   }
   try {
     if (chdir("/") != 0) throw system_failure("no_root", "cannot leave the folder");
     Supervisor supervisor(plan);
     const pid_t pid = supervisor.start();
-    tell(report.get(), json::Value::object()
-                           .set("pid", static_cast<int>(pid))
-                           .set("supervisor_pid", static_cast<int>(getpid()))
-                           .dump());
+    lock.reset();
+    tell(report.get(), pids(pid, getpid()));
     report.reset();
     supervisor.run();
   } catch (const Failure& failure) {
@@ -331,14 +346,14 @@ void tell(int fd, const std::string& text) { write_all(fd, text.data(), text.siz
   _exit(0);
 }
 
-std::string answer_of(const Plan& plan) {
+std::string answer_of(const Plan& plan, const FileLock& lock) {
   Pipe report;
   const pid_t middle = fork();
   if (middle < 0) throw system_failure("no_fork", "cannot start a process");
   if (middle == 0) {
     setsid();
     const pid_t daemon = fork();
-    if (daemon == 0) live(plan, std::move(report.write));
+    if (daemon == 0) live(plan, std::move(report.write), Fd(lock.get()));
     _exit(daemon < 0 ? 1 : 0);
   }
   report.write.reset();
@@ -355,7 +370,9 @@ Plan make_plan(const Args& args) {
   char real[PATH_MAX];
   const std::string work = args.text("work");
   if (!realpath(work.c_str(), real)) throw system_failure("no_work", "no work folder " + work);
-  Plan plan{real, args.seconds("stale-s"), args.integer("max-output-bytes"), {}, args.command(), {}};
+  Plan plan{real, args.seconds("stale-s"), args.integer("max-output-bytes"), {}, args.command(), {},
+            args.text("start", "")};
+  if (plan.token.empty()) plan.token = random_token();
   if (args.has("env")) plan.environment = read_environment();
   if (args.has("telemetry-s")) plan.telemetry.interval_s = args.seconds("telemetry-s");
   plan.telemetry.root = args.text("telemetry-root", "");
@@ -366,15 +383,20 @@ Plan make_plan(const Args& args) {
 
 void supervise(const Words& words) {
   const Args args(words, Syntax{{"work", "stale-s", "max-output-bytes", "root", "run", "epoch", "telemetry-s",
-                                "telemetry-root"},
+                                "telemetry-root", "start"},
                                {"env"}, 0, 0, true});
   const Plan plan = make_plan(args);
   if (args.has("run")) check_fence(args.text("root"), args.text("run"), args.text("epoch"));
+  const FileLock lock(plan.work + "/start.lock");
   Status before;
-  if (read_status(plan.work, before) && before.supervised()) {
-    throw Failure("busy", "a job already runs in " + plan.work);
+  const bool known = read_status(plan.work, before);
+  if (known && before.token == plan.token) {
+    // The answer to an earlier call was lost on its way.
+    print(json::parse(pids(before.pid, before.supervisor)));
+    return;
   }
-  const std::string answer = answer_of(plan);
+  if (known && before.supervised()) throw Failure("busy", "a job already runs in " + plan.work);
+  const std::string answer = answer_of(plan, lock);
   if (answer.empty()) throw Failure("no_supervisor", "the supervisor ended without a word");
   const json::Value value = json::parse(answer);
   const json::Value* code = value.find("code");

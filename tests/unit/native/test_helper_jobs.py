@@ -229,6 +229,37 @@ def test_a_busy_folder_takes_no_second_job(start: Start) -> None:
     assert start("sleep 30").error == "busy"
 
 
+def test_a_start_that_is_asked_for_again_is_not_made_again(
+    helper: Helper, work: Path, start: Start
+) -> None:
+    """Whoever lost the answer on its way asks again, while it runs and once it has ended."""
+    script = f"echo once >> {work}/made; sleep 30"
+    first = start(script, "--start", "a1").value
+    assert start(script, "--start", "a1").value == first
+    assert start(script, "--start", "b2").error == "busy"
+    helper("kill", "--work", work)
+    assert start(script, "--start", "a1").value == first
+    assert (work / "made").read_text() == "once\n"
+    assert start(script, "--start", "b2").value["pid"] != first["pid"]
+
+
+def test_starts_asked_for_at_once_are_one(
+    helper: Helper, helper_path: Path, work: Path, start: Start
+) -> None:
+    """The caller is gone before its job is there, as where adb ends it: another one asks."""
+    words = ("--work", work, "--stale-s", 60, "--max-output-bytes", 1000, "--telemetry-s", 1)
+    script = f"echo once >> {work}/made; sleep 30"
+    asked = [helper_path, "supervise", *words, "--start", "a1", "--", "/bin/sh", "-c", script]
+    with subprocess.Popen([str(word) for word in asked], stdout=subprocess.PIPE) as caller:
+        until = time.monotonic() + 10
+        while not (work / "stdout").exists():
+            assert time.monotonic() < until
+        caller.kill()
+    assert start(script, "--telemetry-s", 1, "--start", "a1").code == 0
+    assert _poll(helper, work)[0]["state"] == "running"
+    assert (work / "made").read_text() == "once\n"
+
+
 def test_poll_without_a_job(helper: Helper, tmp_path: Path) -> None:
     words = ("--stdout-offset", 0, "--wait-s", 0, "--max-bytes", 1)
     assert helper("poll", "--work", tmp_path, *words).error == "no_job"
