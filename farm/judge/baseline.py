@@ -17,7 +17,9 @@ from typing import Literal
 from farm.core.comparison import BaselineReport, BaselineVerdict, MetricComparison
 from farm.core.result import CellResult, PerformanceReport
 from farm.core.rules.gates import is_gated
+from farm.core.rules.window_turns import IN_TURN
 from farm.judge.comparable import changed_system, differences, way_of_measuring
+from farm.judge.guards import CAPS_IN_TURN
 from farm.judge.unchanged import Past, compare_unchanged
 from farm.judge.verdicts import compare_pairs, compare_peaks
 from farm.judge.work import changed, compare_work
@@ -145,9 +147,12 @@ def _paired(
     new: CellResult, old: CellResult, regress: float, accepted: Callable[[str], float]
 ) -> Iterable[MetricComparison]:
     before = {p.metric for p in _speeds(old) if p.median is not None}
+    # A control group may be one arm's alone: its quota is no property of the device.
+    alike = new.conditions.get("turns") == IN_TURN and new.conditions.get("cgroup_throttled") == "0"
+    shared = CAPS_IN_TURN if alike else ()
     for report in _speeds(new):
         if any(sample.arm == "baseline" for sample in report.samples):
-            yield compare_pairs(report, accepted(report.metric))
+            yield compare_pairs(report, accepted(report.metric), shared)
         elif report.median is not None:
             reason = "the baseline's artifact gave no such number"
             yield MetricComparison(report.metric, "INCOMPARABLE", None, None, reason)

@@ -26,6 +26,7 @@ surroundings are in farm.judge.environment.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,9 @@ _NO_LANGUAGE_PERPLEXITY = 1000.0
 #: Guards whose firing makes a number weak. Any other one makes it meaningless.
 _WEAKENING = ("window", "spread", "load", "first_ever", "priority")
 _NOISY = ("spread", "load", "priority")
+#: Caps that two arms have alike where their windows take turns: each lasts a fraction of a second,
+#: and the other one's come before and after it.
+CAPS_IN_TURN = ("hidden_cap", "clock_cap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +92,22 @@ def spread_guard(spread: float | None) -> Guard:
     return Guard("spread", "ok")
 
 
-def why_invalid(report: PerformanceReport) -> str:
+def spoils_ratio(report: PerformanceReport, shared: Sequence[str] = ()) -> bool:
+    """Tell whether a number is invalid by more than what both arms of a pair had alike."""
+    return report.trust == "invalid" and bool(_fired(report, shared) or not _fired(report))
+
+
+def why_invalid(report: PerformanceReport, shared: Sequence[str] = ()) -> str:
     """Say which guards made a number meaningless, or that there is none."""
-    flagged = [name for name, state in report.guards.items() if state == "flagged"]
-    fired = [name for name in flagged if name not in _WEAKENING]
+    fired = _fired(report, shared)
     if report.median is None or not fired:
         return "there is no number"
     return f"the number is invalid: {', '.join(fired)}"
+
+
+def _fired(report: PerformanceReport, shared: Sequence[str] = ()) -> list[str]:
+    flagged = [name for name, state in report.guards.items() if state == "flagged"]
+    return [name for name in flagged if name not in (*_WEAKENING, *shared)]
 
 
 def trust_of(guards: list[Guard]) -> Trust:

@@ -22,7 +22,7 @@ from farm.core.comparison import BaselineVerdict, MetricComparison
 from farm.core.result import PerformanceReport
 from farm.core.rules.family import POWER, SECOND_BUDGET, SUSPECT, second_level
 from farm.core.rules.interval import LEAST_PAIRS, MAX_SPREAD, spread, t_tail
-from farm.judge.guards import why_invalid
+from farm.judge.guards import spoils_ratio, why_invalid
 from farm.judge.performance import by_launch
 from farm.judge.statistics import Ratio, found_with_power, paired_interval, ratio_interval
 
@@ -33,19 +33,22 @@ LEAST_LOSS = {"ttft": 0.010, "load": 0.050, "peak_rss_bytes": 4 * 2**20}
 LEAST_SHARE = {"load": 0.10}
 
 
-def compare_pairs(report: PerformanceReport, regress: float) -> MetricComparison:
+def compare_pairs(
+    report: PerformanceReport, regress: float, shared: Sequence[str] = ()
+) -> MetricComparison:
     """Judge one metric whose baseline ran beside it; a loss is at most suspected here.
 
     A guard that both arms shared says nothing about their ratio: what scatters widens its interval.
+    `shared` names those that make a number invalid, and not the ratio.
     """
     metric = report.metric
     own, other = by_launch(report.samples), by_launch(report.samples, "baseline")
-    if report.trust == "invalid" or not own or not other:
-        return MetricComparison(metric, "INSUFFICIENT", None, None, why_invalid(report))
+    if spoils_ratio(report, shared) or not own or not other:
+        return MetricComparison(metric, "INSUFFICIENT", None, None, why_invalid(report, shared))
     before = statistics.median(statistics.median(values) for values in other.values())
     bound = allowed(metric, before, regress, is_rate=report.unit == "tok/s")
     judged = _judged(metric, paired_interval(own, other, looked=True), bound)
-    scatters = report.trust == "noisy" or (spread(other) or 0.0) > MAX_SPREAD
+    scatters = report.trust in ("noisy", "invalid") or (spread(other) or 0.0) > MAX_SPREAD
     is_noisy = scatters and judged.verdict == "INSUFFICIENT" and judged.ci95 is not None
     return replace(judged, verdict="NOISY") if is_noisy else judged
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from farm.core.result import CellResult
+from farm.core.rules.window_turns import IN_TURN
 from farm.judge.night import Against, compare_run
 from tests.unit.judge.builders import Case, facts
 from tests.unit.judge.nights import compared, night, side_by_side, verdicts
@@ -303,6 +304,36 @@ def test_what_slows_both_arms_alike_hides_no_loss() -> None:
     result = compared(busy, night(3), 0.04, second=busy)
     assert verdicts(result)["tg32"] == "REGRESSED"
     assert result.outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("guards", "conditions", "verdict"),
+    [
+        (("hidden_cap",), {}, "REGRESSED"),
+        (("hidden_cap", "clock_cap"), {}, "REGRESSED"),
+        # Launch by launch a cap may come and go between the arms.
+        (("hidden_cap",), {"turns": "launch by launch: no room for both"}, "INSUFFICIENT"),
+        # A quota may be one arm's own; unread, nobody knows.
+        (("hidden_cap",), {"cgroup_throttled": "3"}, "INSUFFICIENT"),
+        (("hidden_cap",), {"cgroup_throttled": ""}, "INSUFFICIENT"),
+        (("hidden_cap", "garbage_text"), {}, "INSUFFICIENT"),
+        (("hot_start",), {}, "INSUFFICIENT"),
+        ((), {}, "INSUFFICIENT"),
+    ],
+)
+@pytest.mark.parametrize("ratio", [0.7, 1.0])
+def test_a_cap_that_windows_in_turn_share_spoils_numbers_and_not_their_ratio(
+    guards: tuple[str, ...], conditions: dict[str, str], verdict: str, ratio: float
+) -> None:
+    cell = side_by_side(ratio)
+    fired = dict.fromkeys(guards, "flagged")
+    rows = tuple(
+        replace(row, trust="invalid", guards={**row.guards, **fired}) for row in cell.performance
+    )
+    about = {"turns": IN_TURN, "cgroup_throttled": "0", **conditions}
+    capped = replace(cell, performance=rows, conditions={**cell.conditions, **about})
+    found = verdicts(compared(capped, night(3), 0.04, second=capped))
+    assert found["tg32"] == (verdict if ratio < 1 or verdict == "INSUFFICIENT" else "PASS")
 
 
 # -- the whole night
