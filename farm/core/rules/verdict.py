@@ -148,16 +148,21 @@ def last_line(results: Sequence[CellResult], summary: Summary, code: int) -> str
         line += f"; {sum(reasons.values())} not judged ({listed})"
     if summary.speed_gated:
         line += f"; speed {summary.speed_decided}/{summary.speed_gated} decided"
-        unread = sum(_half_seen(result) for result in results)
-        line += f" ({unread} unverified)" if unread else ""
+        weak = Counter(word for result in results if (word := _weakness(result)))
+        listed = ", ".join(f"{count} {word}" for word, count in weak.items())
+        line += f" ({listed})" if listed else ""
     elif results:
         line += "; speed not gated"
     return f"{line} -> exit {code}"
 
 
-def _half_seen(result: CellResult) -> bool:
-    """Whether a speed was decided although a guard that its device needs could not be read."""
-    return result.speed_decision in ("passed", "failed") and "unverified" in result.flags
+def _weakness(result: CellResult) -> str:
+    """What a speed was decided without: a guard that could not be read, or any valid number."""
+    if result.speed_decision not in ("passed", "failed"):
+        return ""
+    if "speed_untrusted" in result.flags:
+        return "by ratio alone"
+    return "unverified" if "unverified" in result.flags else ""
 
 
 def unproven(report: Report, why: str) -> Report:

@@ -92,8 +92,8 @@ class LeaseKeeper:
         """Give the device back. One that somebody else has by now costs the job nothing."""
         if not self.held:
             return
-        self.held = False
         try:
             helper.release_lease(self.owner)
         except LeaseError as error:
             log.warning("the lease was lost before its end: %s", error)
+        self.held = False

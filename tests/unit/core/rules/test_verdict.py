@@ -159,6 +159,10 @@ def test_the_last_line_counts_speeds_whose_guards_nobody_could_read() -> None:
     assert last_line(results, summarise(results), 0).endswith(
         "speed 2/3 decided (1 unverified) -> exit 0"
     )
+    results.append(cell_result("passed", "speed_untrusted", "unverified", speed="passed"))
+    assert last_line(results, summarise(results), 0).endswith(
+        "speed 3/4 decided (1 unverified, 1 by ratio alone) -> exit 0"
+    )
 
 
 def test_the_last_line_says_that_nobody_asked_about_speed() -> None:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from farm.core.errors import ConnectError, DeviceLost
+from farm.core.lease import LeaseOwner
 from farm.site.device import lease
+from farm.site.device.helper import DeviceHelper
 from farm.site.device.supervised import past_host_faults
 
 
@@ -36,3 +40,25 @@ def test_who_holds_a_device_reads_the_same_everywhere(monkeypatch: pytest.Monkey
     monkeypatch.setattr("farm.site.device.lease.socket.gethostname", lambda: "h\udce9")
     told = lease.user_and_host()
     assert told.encode().decode() == told
+
+
+def test_a_lease_whose_release_broke_is_released_by_the_next_try() -> None:
+    owner, calls = LeaseOwner("ann@desk", "run-1", 1), list[LeaseOwner]()
+
+    class Helper:
+        def take_lease(self, lease: LeaseOwner) -> None:
+            """It is free."""
+
+        def release_lease(self, lease: LeaseOwner) -> None:
+            calls.append(lease)
+            if len(calls) == 1:
+                raise DeviceLost("the adb server ended meanwhile", host_fault="adb server")
+
+    helper = cast(DeviceHelper, Helper())
+    keeper = lease.LeaseKeeper(owner)
+    keeper.take(helper)
+    with pytest.raises(DeviceLost):
+        keeper.release(helper)
+    keeper.release(helper)
+    keeper.release(helper)
+    assert calls == [owner, owner]
