@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -81,6 +82,8 @@ def main() -> int:
         for name, series in SERIES.items():
             print(f"{name:<18}{series.nights:>3} nights  {series.about}")
         return 0
+    # Ended in the middle, it takes its busy loop and its control group with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     figures = {}
     for name in options.series:
         lab = Lab(options.folder.resolve(), options.budget_s)
