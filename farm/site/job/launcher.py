@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -68,7 +68,7 @@ class Launcher:
         text_file = self.job.runner.text_file
         # Emptied, so that the answer of the launch before isn't read as this one's.
         small = {**small, **({text_file: b""} if text_file else {})}
-        self._push(work, small)
+        push_files(self.link, work, small, self.store)
         self._launch(work, (*files.build.argv, *words), files.build.env, request)
         ended, stderr = self._follow(work, limit_s, stage, name or f"launch-{index}")
         result = read_launch(
@@ -92,11 +92,11 @@ class Launcher:
         for request in requests:
             files = self.arms[request.arm]
             words, small = self.runner.arguments(request, files.named(self.job.tokenizer))
-            self._push(files.work, small)
+            push_files(self.link, files.work, small, self.store)
             argv = (*files.build.argv, *words)
             plan.append(ArmStart(request.arm, files.work, argv, files.build.env))
         work = self.arms["candidate"].work
-        self._push(work, {PLAN: plan_json(plan)})
+        push_files(self.link, work, {PLAN: plan_json(plan)}, self.store)
         self._launch(work, (self.link.helper.path, "turns", PLAN), (), first)
         ended, stderr = self._follow(work, limit_s, stage, f"launch-{index}")
         why = complaint(ended.stdout)
@@ -129,9 +129,6 @@ class Launcher:
         total = max(index + 1, least_launches(self.job))
         self.progress.say(stage, index, total, "launches", force=True)
         return stage, limit_s
-
-    def _push(self, work: str, files: Mapping[str, bytes]) -> None:
-        persevere(self.link, lambda helper: push_files(helper, work, files, self.store))
 
     def _launch(
         self,

@@ -25,20 +25,22 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_PROFILE_BYTES = 256 << 20
 
 
-def push_files(
-    helper: DeviceHelper, work: str, files: Mapping[str, bytes], store: ContentStore
-) -> None:
-    """Write a launch's small files into its work folder.
+def push_files(link: Link, work: str, files: Mapping[str, bytes], store: ContentStore) -> None:
+    """Write a launch's small files into its work folder, through broken connections.
 
     Raises:
-        TransportError: The connection broke.
+        DeviceLost: The device is gone.
         StorageFull: The device has no space left.
     """
     with store.scratch() as folder:
-        for index, (name, content) in enumerate(files.items()):
-            local = folder / str(index)
-            local.write_bytes(content)
-            helper.transport.push(local, f"{work}/{name}")
+
+        def push(helper: DeviceHelper) -> None:
+            for index, (name, content) in enumerate(files.items()):
+                local = folder / str(index)
+                local.write_bytes(content)
+                helper.transport.push(local, f"{work}/{name}")
+
+        persevere(link, push)
 
 
 def fetch_bytes(link: Link, path: str, store: ContentStore, *, max_bytes: int) -> bytes:

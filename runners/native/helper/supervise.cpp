@@ -311,11 +311,10 @@ void tell(int fd, const std::string& text) {
   }
 }
 
-std::string pids(pid_t job, pid_t supervisor) {
+json::Value pids(pid_t job, pid_t supervisor) {
   return json::Value::object()
       .set("pid", static_cast<int>(job))
-      .set("supervisor_pid", static_cast<int>(supervisor))
-      .dump();
+      .set("supervisor_pid", static_cast<int>(supervisor));
 }
 
 // The daemon: reports the job's pid or the reason of a failed start, then lives as long as the job.
@@ -331,7 +330,7 @@ std::string pids(pid_t job, pid_t supervisor) {
     Supervisor supervisor(plan);
     const pid_t pid = supervisor.start();
     lock.reset();
-    tell(report.get(), pids(pid, getpid()));
+    tell(report.get(), pids(pid, getpid()).dump());
     report.reset();
     supervisor.run();
   } catch (const Failure& failure) {
@@ -392,7 +391,7 @@ void supervise(const Words& words) {
   const bool known = read_status(plan.work, before);
   if (known && before.token == plan.token) {
     // The answer to an earlier call was lost on its way.
-    print(json::parse(pids(before.pid, before.supervisor)));
+    print(pids(before.pid, before.supervisor));
     return;
   }
   if (known && before.supervised()) throw Failure("busy", "a job already runs in " + plan.work);
