@@ -3,43 +3,58 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import ctypes
+import sys
+import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 
+#: Of `prctl`, see linux/prctl.h.
+_SET_CHILD_SUBREAPER = 36
+#: Within it a process stops, seconds.
+_STOP_S = 0.02
+#: Longest time for killed processes to be gone, seconds.
+_END_S = 5.0
+
+
+@contextlib.contextmanager
+def adopting() -> Iterator[None]:
+    """Become the parent of every process whose own parent ends while the block runs.
+
+    Ray's agents write over their environment, so no mark of a run is found in it: only their
+    parent tells whose they are. A raylet that ends before its agents would take that away.
+    """
+    if sys.platform != "linux":  # no other system has it: there a raylet's agents end by themselves
+        yield
+        return
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    try:
+        yield
+    finally:
+        prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
 
 def stopped_ray_of(pid: int) -> list[psutil.Process]:
-    """Stop what Ray started below a process, and return it, to be ended.
+    """Stop what Ray started below a process that is `adopting`, and return it, to be ended.
 
-    Ray's agents may write over their environment, so no mark of a run is found in it: then only
-    their parent tells whose they are. Each is stopped before its children are listed: none starts
-    another unseen, which would outlive it. Of one whose parent ended already the token tells.
+    They are stopped first: that process would see one end, and end with an error of Ray's own. It
+    is looked again until there is no other: one starts another before it stops.
     """
     spec = find_spec("ray")
     folder = str(Path(spec.origin).parent) if spec is not None and spec.origin else "ray/"
-    found: list[psutil.Process] = []
-    for child in _children(pid):
-        with contextlib.suppress(psutil.Error):
-            if _is_of_ray(child, folder):
-                found += _stopped(child)
-    return [*found, *_orphans(folder)]
-
-
-def _orphans(folder: str) -> list[psutil.Process]:
-    """Processes of Ray that have this run's own token, which no other run has."""
-    token = os.environ.get("RAY_AUTH_TOKEN")
-    found: list[psutil.Process] = []
-    for process in psutil.process_iter() if token else ():
-        with contextlib.suppress(psutil.Error):
-            if _is_of_ray(process, folder) and process.environ().get("RAY_AUTH_TOKEN") == token:
-                found.append(process)
-    return found
-
-
-def _is_of_ray(process: psutil.Process, folder: str) -> bool:
-    return any(word.startswith((folder, "ray::")) for word in process.cmdline())
+    stopped: list[psutil.Process] = []
+    while new := [process for process in _ray_of(pid, folder) if process not in stopped]:
+        for process in new:
+            with contextlib.suppress(psutil.Error):
+                process.suspend()
+        stopped += new
+        time.sleep(_STOP_S)
+    return stopped
 
 
 def end(processes: list[psutil.Process]) -> None:
@@ -47,19 +62,15 @@ def end(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(processes, timeout=5.0)
+    psutil.wait_procs(processes, timeout=_END_S)
 
 
-def _stopped(process: psutil.Process) -> list[psutil.Process]:
-    process.suspend()
-    below = [process]
-    for child in _children(process.pid):
-        with contextlib.suppress(psutil.Error):
-            below += _stopped(child)
-    return below
-
-
-def _children(pid: int) -> list[psutil.Process]:
+def _ray_of(pid: int, folder: str) -> list[psutil.Process]:
+    """Ray's processes below one, and what they started; one that ended has no command line."""
+    found: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
-        return psutil.Process(pid).children()
-    return []
+        for child in psutil.Process(pid).children():
+            with contextlib.suppress(psutil.Error):
+                if any(word.startswith((folder, "ray::")) for word in child.cmdline()):
+                    found += [*child.children(recursive=True), child]
+    return found

@@ -18,6 +18,7 @@ import psutil
 from farm.cluster.bound import check_bound, forget_preload, require_bound, restarted_bound, way_to
 from farm.cluster.local_pool import LocalPool
 from farm.cluster.ray_environment import set_joined_environment, set_local_environment
+from farm.cluster.ray_processes import adopting, end, stopped_ray_of
 from farm.cluster.start_failure import cannot_start, likely_causes, telling
 from farm.cluster.token import find_token
 from farm.cluster.watchdog import limited
@@ -151,7 +152,7 @@ def launch(cluster: str, limit_s: float = START_LIMIT_S) -> None:
     else:
         address = way_to(cluster)
         check_bound(address)
-    with _interruptible(), limited(limit_s, cluster):
+    with adopting(), _interruptible(), limited(limit_s, cluster):
         try:
             from farm.cluster import ray_runtime
         except ImportError as error:
@@ -167,17 +168,20 @@ def _interruptible() -> Iterator[None]:
     """Let a signal that ends a run end this process at once, with what it started.
 
     Ray's own start can't be unwound in the middle (its native part crashes), and nothing of ours
-    exists yet that would have to be cleaned up.
+    exists yet that would have to be cleaned up. What has a session of its own and isn't Ray's, as
+    an adb server that a probe started, is nobody's child for long and stays.
     """
 
-    def end(_number: int, _frame: object) -> None:
+    def interrupt(_number: int, _frame: object) -> None:
+        end(stopped_ray_of(os.getpid()))
         for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                child.kill()
+            with contextlib.suppress(psutil.Error, OSError):
+                if os.getsid(child.pid) == os.getsid(0):
+                    child.kill()
         os.write(2, b"farm: interrupted\n")
         os._exit(Interrupted.exit_code)
 
-    with handled_by(end):
+    with handled_by(interrupt):
         yield
 
 

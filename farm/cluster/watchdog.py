@@ -69,19 +69,7 @@ def main(pid: int, limit_s: float, cluster: str) -> None:
     os.write(2, f"farm: {printable(error.message)}\n".encode())
     own = stopped_ray_of(pid) if cluster == "local" else []
     os.kill(pid, _END)
-    if cluster == "local":
-        end(own)
-        _end_all_of_this_run()
-
-
-def _end_all_of_this_run() -> None:
-    """End what an earlier try of this run left: its parent is gone, the run's token names it."""
-    mark = f"RAY_AUTH_TOKEN={os.environ.get('RAY_AUTH_TOKEN', 'none')}".encode()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended, or is another user's
-            environment = (entry / "environ").read_bytes().split(b"\0")
-            if mark in environment and int(entry.name) != os.getpid():
-                os.kill(int(entry.name), signal.SIGKILL)
+    end(own)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def _counted(place: Place) -> None:
 def test_nights_that_are_no_green(new_home: Path, tmp_path: Path, adb_device: Factory) -> None:
     (folder := tmp_path / "cwd").mkdir()
     phone = adb_device("nightphone", sensors=True)
-    write_inventory(folder / "lab.yaml", [phone], local=False)
+    write_inventory(folder / "lab.yaml", [phone], local=False, virtual=True)
     place = Place(Farm(new_home, folder), phone, SHORT)
     for night in (one for one in NIGHTS if one.name in WANTED):
         if night.name == "first night":

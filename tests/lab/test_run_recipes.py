@@ -9,7 +9,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-import yaml
 
 from tests.command import Farm
 from tests.lab.machine import Machine
@@ -52,11 +51,7 @@ def test_six_recipes_on_two_devices(
 ) -> None:
     machines = [adb_device(), ssh_device()]
     inventory, config = farm.cwd / "lab.yaml", farm.cwd / "six.yaml"
-    write_inventory(inventory, machines, local=False)
-    # What disturbs them are this machine's neighbours, which is no reason to rest a device.
-    rows = yaml.safe_load(inventory.read_text())
-    rows["devices"] = [row | {"labels": {"class": "vm"}} for row in rows["devices"]]
-    inventory.write_text(yaml.safe_dump(rows))
+    write_inventory(inventory, machines, local=False, virtual=True)
     config.write_text(CONFIG)
     words = ("--cluster", "none", "--live", "off")
     running = farm.start("recipes", "compare", str(config), "--inventory", str(inventory), *words)

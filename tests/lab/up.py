@@ -103,12 +103,21 @@ def lab_of(
         server.kill()
 
 
-def write_inventory(path: Path, machines: Sequence[Machine], *, local: bool) -> None:
-    """Write an inventory of these machines, and of this one when `local`."""
+def write_inventory(
+    path: Path, machines: Sequence[Machine], *, local: bool, virtual: bool = False
+) -> None:
+    """Write an inventory of these machines, and of this one when `local`.
+
+    Args:
+        virtual: Say that they are virtual: what disturbs one is a neighbour of this machine, which
+            is no reason to rest it.
+    """
     rows = []
     for machine in machines:
         row = {key: getattr(machine.entry, key) for key in (*_FIELDS, "known_hosts")}
         rows.append({key: value for key, value in row.items() if value is not None})
+        if virtual:
+            rows[-1]["labels"] = {"class": "vm"}
     inventory = {"devices": rows, "defaults": {"adb": "none", "local": local}}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(inventory, sort_keys=False))

@@ -130,7 +130,8 @@ import ctypes, os, subprocess, sys, time, types
 from farm.cluster import start
 
 def orphan():
-    code = "import subprocess; print(subprocess.Popen(['sleep', '60'], stdout=2).pid)"
+    words = "['ray::Agent', '60'], executable='sleep', env={}, stdout=2"  # it has no mark of a run
+    code = f"import subprocess; print(subprocess.Popen({words}).pid)"
     return int(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE).stdout)
 
 runtime = types.ModuleType("farm.cluster.ray_runtime")
