@@ -5,7 +5,7 @@ Prints a row a fault and the smallest size caught of each class, and as its last
 document, which `--out` also writes to a file. Healthy cells are judged too: none may fail.
 
     python benchmarks/mutations.py [--model smollm2-135m] [--recipe xnnpack-8da4w] [--only WORD]
-        [--cheap] [--tokens 256] [--out FILE]
+        [--cheap] [--compact] [--tokens 256] [--out FILE]
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--only", default="", help="faults whose name or class has this word")
     parser.add_argument("--cheap", action="store_true", help="the share that `make test` runs")
+    parser.add_argument(
+        "--compact", action="store_true", help="the device's logits come as over a slow link"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # torch and transformers about themselves
@@ -44,7 +47,9 @@ def main() -> None:
         if options.only in f"{fault.name} {fault.kind} {fault.where}"
         and (fault.cheap or not options.cheap)
     ]
-    bench = Workbench(farm_home(), options.model, options.recipe, options.tokens)
+    bench = Workbench(
+        farm_home(), options.model, options.recipe, options.tokens, compact=options.compact
+    )
     try:
         healthy = clean(bench)
         for row in healthy:
@@ -70,6 +75,7 @@ def main() -> None:
         "model": options.model,
         "recipe": options.recipe,
         "tokens": options.tokens,
+        "compact": options.compact,
         "figures": {
             "faults": len(rows),
             "caught": sum(row["verdict"] == "caught" for row in rows),

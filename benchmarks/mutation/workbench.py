@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import runners
+from benchmarks.method.link import BareLink
 from farm import transports
 from farm.core.artifact import (
     CanaryProgram,
@@ -35,6 +36,7 @@ from farm.core.artifact import (
 from farm.core.device import Device, DeviceEntry, DeviceFacts
 from farm.core.hostrun import HostRunResult, NoiseFloor
 from farm.core.judgement import Judgement
+from farm.core.lease import LeaseOwner
 from farm.core.reference import ReferenceRequest, ReferenceResult
 from farm.core.rules.launches import (
     canary_launch,
@@ -49,10 +51,11 @@ from farm.core.tasks import CanaryTask, CompareTask, ExportTask, ReferenceTask
 from farm.judge.canary import canary_error
 from farm.judge.cell import judge_cell, stage_logits
 from farm.judge.floor import noise_floor
-from farm.judge.logits import Logits, Matrix, open_logits
+from farm.judge.logits import Logits, Matrix, open_logits, open_some
 from farm.judge.replay import layer_cosine
 from farm.paths import model_cache, store_root
 from farm.site.device.connection import Connection
+from farm.site.job.logits import fetch_logits
 from farm.store.objects import ContentStore
 from farm.tasks import worker_process
 from farm.tasks.canary import make_canary
@@ -97,9 +100,19 @@ class Stages:
 class Workbench:
     """One model in one recipe."""
 
-    def __init__(self, home: Path, model: str, recipe: str, tokens: int) -> None:
-        """Make what a healthy cell consists of, or take it from `home`."""
-        self.home, self.recipe = home, RECIPES[recipe]
+    def __init__(
+        self, home: Path, model: str, recipe: str, tokens: int, *, compact: bool = False
+    ) -> None:
+        """Make what a healthy cell consists of, or take it from `home`.
+
+        Args:
+            home: FARM_HOME.
+            model: Its name in the registry.
+            recipe: Its recipe.
+            tokens: Of the built-in text.
+            compact: The device's logits come as over a slow link.
+        """
+        self.home, self.recipe, self.compact = home, RECIPES[recipe], compact
         self.source = ModelSource(model)
         self.store = ContentStore(store_root(home))
         self.spec = RunSpec(
@@ -232,6 +245,8 @@ class Workbench:
         device = stages.device
         if stages.other_cpu:
             device = replace(device, hello=replace(device.hello, features=("another-cpu",)))
+        if self.compact:
+            device = self._in_part(device, stages)
         task = CompareTask(
             task_id="compare",
             spec=self.spec,
@@ -256,7 +271,7 @@ class Workbench:
             text = Tokenizer(self.checkpoint.tokenizer).decode(device.generated)
         return judge_cell(
             task,
-            stage_logits(task, self.open_ref),
+            stage_logits(task, lambda ref: open_some(self._path(ref), ref)),
             generated_text=text,
             canary=canary_error(task, self.open_ref),
             layer=layer_cosine(task, self.open_ref),
@@ -277,8 +292,39 @@ class Workbench:
 
     def open_ref(self, ref: LogitsRef) -> Matrix:
         """Map an object of the store, or a file that a launch here wrote."""
-        path = self._files.get(ref.object.sha256)
-        return open_logits(path or self.store.path(ref.object), ref)
+        return open_logits(self._path(ref), ref)
+
+    def _path(self, ref: LogitsRef) -> Path:
+        return self._files.get(ref.object.sha256) or self.store.path(ref.object)
+
+    def _in_part(self, device: LaunchResult, stages: Stages) -> LaunchResult:
+        """The launch with logits in the compact form, but for those that the host gave too."""
+        hosted = {ref.object.sha256 for _, ref in stages.host.logits}
+        request = LaunchRequest(
+            threads=0, tokens=stages.reference.tokens, passes=self.passes, logits="compact"
+        )
+        found: list[tuple[str, LogitsRef]] = []
+        for name, ref in device.logits:
+            one = replace(device, logits=((name, ref),))
+            if ref.object.sha256 not in hosted:
+                folder = str(self._path(ref).parent)
+                one = fetch_logits(self._link, folder, request, one, self._elsewhere)
+            found += one.logits
+        for _, ref in found:
+            if ref.object.sha256 not in self._files:
+                self._files[ref.object.sha256] = self._elsewhere.path(ref.object)
+        return replace(device, logits=tuple(found))
+
+    @cached_property
+    def _elsewhere(self) -> ContentStore:
+        """The store of a site that has none of the host's logits."""
+        return ContentStore(self.folder / "elsewhere")
+
+    @cached_property
+    def _link(self) -> BareLink:
+        entry = DeviceEntry("host", "local", root=str(self.home / "host"))
+        owner = LeaseOwner("benchmark", "mutations", 1, 600.0)
+        return BareLink(Connection(entry, self.home, transports.open), owner)
 
     def keep(self, matrix: Matrix, name: str) -> LogitsRef:
         """Give logits that were computed here the form of an object."""

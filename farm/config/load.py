@@ -179,6 +179,7 @@ def _run_spec(config: RunConfig, path: Path, sha256: str) -> core.RunSpec:
             prompt=config.correctness.prompt,
             max_new_tokens=config.correctness.max_new_tokens,
             canary=config.correctness.canary,
+            logits=config.correctness.logits,
         ),
         prompts=tuple(map(as_prompt, config.prompts)),
         export=core.Resources(

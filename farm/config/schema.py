@@ -23,6 +23,7 @@ from farm.config.deploying import DeployConfig
 from farm.config.exporting import RecipeConfig, ToolchainConfig
 from farm.config.forms import Form, Name, Positive, distinct
 from farm.config.quantities import GATE, accepted_loss, exact_share, share, size, threads
+from farm.core.artifact import LogitsForm
 from farm.core.errors import ConfigError
 from farm.core.figures import Figure
 from farm.core.names import meant, nearest
@@ -198,6 +199,12 @@ class CorrectnessConfig(Form):
         True,
         description="A small fp32 program, and one layer of the model on recorded inputs, check"
         " the kernels of every device first.",
+    )
+    logits: LogitsForm = Field(
+        "auto",
+        description="How the logits of a device come: `whole`, as `compact` (some rows whole, of"
+        " the others the largest values and sums of the rest), or `auto`: compact where the link"
+        " would need more than 2 s for them.",
     )
 
 

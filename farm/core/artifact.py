@@ -263,6 +263,10 @@ class LogitsPass:
         return tuple(ends)
 
 
+#: Raw rows, their compact form, or what the link to the device allows.
+LogitsForm = Literal["auto", "whole", "compact"]
+
+
 @dataclass(frozen=True, slots=True)
 class LogitsRef:
     """Raw float32 little-endian logits of shape [rows, cols] in the content store."""
@@ -270,6 +274,18 @@ class LogitsRef:
     object: ObjectRef
     rows: int
     cols: int
+    #: The sha256 of the raw logits where `object` is their compact form; empty where it is they.
+    whole_sha256: str = ""
+
+    @property
+    def compact(self) -> bool:
+        """Whether most rows are there in part only; see farm/judge/compact.py."""
+        return bool(self.whole_sha256)
+
+    @property
+    def identity(self) -> str:
+        """The sha256 of the raw logits."""
+        return self.whole_sha256 or self.object.sha256
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from farm.core.artifact import LogitsPass, LogitsRef, ObjectRef, Sdk
+from farm.core.artifact import LogitsForm, LogitsPass, LogitsRef, ObjectRef, Sdk
 from farm.core.runner import DeployFile, RunnerBuild, RunnerSpec
 from farm.core.telemetry import NOTHING_USUAL, LaunchTelemetry, Start, Usual
 
@@ -74,6 +74,8 @@ class LaunchRequest:
     arm: Arm = "candidate"
     #: Each window waits for its turn with those of the other arm.
     turns: bool = False
+    #: In which form its logits come; `auto`: in the compact one over a slow link.
+    logits: LogitsForm = "whole"
 
 
 @dataclass(frozen=True, slots=True)

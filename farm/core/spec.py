@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
-from farm.core.artifact import ModelSource, Toolchain
+from farm.core.artifact import LogitsForm, ModelSource, Toolchain
 from farm.core.asked import Prompt
 from farm.core.deployment import Stages
 from farm.core.runner import RunnerSpec
@@ -75,6 +75,8 @@ class Correctness:
     max_new_tokens: int = 48
     #: Whether a small fp32 program checks the kernels of every device first.
     canary: bool = True
+    #: In which form the logits of a device come.
+    logits: LogitsForm = "auto"
 
 
 @dataclass(frozen=True, slots=True)

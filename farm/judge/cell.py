@@ -21,12 +21,14 @@ from farm.core.runtime import LaunchResult
 from farm.core.tasks import CompareTask
 from farm.judge.answers import Answer, judge_answer
 from farm.judge.canary import canary_gates
+from farm.judge.compact import CompactLogits
 from farm.judge.conditions import conditions, launch_states
 from farm.judge.correctness import (
     EVERY_PATH,
     PATHS,
     StageLogits,
     compare_chain,
+    form_condition,
     source_report,
     stage_report,
 )
@@ -67,14 +69,18 @@ class _Correctness:
     report: CorrectnessReport
     #: None where the text says nothing: not asked for, or a model that knows no language.
     text_guard: Guard | None
+    #: In which form the device's logits came, as a condition; empty where all rows were whole.
+    form: dict[str, str]
 
 
-def stage_logits(task: CompareTask, open_ref: Callable[[LogitsRef], Matrix]) -> StageLogits:
+def stage_logits(
+    task: CompareTask, open_ref: Callable[[LogitsRef], Matrix | CompactLogits]
+) -> StageLogits:
     """Open every logits matrix of a cell.
 
     Args:
         task: The finished run and what it is compared with.
-        open_ref: Maps an object of the content store; see farm.judge.logits.open_logits.
+        open_ref: Maps an object of the content store; see farm.judge.logits.open_some.
 
     Raises:
         StoreError, BadOutput: As `open_ref`.
@@ -177,6 +183,7 @@ def judge_cell(
         | weights_condition(task.export)
         | control_condition(task)
         | timed_tokens_condition(task.run.launches)
+        | correctness.form
         | {"instructions": told(work)}
         | ({"speed": no_speed} if no_speed else {}),
         backend_effective=effective,
@@ -249,7 +256,7 @@ def _judge_correctness(
         gates=tuple(_once(gates)),
         prompt=spec.correctness.prompt,
     )
-    return _Correctness(report, guard)
+    return _Correctness(report, guard, form_condition(chain.pairs))
 
 
 def _nothing() -> GateResult:
@@ -264,7 +271,7 @@ def _repeatable(launches: Sequence[LaunchResult]) -> list[GateResult]:
     repeats: dict[str, int] = {}
     for launch in launches:
         for name, ref in launch.logits:
-            seen.setdefault(name, set()).add(ref.object.sha256)
+            seen.setdefault(name, set()).add(ref.identity)
             repeats[name] = repeats.get(name, 0) + 1
     return [
         GateResult(
@@ -282,11 +289,13 @@ def _repeatable(launches: Sequence[LaunchResult]) -> list[GateResult]:
 
 
 def _device_logits(task: CompareTask) -> tuple[tuple[str, LogitsRef], ...]:
-    """The first launch's logits of each pass."""
+    """The first launch's logits of each pass; the host's where they are the same bytes."""
+    hosted = () if task.host is None else task.host.logits
+    whole = {ref.object.sha256: ref for _, ref in hosted}
     found: dict[str, LogitsRef] = {}
     for launch in task.run.launches:
         for name, ref in launch.logits:
-            found.setdefault(name, ref)
+            found.setdefault(name, whole.get(ref.identity, ref) if ref.compact else ref)
     return tuple(found.items())
 
 
@@ -334,6 +343,8 @@ def _flags(
         flags.append("no_canary")
     if not task.runner.gives_logits:
         flags.append("text_only")
+    if any(ref.compact for _, ref in _device_logits(task)):
+        flags.append("compact_logits")
     flags += passes_not_judged(task)
     if task.run.launches and all(x.peak_rss_bytes is None for x in task.run.launches):
         flags.append("no_peak_rss")

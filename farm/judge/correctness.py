@@ -28,7 +28,11 @@ StageLogits = Mapping[str, Mapping[str, Logits]]
 
 @dataclass(frozen=True, slots=True)
 class ChainResult:
-    """All comparisons, and failed gates for stages whose logits have the wrong shape or NaN."""
+    """All comparisons, and gates beside theirs.
+
+    Those fail where a stage's logits have the wrong shape or a NaN, and are undecided where logits
+    that came in part show too little.
+    """
 
     pairs: tuple[Pair, ...]
     malformed: tuple[GateResult, ...]
@@ -58,7 +62,7 @@ def compare_chain(
             if path != "decode" and _pathless(good, from_) and _pathless(good, to):
                 continue  # the same rows as on the decode path
             pairs.append(Pair(from_, to, path, compare(first, second, tokens)))
-    return ChainResult(tuple(pairs), (*malformed, *_alone(good, pairs)))
+    return ChainResult(tuple(pairs), (*malformed, *_alone(good, pairs), *_hidden(pairs)))
 
 
 def stage_report(
@@ -110,6 +114,35 @@ def _on_path(logits: StageLogits, stage: str, path: str) -> Logits | None:
 
 def _pathless(logits: StageLogits, stage: str) -> bool:
     return list(logits.get(stage, {})) == [EVERY_PATH]
+
+
+def form_condition(pairs: Sequence[Pair]) -> dict[str, str]:
+    """How much of the device's logits was there, as a condition of the result."""
+    texts = [
+        f"{pair.from_}, {pair.path}: {check.whole} of {pair.comparison.rows} rows whole,"
+        f" KL x {check.scale:.3f}"
+        for pair in pairs
+        if pair.to == "device_pte" and (check := pair.comparison.compact) is not None
+    ]
+    return {"logits": f"in the compact form ({'; '.join(texts)})"} if texts else {}
+
+
+def _hidden(pairs: Sequence[Pair]) -> list[GateResult]:
+    """An undecided gate for each pair of which the compact form shows too little."""
+    return [
+        GateResult(
+            metric="logits",
+            op="==",
+            threshold=None,
+            value=None,
+            passed=None,
+            text=f"{pair.from_} -> {pair.to} ({pair.path}): what the compact form shows",
+            reason=f"of a mean KL of {check.kl_whole:.2g} on {check.whole} whole rows the compact"
+            f" form shows {check.kl_coarse:.2g}: set `correctness: {{logits: whole}}`",
+        )
+        for pair in pairs
+        if (check := pair.comparison.compact) is not None and not (check.whole and check.tells)
+    ]
 
 
 def _alone(logits: StageLogits, pairs: Sequence[Pair]) -> list[GateResult]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from farm.core.artifact import LogitsRef
 from farm.core.errors import BadOutput, StoreError
+from farm.judge.compact import CompactLogits, open_compact
 
 Matrix: TypeAlias = npt.NDArray[np.float32]
 
@@ -23,8 +24,8 @@ Matrix: TypeAlias = npt.NDArray[np.float32]
 class Logits:
     """Rows of logits and the token position that each of them holds."""
 
-    #: float32 [rows, vocabulary], usually a memory map.
-    values: Matrix
+    #: float32 [rows, vocabulary], usually a memory map; of a slow link maybe in part.
+    values: Matrix | CompactLogits
     #: Index of the token after which row i was read; ascending.
     positions: tuple[int, ...]
 
@@ -39,7 +40,7 @@ def open_logits(path: Path, ref: LogitsRef) -> Matrix:
 
     Raises:
         StoreError: The file can't be opened.
-        BadOutput: Its size isn't that of the shape.
+        BadOutput: Its size isn't that of the shape, or it is in the compact form.
     """
     expected = ref.rows * ref.cols * 4
     try:
@@ -55,6 +56,11 @@ def open_logits(path: Path, ref: LogitsRef) -> Matrix:
         raise StoreError(f"can't open the logits {path}: {error.strerror}") from error
 
 
+def open_some(path: Path, ref: LogitsRef) -> Matrix | CompactLogits:
+    """Map logits of either form; raises as `open_logits` and `open_compact`."""
+    return open_compact(path, ref) if ref.compact else open_logits(path, ref)
+
+
 def common_rows(first: Logits, second: Logits) -> tuple[list[int], list[int], list[int]]:
     """Find the positions that both hold.
 
@@ -66,7 +72,7 @@ def common_rows(first: Logits, second: Logits) -> tuple[list[int], list[int], li
     return [a for a, _, _ in shared], [b for _, b, _ in shared], [p for _, _, p in shared]
 
 
-def every_position(values: Matrix) -> Logits:
+def every_position(values: Matrix | CompactLogits) -> Logits:
     """Wrap a matrix that has a row for every position, as eager references do."""
     return Logits(values, tuple(range(values.shape[0])))
 

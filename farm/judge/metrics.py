@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from farm.judge.logits import Logits, Matrix, common_rows, rows_of
+from farm.judge.compact import CompactLogits
+from farm.judge.logits import Logits, Matrix, common_rows
+from farm.judge.paired import RowPairs, row_pairs
 
 #: Elements of one block in float64: two blocks and their exponentials stay under 32 MiB.
 _BLOCK_ELEMENTS = 1 << 19
@@ -20,6 +22,8 @@ _BLOCK_ELEMENTS = 1 << 19
 _BLOCK_POSITIONS, _LEAST_BLOCKS = 16, 8
 #: exp() of more overflows; a model this wrong gets a perplexity of 1e304, which JSON can hold.
 _MAX_NLL = 700.0
+#: Most that the KL of a compact form is corrected by, and a KL, nats, that is rounding of our own.
+_MOST_SCALE, _NOTHING = 1.25, 1e-12
 
 _Vector = npt.NDArray[np.float64]
 
@@ -62,6 +66,28 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
+class CompactCheck:
+    """What the compact form of one side hides, seen on the rows that are whole."""
+
+    #: Rows that are whole: cosine, largest error and relation are theirs alone.
+    whole: int
+    #: Mean KL of these rows, and what their compact form would say.
+    kl_whole: float
+    kl_coarse: float
+
+    @property
+    def scale(self) -> float:
+        """What KL divergences of rows in the compact form are multiplied by."""
+        share = self.kl_coarse / self.kl_whole if self.kl_whole > 0 else 1.0
+        return 1 / min(1.0, max(share, 1 / _MOST_SCALE))
+
+    @property
+    def tells(self) -> bool:
+        """Whether the compact form shows nearly all that there is to see."""
+        return self.kl_whole <= _NOTHING or self.kl_coarse * _MOST_SCALE >= self.kl_whole
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Two sets of logits compared on the positions that both hold.
 
@@ -84,13 +110,20 @@ class Comparison:
     perplexity_change: PerplexityChange | None = None
     #: None where nothing differs.
     relation: Relation | None = None
+    #: None where all rows are whole.
+    compact: CompactCheck | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Figures of some rows; shapes [rows] but for the last two."""
+    """Figures of some rows; shapes [rows] but for those of whole rows only and the last two."""
 
     kl: _Vector
+    #: Rows that both sides have whole.
+    whole: npt.NDArray[np.bool_]
+    #: What the compact form of whole rows says of them; None where all rows are whole.
+    kl_coarse: _Vector | None
+    #: Of whole rows, as `error`.
     cosine: _Vector
     error: _Vector
     same_top: npt.NDArray[np.bool_]
@@ -127,15 +160,13 @@ def compare(first: Logits, second: Logits, tokens: Sequence[int]) -> Comparison:
     targets = np.array([tokens[p + 1] if p + 1 < len(tokens) else -1 for p in positions])
     bit_equal, blocks = True, []
     for part in _parts(len(positions), first.values.shape[1]):
-        a = rows_of(first.values, rows_a[part])
-        b = rows_of(second.values, rows_b[part])
-        same = _same_bits(a, b)
-        bit_equal &= same
-        bad = _first_non_finite(a, b, positions[part])
+        pair = row_pairs(first, second, rows_a[part], rows_b[part])
+        bit_equal &= pair.same
+        bad = _first_non_finite(pair.a, pair.b, positions[part])
         if bad is not None:
             # Wrong whatever follows; "bit equal" would read as a pass.
             return Comparison(len(positions), False, bad)
-        blocks.append(_compare_block(a, a if same else b, targets[part]))
+        blocks.append(_compare_block(pair, targets[part]))
     return _combine(blocks, positions, bit_equal=bit_equal)
 
 
@@ -145,14 +176,10 @@ def _parts(rows: int, vocabulary: int) -> Iterator[slice]:
         yield slice(start, min(rows, start + size))
 
 
-def _same_bits(a: Matrix, b: Matrix) -> bool:
-    return np.array_equal(
-        np.ascontiguousarray(a).view(np.uint32), np.ascontiguousarray(b).view(np.uint32)
-    )
-
-
 def first_non_finite(logits: Logits) -> int | None:
     """Position of the first row that holds a NaN or infinity; None where none does."""
+    if isinstance(logits.values, CompactLogits):
+        return None  # the device makes no such form of them
     for part in _parts(*logits.values.shape):
         row = _non_finite_row(logits.values[part])
         if row is not None:
@@ -160,7 +187,9 @@ def first_non_finite(logits: Logits) -> int | None:
     return None
 
 
-def _first_non_finite(a: Matrix, b: Matrix, positions: Sequence[int]) -> NonFinite | None:
+def _first_non_finite(
+    a: Matrix | _Vector, b: Matrix | _Vector, positions: Sequence[int]
+) -> NonFinite | None:
     for side, values in (("from", a), ("to", b)):
         row = _non_finite_row(values)
         if row is not None:
@@ -168,7 +197,7 @@ def _first_non_finite(a: Matrix, b: Matrix, positions: Sequence[int]) -> NonFini
     return None
 
 
-def _non_finite_row(values: Matrix) -> int | None:
+def _non_finite_row(values: Matrix | _Vector) -> int | None:
     finite = np.isfinite(values).all(axis=1)
     return None if finite.all() else int(np.argmin(finite))
 
@@ -182,38 +211,49 @@ def _softmax(values: _Vector) -> tuple[_Vector, _Vector]:
     return exponentials, peak + np.log(total)
 
 
-def _compare_block(a32: Matrix, b32: Matrix, targets: npt.NDArray[np.int64]) -> _Block:
-    a = a32.astype(np.float64)
+def _compare_block(pair: RowPairs, targets: npt.NDArray[np.int64]) -> _Block:
+    a = pair.a.astype(np.float64)
     probabilities, lse_a = _softmax(a)
     known = targets >= 0
     index = np.where(known, targets, 0)[:, None]
     nll_a = np.where(known, lse_a - np.take_along_axis(a, index, 1)[:, 0], np.nan)
     rows = len(targets)
-    if b32 is a32:
+    if pair.same:
         zero = np.zeros(rows)
         same = np.ones(rows, dtype=bool)
-        return _Block(zero, np.ones(rows), zero, same, nll_a, nll_a, None, None)
-    b = b32.astype(np.float64)
+        return _Block(zero, same, None, np.ones(rows), zero, same, nll_a, nll_a, None, None)
+    b = pair.b.astype(np.float64)
     _, lse_b = _softmax(b)
     nll_b = np.where(known, lse_b - np.take_along_axis(b, index, 1)[:, 0], np.nan)
+    kl = _kl(a, b, probabilities, lse_a, lse_b)
+    coarse = None
+    if pair.coarse is not None:
+        a, b = a[pair.whole], b[pair.whole]
+        from_, to = (pair.coarse, b) if pair.flipped else (a, pair.coarse)
+        coarse = _kl(from_, to, *_softmax(from_), _softmax(to)[1])
     difference = a - b
-    # sum p (log p - log q) with log p = a - lse_a; rounding can leave -1e-16 where it is 0.
-    kl = np.maximum(0.0, np.einsum("ij,ij->i", probabilities, difference) - lse_a + lse_b)
-    cosine = _cosine(a, b)
-    error = np.abs(difference).max(axis=1)
     # Logits have no zero: what a whole row has in common changes no probability.
     moved = difference.mean(axis=1, keepdims=True) - difference
     centred = a - a.mean(axis=1, keepdims=True)
     return _Block(
         kl=kl,
-        cosine=cosine,
-        error=error,
-        same_top=a32.argmax(axis=1) == b32.argmax(axis=1),
+        whole=pair.whole,
+        kl_coarse=coarse,
+        cosine=_cosine(a, b),
+        error=np.abs(difference).max(axis=1),
+        same_top=pair.same_top,
         nll_from=nll_a,
         nll_to=nll_b,
         products=(float(np.vdot(centred, centred)), float(np.vdot(centred, moved))),
         columns=np.einsum("ij,ij->j", moved, moved),
     )
+
+
+def _kl(a: _Vector, b: _Vector, probabilities: _Vector, lse_a: _Vector, lse_b: _Vector) -> _Vector:
+    """KL(a || b) of each row pair, in nats; `probabilities` are those of a."""
+    # sum p (log p - log q) with log p = a - lse_a; rounding can leave -1e-16 where it is 0.
+    sums: _Vector = np.einsum("ij,ij->i", probabilities, a - b)
+    return np.maximum(0.0, sums - lse_a + lse_b)
 
 
 def _cosine(a: _Vector, b: _Vector) -> _Vector:
@@ -226,7 +266,11 @@ def _cosine(a: _Vector, b: _Vector) -> _Vector:
 
 
 def _combine(blocks: Sequence[_Block], positions: Sequence[int], *, bit_equal: bool) -> Comparison:
-    kl = np.concatenate([block.kl for block in blocks])
+    compact = _compact_check(blocks)
+    scale = 1.0 if compact is None else compact.scale
+    kl = np.concatenate([np.where(block.whole, 1.0, scale) * block.kl for block in blocks])
+    cosine = np.concatenate([block.cosine for block in blocks])
+    error = np.concatenate([block.error for block in blocks])
     same_top = np.concatenate([block.same_top for block in blocks])
     nll_from = np.concatenate([block.nll_from for block in blocks])
     nll_to = np.concatenate([block.nll_to for block in blocks])
@@ -236,17 +280,32 @@ def _combine(blocks: Sequence[_Block], positions: Sequence[int], *, bit_equal: b
         rows=len(positions),
         bit_equal=bit_equal,
         non_finite=None,
-        cosine_min=float(min(block.cosine.min() for block in blocks)),
+        cosine_min=float(cosine.min()) if cosine.size else None,
         kl_mean=float(kl.mean()),
         kl_max=float(kl.max()),
         top1_agreement=float(same_top.mean()),
-        max_abs_error=float(max(block.error.max() for block in blocks)),
+        max_abs_error=float(error.max()) if error.size else None,
         first_divergence=None if same_top.all() else positions[int(np.argmin(same_top))],
         perplexity_from=None if change is None else _perplexity(nll_from[known]),
         perplexity_to=None if change is None else _perplexity(nll_to[known]),
         perplexity_change=change,
         relation=_relation(blocks),
+        compact=compact,
     )
+
+
+def _compact_check(blocks: Sequence[_Block]) -> CompactCheck | None:
+    """None where all rows are whole."""
+    seen = [
+        (block.kl[block.whole], block.kl_coarse) for block in blocks if block.kl_coarse is not None
+    ]
+    if not seen:
+        return None
+    whole = np.concatenate([whole for whole, _ in seen])
+    coarse = np.concatenate([coarse for _, coarse in seen])
+    if not whole.size:
+        return CompactCheck(0, 0.0, 0.0)
+    return CompactCheck(int(whole.size), float(whole.mean()), float(coarse.mean()))
 
 
 def _relation(blocks: Sequence[_Block]) -> Relation | None:

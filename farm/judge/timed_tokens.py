@@ -16,6 +16,7 @@ from farm.core.result import GateResult
 from farm.core.rules.launches import measures
 from farm.core.runtime import Chosen, LaunchResult, Measure
 from farm.core.spec import Workload
+from farm.judge.compact import CompactLogits
 from farm.judge.logits import Logits
 
 
@@ -58,6 +59,8 @@ def _expected(measure: Measure, passes: dict[str, Logits]) -> tuple[str, int] | 
     fed = [length for length in (measure.depth, measure.prefill) if length] or [1]
     for name, logits in passes.items():
         if len(fed) == 1 and logits.positions and logits.positions[0] == fed[0] - 1:
+            if isinstance(logits.values, CompactLogits):
+                return (name, logits.values.top(0))
             row = np.asarray(logits.values[0])
             return (name, int(row.argmax())) if np.isfinite(row).all() else None
     return None

@@ -39,7 +39,7 @@ from farm.judge.answers import Answer
 from farm.judge.canary import canary_error
 from farm.judge.cell import judge_cell, stage_logits
 from farm.judge.floor import isa_control, noise_floor
-from farm.judge.logits import Logits, Matrix, open_logits
+from farm.judge.logits import Logits, Matrix, open_logits, open_some
 from farm.judge.replay import layer_cosine
 from farm.site.context import SiteContext
 from farm.site.device.connection import Connection
@@ -137,7 +137,7 @@ def compare(task: CompareTask, home: Path, emit: Emit, stop: threading.Event) ->
         )
     judgement = judge_cell(
         task,
-        stage_logits(task, opened),
+        stage_logits(task, lambda ref: open_some(store.path(ref.object), ref)),
         generated_text=text,
         answer=answer,
         canary=canary_error(task, opened),

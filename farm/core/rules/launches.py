@@ -126,6 +126,7 @@ def cell_launches(
         threads=threads,
         tokens=given.tokens,
         passes=logits_passes(spec.correctness, workload),
+        logits=spec.correctness.logits,
         generate=Generate(
             given.prompt,
             spec.correctness.max_new_tokens,

@@ -20,8 +20,9 @@ from farm.site.device.supervised import Ended, Link, follow, launch, persevere
 from farm.site.job.arms import ArmFiles
 from farm.site.job.cooldown import cool_down, heat, paced
 from farm.site.job.launch import read_launch, timed_out
+from farm.site.job.logits import fetch_logits
 from farm.site.job.progress import Progress
-from farm.site.job.results import fetch_logits, fetch_logs, push_files, with_text
+from farm.site.job.results import fetch_logs, push_files, with_text
 from farm.site.job.telemetry import INTERVAL_S, fetch_telemetry
 from farm.site.job.turns import PLAN, ArmStart, complaint, output_of, plan_json
 from farm.site.parsers.text import clean_text
@@ -76,7 +77,7 @@ class Launcher:
         )
         self._collect(index, work, request, result)
         result = with_text(self.link, work, text_file, request, result, self.store)
-        return fetch_logits(self.link, work, result, self.store)
+        return fetch_logits(self.link, work, request, result, self.store)
 
     def in_turn(
         self, index: int, first: LaunchRequest, second: LaunchRequest

@@ -6,19 +6,17 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from farm.core.artifact import LogitsRef, ObjectRef
-from farm.core.errors import RAW_BYTES, BadOutput, DeviceError, TransferError, TransportError
+from farm.core.artifact import ObjectRef
+from farm.core.errors import BadOutput, TransferError
 from farm.core.runtime import LaunchRequest, LaunchResult
+from farm.protocols import ByteProgress
 from farm.site.device.helper import DeviceHelper
 from farm.site.device.supervised import MAX_OUTPUT_BYTES, Ended, Link, persevere
 from farm.site.parsers.text import clean_text
 from farm.store.objects import ContentStore
 
 #: A file name of a device goes into a path of the device only when it is this plain.
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,120}")
-#: Largest file of logits: 8,192 rows of a vocabulary of 256,000.
-MAX_LOGITS_BYTES = 8192 * 256_000 * 4
-
+PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,120}")
 #: Largest generated text.
 MAX_TEXT_BYTES = 1 << 20
 #: Largest trace of one window.
@@ -76,33 +74,6 @@ def fetch_logs(
     return stderr, [store.put_bytes(text, name) for name, text in texts.items() if text]
 
 
-def fetch_logits(link: Link, out: str, result: LaunchResult, store: ContentStore) -> LaunchResult:
-    """Pull logits that the store doesn't have yet, and traces, and verify them.
-
-    Args:
-        link: The job's connection.
-        out: Output folder of the launch on the device.
-        result: What the runner reported; its logits refer to files of that folder.
-        store: Where they go.
-
-    Raises:
-        BadOutput: The runner named an impossible file or size.
-        TransferError: What arrived isn't what the runner hashed.
-        DeviceLost: The device is gone.
-    """
-    _fetch_profiles(link, out, result, store)
-    pulled = []
-    for name, reported in result.logits:
-        ref = reported if reported.object.sha256 else _measured(link, out, reported)
-        _check_logits(ref, link.helper.device)
-        found = ref.object
-        if not (store.has(found.sha256, found.size_bytes) and store.verify(found.sha256)):
-            _pull_object(link, out, found, store)
-        object_ref = ObjectRef(found.sha256, found.size_bytes, f"{name}.f32")
-        pulled.append((name, dataclasses.replace(ref, object=object_ref)))
-    return dataclasses.replace(result, logits=tuple(pulled))
-
-
 def with_text(
     link: Link,
     work: str,
@@ -126,39 +97,43 @@ def with_text(
     return dataclasses.replace(result, text=answer or None)
 
 
-def _fetch_profiles(link: Link, out: str, result: LaunchResult, store: ContentStore) -> None:
+def fetch_profiles(link: Link, out: str, result: LaunchResult, store: ContentStore) -> None:
+    """Pull the traces of a launch and verify them.
+
+    Raises:
+        BadOutput: The runner named an impossible file or size.
+        TransferError: What arrived isn't what the runner hashed.
+        DeviceLost: The device is gone.
+    """
     for profile in result.profiles:
         ref = profile.object
-        if not _PLAIN.fullmatch(ref.name) or not 0 < ref.size_bytes <= MAX_PROFILE_BYTES:
+        if not PLAIN.fullmatch(ref.name) or not 0 < ref.size_bytes <= MAX_PROFILE_BYTES:
             raise BadOutput(
                 f"{link.helper.device}: the runner named a profile {ref.name[:80]!r} of"
                 f" {ref.size_bytes} bytes",
                 device=link.helper.device,
             )
-        _pull_object(link, out, ref, store)
+        pull_object(link, out, ref, store)
 
 
-def _measured(link: Link, out: str, ref: LogitsRef) -> LogitsRef:
-    """Size, hash and columns of a file that its program doesn't describe."""
-    name, rows = ref.object.name, ref.rows
-    if not _PLAIN.fullmatch(name):
-        raise BadOutput(f"{link.helper.device}: logits can't be a file {name[:80]!r}")
-    try:
-        found = persevere(link, lambda helper: helper.hash_file(f"{out}/{name}", link.owner))
-    except TransportError:
-        raise
-    except DeviceError as error:
-        raise BadOutput(f"{link.helper.device}: no logits in {name}: {error.message}") from error
-    columns, rest = divmod(found.size_bytes, 4 * rows)
-    if rest:
-        raise BadOutput(
-            f"{link.helper.device}: {name} has {found.size_bytes} bytes, no whole number of"
-            f" columns in {rows} rows of fp32"
-        )
-    return LogitsRef(ObjectRef(found.sha256, found.size_bytes, name), rows, columns)
+def pull_object(
+    link: Link,
+    out: str,
+    ref: ObjectRef,
+    store: ContentStore,
+    moved: ByteProgress = lambda _done: None,
+) -> None:
+    """Bring a file of a launch's output folder into the store; `moved` may raise to end that.
 
+    Raises:
+        TransferError: What arrived isn't what `ref` says.
+        DeviceLost: The device is gone.
+    """
 
-def _pull_object(link: Link, out: str, ref: ObjectRef, store: ContentStore) -> None:
+    def progress(done: int) -> None:
+        link.beat_aside()
+        moved(done)
+
     with store.scratch() as folder:
         local = folder / "logits"
 
@@ -167,7 +142,7 @@ def _pull_object(link: Link, out: str, ref: ObjectRef, store: ContentStore) -> N
                 f"{out}/{ref.name}",
                 local,
                 max_bytes=ref.size_bytes,
-                progress=lambda _done: link.beat_aside(),
+                progress=progress,
             )
 
         persevere(link, pull)
@@ -180,20 +155,6 @@ def _pull_object(link: Link, out: str, ref: ObjectRef, store: ContentStore) -> N
             f" {arrived.sha256[:12]}, the runner reported {ref.size_bytes} of {ref.sha256[:12]})",
             device=device,
         )
-
-
-def _check_logits(ref: LogitsRef, device: str) -> None:
-    found = ref.object
-    expected = ref.rows * ref.cols * 4
-    plain = _PLAIN.fullmatch(found.name)
-    if plain and found.size_bytes == expected and 0 < expected <= MAX_LOGITS_BYTES:
-        return
-    raise BadOutput(
-        f"{device}: the runner named logits {found.name[:80]!r} of {found.size_bytes} bytes for"
-        f" {ref.rows} x {ref.cols} values",
-        device=device,
-        raw=repr(ref)[:RAW_BYTES],
-    )
 
 
 def common_clock(launches: tuple[LaunchResult, ...]) -> tuple[LaunchResult, ...]:

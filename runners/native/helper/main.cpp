@@ -19,8 +19,9 @@ void version(const Words& words);
 
 const std::map<std::string, Verb>& verbs() {
   static const std::map<std::string, Verb> table = {
-      {"assemble", assemble}, {"clean", clean}, {"commit", commit},       {"connect", connect_socket},
-      {"deployment", deployment},               {"evict", evict},         {"gc", gc},
+      {"assemble", assemble}, {"clean", clean}, {"commit", commit},
+      {"compact", compact},   {"connect", connect_socket},                {"deployment", deployment},
+      {"evict", evict},       {"gc", gc},
       {"hash", hash},         {"have", have},   {"kill", kill_job},       {"lease", lease},
       {"poll", poll},         {"probe", probe}, {"supervise", supervise}, {"telemetry", telemetry},
       {"turns", turns},       {"version", version}};

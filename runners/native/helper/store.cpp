@@ -84,12 +84,12 @@ std::vector<Evictable> evictable(const Store& store, std::set<std::string> keep)
   return out;
 }
 
+}  // namespace
+
 Renewal renewed(const Args& args, const std::string& root) {
   const double ttl_s = args.has("ttl-s") ? args.seconds("ttl-s") : 0;
   return Renewal(root, args.text("run", ""), args.text("epoch", ""), ttl_s);
 }
-
-}  // namespace
 
 bool Store::stamped(const std::string& sha, const struct stat& info) const {
   std::string text;

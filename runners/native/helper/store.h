@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../common/posix.h"
+#include "args.h"
 
 namespace farm::helper {
 
@@ -56,5 +57,8 @@ class Renewal {
   Fd end_;
   pid_t pid_ = -1;
 };
+
+// Of the options --run, --epoch and --ttl-s.
+Renewal renewed(const Args& args, const std::string& root);
 
 }  // namespace farm::helper

@@ -19,6 +19,7 @@ void probe(const Words& words);
 void hash(const Words& words);
 void have(const Words& words);
 void commit(const Words& words);
+void compact(const Words& words);
 void connect_socket(const Words& words);
 void deployment(const Words& words);
 void evict(const Words& words);

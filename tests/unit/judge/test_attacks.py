@@ -28,8 +28,7 @@ def given(case: Case) -> Given:
 
 def shorter(found: Given, stage: str) -> None:
     """A reference of fewer tokens: the rows that both have would agree."""
-    matrix = found[stage][EVERY_PATH]
-    found[stage][EVERY_PATH] = every_position(matrix.values[:40])
+    found[stage][EVERY_PATH] = every_position(np.asarray(found[stage][EVERY_PATH].values)[:40])
 
 
 def absent(found: Given, stage: str) -> None:
@@ -38,7 +37,7 @@ def absent(found: Given, stage: str) -> None:
 
 def alone_with_nan(found: Given, stage: str) -> None:
     """Nothing to compare with: no pair of stages would tell of it."""
-    values = found[stage]["decode"].values.copy()
+    values = np.array(found[stage]["decode"].values)
     values[3, 3] = np.nan
     found[stage]["decode"] = replace(found[stage]["decode"], values=values)
     for other in set(found) - {stage}:
