@@ -54,7 +54,7 @@ from farm.judge.language import text_gate, text_guard
 from farm.judge.logits import Logits, Matrix, every_position
 from farm.judge.performance import energy_report, peak_rss_by_launch, performance_reports
 from farm.judge.replay import LayerCosine, canary_report, replay_gates
-from farm.judge.rules import RuleContext, judge_pair, judge_source
+from farm.judge.rules import MIN_ROWS, Pair, RuleContext, judge_pair, judge_source
 from farm.judge.sides import Sides, untrusted
 from farm.judge.sustained import CAPS, judge_sustained
 from farm.judge.timed_tokens import timed_token_gates, timed_tokens_condition
@@ -224,6 +224,9 @@ def _judge_correctness(
         controls=() if task.host is None else task.host.controls,
         other_abi=task.host is not None and task.host.runner.abi != task.run.runner.abi,
     )
+    # A pass of few rows may come out in the same bits: another one tells that the device computes.
+    computes = any(_to_device(p) and not p.comparison.bit_equal for p in chain.pairs)
+    of_few = replace(context, other_abi=context.other_abi and not computes)
     timed = timed_token_gates(spec.workload, task.run.launches, dict(logits.get("device_pte", {})))
     gates = [*chain.malformed, *absent(task, logits), *_repeatable(task.run.launches), *timed]
     stages, of_device = [], 0
@@ -233,12 +236,11 @@ def _judge_correctness(
     gates += judge_source(source)
     for path in PATHS:
         for pair in (p for p in chain.pairs if p.path == path):
-            gates += (found := judge_pair(pair, context))
+            few = pair.comparison.rows < MIN_ROWS
+            gates += (found := judge_pair(pair, of_few if few else context))
             of_device += len(found) if pair.to == "device_pte" else 0
-            to_device = (pair.from_, pair.to) == ("host_pte", "device_pte")
-            stages.append(
-                stage_report(pair, path, context.noise_floor.get(path) if to_device else None)
-            )
+            floor_kl = context.noise_floor.get(path) if _to_device(pair) else None
+            stages.append(stage_report(pair, path, floor_kl))
     if answer is not None:
         stage, gate = judge_answer(answer)
         stages.append(stage)
@@ -257,6 +259,10 @@ def _judge_correctness(
         prompt=spec.correctness.prompt,
     )
     return _Correctness(report, guard, form_condition(chain.pairs))
+
+
+def _to_device(pair: Pair) -> bool:
+    return (pair.from_, pair.to) == ("host_pte", "device_pte")
 
 
 def _nothing() -> GateResult:

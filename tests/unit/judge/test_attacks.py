@@ -14,6 +14,7 @@ from farm.core.runner import RunnerBuild
 from farm.judge.cell import judge_cell
 from farm.judge.correctness import EVERY_PATH, StageLogits
 from farm.judge.logits import Logits, every_position
+from farm.judge.rules import MIN_ROWS
 from farm.judge.weights import weight_fault
 from models.reference.anchors import anchor_error, make_anchor
 from models.texts import forced_tokens
@@ -78,6 +79,22 @@ def test_a_device_that_returns_the_hosts_file_is_not_believed() -> None:
     assert "did the device compute them?" in judgement.reason
     case.device = disturbed(case.host, 0.01)
     assert judge_cell(task, case.logits(), generated_text=TEXT).outcome == "passed"
+
+
+def test_few_rows_of_equal_bits_are_believed_where_other_rows_differ() -> None:
+    case = Case()
+    case.host = disturbed(case.fp32, 0.1)
+    task = case.task()
+    arm: RunnerBuild = replace(build("b" * 64), abi="arm64-v8a")
+    task = replace(task, run=replace(task.run, runner=arm))
+    prefill = case.logits()["device_pte"]["prefill"]
+    assert len(prefill.positions) < MIN_ROWS
+    case.device = disturbed(case.host, 0.01)
+    found = given(case)
+    found["device_pte"]["prefill"] = prefill
+    assert judge_cell(task, found, generated_text=TEXT).outcome == "passed"
+    found["device_pte"]["decode"] = found["host_pte"]["decode"]
+    assert judge_cell(task, found, generated_text=TEXT).outcome == "inconclusive"
 
 
 def test_stages_that_nobody_has_are_named() -> None:
