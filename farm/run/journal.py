@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -41,11 +42,10 @@ CREATE TABLE IF NOT EXISTS measured (
 PRAGMA user_version = {FORMAT};
 """
 
-#: SQLite reads one value of a result in a tenth of the time that decoding all of it takes.
-_OUTCOMES = (
-    "SELECT key, value, checksum, CASE WHEN json_valid(value) THEN value ->> '$.outcome' END"
-    " FROM cells ORDER BY key"
-)
+#: The outcome of a result as codec.to_json writes it, keys sorted: found in a tenth of the time
+#: that decoding takes. No text has such quotes within it, no attempt these neighbours, and its
+#: second sitting comes after it.
+_OUTCOME = re.compile(r'"outcome":"([a-z]+)","performance":\[')
 
 #: File systems on which SQLite's locks or write-ahead log can't be relied on.
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -230,9 +230,10 @@ class Journal:
         """
         outcomes: dict[str, str] = {}
         with self._translated():
-            for key, value, checksum, outcome in self._db.execute(_OUTCOMES):
+            for key, value, checksum in self._db.execute("SELECT * FROM cells ORDER BY key"):
                 if checksum == _checksum("cells", key, value):
-                    outcomes[key] = outcome
+                    found = _OUTCOME.search(value)
+                    outcomes[key] = found[1] if found else str(json.loads(value)["outcome"])
                 else:
                     self._note_damage(_damaged("cells", key))
         return Recorded(outcomes, self._cell)

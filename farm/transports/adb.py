@@ -26,6 +26,7 @@ from farm.core.errors import (
     StorageFull,
     TransferError,
     TransportError,
+    TransportTimeout,
 )
 from farm.protocols import ByteProgress
 from farm.transports import command_line
@@ -210,11 +211,16 @@ class AdbTransport:
         line = b"shell,v2,raw:" + command_line.guard_line(remote, mode)
         output = Output(Command(("sh",)), self._device)
         with self._stream(line, Deadline(_CONNECT_S)) as stream:
-            guard = ShellSession(stream, self._device)
+            guard, pids = ShellSession(stream, self._device), command_line.PidFilter()
 
             def end(word: bytes) -> int:
                 limit = self._answering()
-                return guard.communicate(bytes_source(word), ignore, output.add_stderr, limit)
+                return guard.communicate(
+                    bytes_source(word),
+                    lambda piece: output.add_stdout(pids.feed(piece)),
+                    output.add_stderr,
+                    limit,
+                )
 
             try:
                 with self._sync() as sync:
@@ -227,7 +233,13 @@ class AdbTransport:
                         on_begun=lambda: guard.send_input(b"hold\n", self._answering()),
                     )
             except (TransferError, StorageFull):
-                end(b"drop\n")
+                try:
+                    end(b"drop\n")
+                except TransportTimeout:
+                    # A slow shell that came to `hold` late looks for a file that is gone again, and
+                    # would take the next one for it.
+                    if pids.pid is not None:
+                        self._end_remote(pids.pid)
                 raise
             code = end(b"done\n")
         require_written(output.completed(code), remote, self._device)

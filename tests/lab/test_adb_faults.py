@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from farm.clock import Deadline
 from farm.core.command import Command
 from farm.core.errors import ConnectError, DeviceLost, StorageFull, TransportError
+from farm.transports import command_line
 from farm.transports import open as open_transport
 from tests.lab.calls import (
     MIB,
@@ -58,6 +60,28 @@ def test_a_push_right_after_a_full_disk_meets_nothing_of_the_last(
         machine.unfill()
         transport.push(source, place(machine))
         assert arrived(machine, source)
+
+
+def test_a_full_disk_is_told_though_the_shell_that_guards_the_push_is_slow(
+    adb_device: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard comes to look for the file when that is gone, and looks for very long."""
+    machine = adb_device(disk_mb=128)
+    line = command_line.guard_line
+    monkeypatch.setattr(
+        command_line, "guard_line", lambda *words: line(*words).replace(b"200000", b"99999999")
+    )
+    monkeypatch.setattr("farm.transports.adb.ANSWER_S", 3.0 * slack())
+    with connected(machine) as transport:
+        machine.slow_shell(0.3)
+        machine.fill(leave_bytes=8 * MIB)
+        with pytest.raises(StorageFull, match="No space left"):
+            transport.push(file_of(tmp_path, 16 * MIB), place(machine))
+        machine.unfill()
+        deadline = Deadline(10)
+        while any("hold)" in " ".join(words) for words in machine.processes().values()):
+            assert not deadline.passed, "the guard still looks for the file"
+            time.sleep(0.1)
 
 
 def test_a_killed_adb_server_costs_one_call_at_most(adb_device: Factory, tmp_path: Path) -> None:

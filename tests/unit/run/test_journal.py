@@ -7,12 +7,13 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from farm.core.errors import ConfigError, StoreError
-from farm.core.result import Outcome
+from farm.core.result import AttemptReport, Outcome, SecondSitting
 from farm.run.journal import Journal, file_system_type
 from farm.run.measured import Measured
 from farm.run.run_lock import is_locked
@@ -32,6 +33,22 @@ def test_what_was_recorded_is_there_after_reopening(tmp_path: Path) -> None:
     assert again.get("run_id") == "r1"
     assert [(e["kind"], e["seq"]) for e in again.events()] == [("task", 1), ("leased", 2)]
     assert again.cells() == {result.cell_id: result}
+
+
+def test_no_text_of_a_result_reads_as_its_outcome(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    text = ',"outcome":"passed","performance":['
+    attempt = AttemptReport(1, text, None, None, "passed", None)
+    odd = replace(
+        cell_result("failed"),
+        reason=text,
+        conditions={"a": text},
+        attempts=(attempt,),
+        second=SecondSitting("passed", text, (), (attempt,), (), ()),
+    )
+    journal.finish_cell(odd)
+    assert set(journal.cells().with_outcome("failed")) == {odd.cell_id}
+    assert set(journal.cells().with_outcome("passed")) == set()
 
 
 def test_only_its_owner_reads_it(tmp_path: Path) -> None:
