@@ -91,17 +91,16 @@ def open_compact(path: Path, ref: LogitsRef) -> CompactLogits:
         raise StoreError(f"can't open the logits {path}: {error}") from error
     header = raw[:24].view(_HEADER) if raw.size >= 24 else np.zeros(6, _HEADER)
     magic, rows, cols, whole, top, buckets = (int(word) for word in header)
-    record = np.dtype(
-        [("sums", "<f8", (buckets,)), ("ids", "<u4", (top,)), ("logits", "<f4", (top,))]
-    )
     first = 24 + whole * cols * 4
     if (
         (magic, rows, cols) != (_MAGIC, ref.rows, ref.cols)
-        or not 2 <= whole < rows
-        or raw.size != first + (rows - whole) * record.itemsize
+        or not (2 <= whole < rows and top and buckets)
+        or raw.size != first + (rows - whole) * 8 * (top + buckets)
     ):
         raise _bad(ref, f"{raw.size} bytes with the header {[hex(word) for word in header]}")
-    others = raw[first:].view(record)
+    others = raw[first:].view(
+        [("sums", "<f8", (buckets,)), ("ids", "<u4", (top,)), ("logits", "<f4", (top,))]
+    )
     if int(others["ids"].max()) >= cols:
         raise _bad(ref, f"an id beyond the vocabulary of {cols}")
     return CompactLogits(

@@ -20,7 +20,7 @@ MAX_LOGITS_BYTES = 8192 * 256_000 * 4
 WHOLE_S = 2.0
 #: How long a pull is watched before it is given up for being slow, seconds.
 _WATCHED_S = 0.2
-#: Files up to here are always whole: more of them than of the compact form is saved nowhere.
+#: Files up to here come whole: the compact form would hardly be smaller.
 _SMALL_BYTES = 4 << 20
 #: Rows that stay whole in 4 MiB, at least and at most.
 _WHOLE_BYTES, _WHOLE_LEAST, _WHOLE_MOST = 4 << 20, 8, 12
