@@ -17,8 +17,8 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ from tests.lab.board import make_board  # noqa: E402
 from tests.lab.host import why_not  # noqa: E402
 from tests.lab.machine import Machine  # noqa: E402
 from tests.lab.phone import AdbServer, make_phone  # noqa: E402
+from tests.lab.up import lab_of  # noqa: E402
 
 #: Upper bound of what 256 tokens take, seconds.
 TARGET_S = 2.0
@@ -59,13 +60,8 @@ def measure(machine: Machine, home: Path, rate: float, rounds: int) -> dict[str,
     hello = Hello(1, "1", "any", "any", (), ())
     told = LaunchResult(hello, (), logits, None, None, None, None, threads=1, affinity="")
     machine.network.limit(rate)
-    found: dict[str, list[float]] = {
-        "whole_s": [],
-        "auto_s": [],
-        "whole_bytes": [],
-        "auto_bytes": [],
-    }
     forms: tuple[LogitsForm, ...] = ("whole", "auto")
+    found: dict[str, list[float]] = {f"{form}_{of}": [] for form in forms for of in ("s", "bytes")}
     for number in range(rounds):
         for form in forms if number % 2 else forms[::-1]:
             store = ContentStore(home / f"store-{machine.name}-{number}-{form}")
@@ -81,6 +77,12 @@ def measure(machine: Machine, home: Path, rate: float, rounds: int) -> dict[str,
     return found
 
 
+def devices(server: AdbServer) -> Iterator[Machine]:
+    """One of either kind of connection."""
+    yield make_phone(server, "slow-phone", disk_mb=400)
+    yield make_board("slow-board", disk_mb=400)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
@@ -94,23 +96,11 @@ def main() -> int:
         print(json.dumps({**document, "figures": {}, "met": False, "reason": reason}))
         return 1
     figures: dict[str, dict[str, list[float]]] = {}
-    with tempfile.TemporaryDirectory(prefix="farm-slow-link-") as name:
-        os.environ["FARM_HOME"] = str(Path(name) / "home")
-        (home := Path(name) / "home").mkdir()
-        server = AdbServer()
-        try:
-            for kind in ("adb", "ssh"):
-                machine = (
-                    make_phone(server, "slow-phone", disk_mb=400)
-                    if kind == "adb"
-                    else make_board("slow-board", disk_mb=400)
-                )
-                try:
-                    figures[kind] = measure(machine, home, options.rate_mb_s * 1e6, options.rounds)
-                finally:
-                    machine.destroy()
-        finally:
-            server.kill()
+    with lab_of(devices) as (farm, machines):
+        farm.home.mkdir(exist_ok=True)
+        for machine in machines:
+            found = measure(machine, farm.home, options.rate_mb_s * 1e6, options.rounds)
+            figures[machine.entry.transport] = found
     met = True
     for kind, values in figures.items():
         auto, whole = (statistics.median(values[f"{form}_s"]) for form in ("auto", "whole"))

@@ -11,9 +11,10 @@ import pytest
 
 from farm.core.artifact import TensorCheck
 from farm.core.runner import RunnerBuild
+from farm.core.tasks import CompareTask
 from farm.judge.cell import judge_cell
 from farm.judge.correctness import EVERY_PATH, StageLogits
-from farm.judge.logits import Logits, every_position
+from farm.judge.logits import Logits, Matrix, every_position
 from farm.judge.rules import MIN_ROWS
 from farm.judge.weights import weight_fault
 from models.reference.anchors import anchor_error, make_anchor
@@ -67,29 +68,30 @@ def test_logits_that_are_not_all_there_never_pass(
     assert words in judgement.reason
 
 
-def test_a_device_that_returns_the_hosts_file_is_not_believed() -> None:
-    """Another instruction set sums in another order: its bits can't be the host's."""
+def on_arm() -> tuple[Case, CompareTask, Matrix]:
+    """A healthy case, its task on a device of another instruction set, and the host's logits."""
     case = Case()
-    case.host = disturbed(case.fp32, 0.1)
+    case.host = host = disturbed(case.fp32, 0.1)
     task = case.task()
     arm: RunnerBuild = replace(build("b" * 64), abi="arm64-v8a")
-    task = replace(task, run=replace(task.run, runner=arm))
+    return case, replace(task, run=replace(task.run, runner=arm)), host
+
+
+def test_a_device_that_returns_the_hosts_file_is_not_believed() -> None:
+    """Another instruction set sums in another order: its bits can't be the host's."""
+    case, task, host = on_arm()
     judgement = judge_cell(task, case.logits(), generated_text=TEXT)
     assert judgement.outcome == "inconclusive"
     assert "did the device compute them?" in judgement.reason
-    case.device = disturbed(case.host, 0.01)
+    case.device = disturbed(host, 0.01)
     assert judge_cell(task, case.logits(), generated_text=TEXT).outcome == "passed"
 
 
 def test_few_rows_of_equal_bits_are_believed_where_other_rows_differ() -> None:
-    case = Case()
-    case.host = disturbed(case.fp32, 0.1)
-    task = case.task()
-    arm: RunnerBuild = replace(build("b" * 64), abi="arm64-v8a")
-    task = replace(task, run=replace(task.run, runner=arm))
+    case, task, host = on_arm()
     prefill = case.logits()["device_pte"]["prefill"]
     assert len(prefill.positions) < MIN_ROWS
-    case.device = disturbed(case.host, 0.01)
+    case.device = disturbed(host, 0.01)
     found = given(case)
     found["device_pte"]["prefill"] = prefill
     assert judge_cell(task, found, generated_text=TEXT).outcome == "passed"
