@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.method.lab import no_lab  # noqa: E402
 from benchmarks.method.link import BareLink  # noqa: E402
 from farm.core.artifact import LogitsForm, LogitsPass, LogitsRef, ObjectRef  # noqa: E402
 from farm.core.lease import LeaseOwner  # noqa: E402
@@ -34,7 +33,6 @@ from farm.site.device.connection import Connection  # noqa: E402
 from farm.site.job.logits import fetch_logits  # noqa: E402
 from farm.store.objects import ContentStore  # noqa: E402
 from tests.lab.board import make_board  # noqa: E402
-from tests.lab.host import why_not  # noqa: E402
 from tests.lab.machine import Machine  # noqa: E402
 from tests.lab.phone import AdbServer, make_phone  # noqa: E402
 from tests.lab.up import lab_of  # noqa: E402
@@ -89,10 +87,7 @@ def main() -> int:
     parser.add_argument("--rate-mb-s", type=float, default=5.0)
     options = parser.parse_args()
     document: dict[str, object] = {"benchmark": "slow_link", "target_s": TARGET_S}
-    if os.geteuid() == 0:
-        subprocess.run([ROOT / "tests/lab/install.sh"], check=True, stdout=sys.stderr)
-    reason = why_not()
-    if reason is not None:
+    if reason := no_lab():
         print(json.dumps({**document, "figures": {}, "met": False, "reason": reason}))
         return 1
     figures: dict[str, dict[str, list[float]]] = {}

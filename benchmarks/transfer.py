@@ -26,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.method.lab import no_lab  # noqa: E402
 from farm.core.errors import TransportError  # noqa: E402
 from farm.core.lease import LeaseOwner  # noqa: E402
 from farm.core.runner import DeployFile  # noqa: E402
@@ -35,7 +36,7 @@ from farm.site.device.deploy import deploy  # noqa: E402
 from farm.store.objects import ContentStore  # noqa: E402
 from farm.transports import open as open_transport  # noqa: E402
 from tests.lab.board import make_board  # noqa: E402
-from tests.lab.host import find, why_not  # noqa: E402
+from tests.lab.host import find  # noqa: E402
 from tests.lab.machine import Machine  # noqa: E402
 from tests.lab.phone import AdbServer, make_phone  # noqa: E402
 
@@ -205,10 +206,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     document: dict[str, object] = {"benchmark": "transfer", "targets": TARGETS}
-    if os.geteuid() == 0:
-        subprocess.run([ROOT / "tests/lab/install.sh"], check=True, stdout=sys.stderr)
-    reason = why_not()
-    if reason is not None:
+    if reason := no_lab():
         print(json.dumps({**document, "figures": {}, "ratios": {}, "met": False, "reason": reason}))
         return 1
     figures: dict[str, dict[str, float]] = {}

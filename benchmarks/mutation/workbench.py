@@ -309,10 +309,9 @@ class Workbench:
             if ref.object.sha256 not in hosted:
                 folder = str(self._path(ref).parent)
                 one = fetch_logits(self._link, folder, request, one, self._elsewhere)
+                ((_, part),) = one.logits
+                self._files.setdefault(part.object.sha256, self._elsewhere.path(part.object))
             found += one.logits
-        for _, ref in found:
-            if ref.object.sha256 not in self._files:
-                self._files[ref.object.sha256] = self._elsewhere.path(ref.object)
         return replace(device, logits=tuple(found))
 
     @cached_property

@@ -9,6 +9,7 @@ over all ids (the log-sum inequality); how much it hides is seen on the whole ro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -124,10 +125,9 @@ def _sums(row: _Vector, kept: npt.NDArray[np.integer], buckets: int) -> _Vector:
     """Logarithm of the sum of the exponentials of each bucket's ids that aren't kept."""
     rest = row.copy()
     rest[kept] = -np.inf
-    starts = _starts(row.size, buckets)
+    starts, owner = _buckets(row.size, buckets)
     peaks = np.maximum.reduceat(rest, starts)
     shift = np.where(np.isfinite(peaks), peaks, 0.0)
-    owner = np.repeat(np.arange(buckets), np.diff([*starts, row.size]))
     with np.errstate(divide="ignore"):
         return np.asarray(shift + np.log(np.add.reduceat(np.exp(rest - shift[owner]), starts)))
 
@@ -139,11 +139,8 @@ def _spread(
     sums: _Vector,
 ) -> _Vector:
     """Shift the reference's logits of each bucket so that their sum is the given one."""
-    buckets = sums.size
-    owner = np.repeat(
-        np.arange(buckets), np.diff([*_starts(reference.size, buckets), reference.size])
-    )
-    theirs = _sums(reference, kept, buckets)
+    _, owner = _buckets(reference.size, sums.size)
+    theirs = _sums(reference, kept, sums.size)
     # A bucket of kept ids only has no sum, here and there.
     shift = np.where(np.isfinite(theirs), sums - np.where(np.isfinite(theirs), theirs, 0.0), 0.0)
     found = reference + shift[owner]
@@ -151,6 +148,8 @@ def _spread(
     return found
 
 
-def _starts(cols: int, buckets: int) -> npt.NDArray[np.int64]:
-    """First id of each bucket, where the bucket of an id is floor(id * buckets / cols)."""
-    return -(-np.arange(buckets, dtype=np.int64) * cols // buckets)
+@lru_cache(maxsize=4)
+def _buckets(cols: int, buckets: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First id of each bucket, and the bucket of each id; the same for every row."""
+    owner = np.arange(cols, dtype=np.int64) * buckets // cols
+    return np.searchsorted(owner, np.arange(buckets)), owner

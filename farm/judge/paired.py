@@ -48,10 +48,11 @@ def row_pairs(first: Logits, second: Logits, rows_a: list[int], rows_b: list[int
 
 def _compact_pair(a: Matrix, compact: CompactLogits, rows: list[int]) -> RowPairs:
     whole = np.array([row in compact.whole for row in rows])
-    like = np.stack([compact.like(row, a[i].astype(np.float64)) for i, row in enumerate(rows)])
-    coarse = [compact.coarse(rows[i], a[i].astype(np.float64)) for i in np.flatnonzero(whole)]
+    wide = a.astype(np.float64)
+    like = np.stack([compact.like(row, wide[i]) for i, row in enumerate(rows)])
+    coarse = [compact.coarse(rows[i], wide[i]) for i in np.flatnonzero(whole)]
     return RowPairs(
-        a=a,
+        a=wide,
         b=like,
         same=False,  # who has the same bits has them in the store, and nothing was fetched
         whole=whole,

@@ -90,7 +90,7 @@ def _whole(
 
     try:
         watched = form == "auto" and found.size_bytes > _SMALL_BYTES
-        pull_object(link, out, found, store, moved if watched else lambda _done: None)
+        pull_object(link, out, found, store, moved if watched else None)
     except _TooSlow:
         return None
     return ref

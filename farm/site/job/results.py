@@ -121,7 +121,7 @@ def pull_object(
     out: str,
     ref: ObjectRef,
     store: ContentStore,
-    moved: ByteProgress = lambda _done: None,
+    moved: ByteProgress | None = None,
 ) -> None:
     """Bring a file of a launch's output folder into the store; `moved` may raise to end that.
 
@@ -132,7 +132,8 @@ def pull_object(
 
     def progress(done: int) -> None:
         link.beat_aside()
-        moved(done)
+        if moved is not None:
+            moved(done)
 
     with store.scratch() as folder:
         local = folder / "logits"

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "../common/posix.h"
+#include "../common/sha256.h"
 #include "args.h"
 #include "store.h"
 #include "verbs.h"
@@ -167,9 +168,11 @@ void compact(const Words& words) {
   std::vector<uint32_t> kept;
   std::vector<float> values(shape.top);
   std::vector<double> sums;
+  Sha256 source;
   bool finite = true;
   for (size_t i = 0; i < shape.rows && finite; ++i) {
     const std::vector<float>& row = rows.at(i);
+    source.update(row.data(), row.size() * sizeof(float));
     finite = std::all_of(row.begin(), row.end(), [](float x) { return std::isfinite(x); });
     if (!finite || is_whole(i, shape)) continue;
     keep_largest(row, next[i], kept, shape.top);
@@ -186,7 +189,7 @@ void compact(const Words& words) {
     if (fstat(out.get(), &info) != 0) throw system_failure("cannot_stat", "cannot stat " + path);
     answer.set("size", static_cast<int64_t>(info.st_size))
         .set("sha256", hash_file(path))
-        .set("source_sha256", hash_file(args.positional()[0]));
+        .set("source_sha256", source.hex());
   }
   print(answer);
 }

@@ -46,10 +46,8 @@ def elsewhere() -> Case:
     logits = language()[0]
     quantised = disturbed(logits, 0.3, 2)
     host = disturbed(quantised, 0.1, 3)
-    facts = builders.facts()
     case = Case(quantised=quantised, host=host, device=disturbed(host, 0.1, 4))
     case.host_sha = "b" * 64
-    case.device_facts = facts
     return case
 
 

@@ -86,6 +86,8 @@ def test_what_comes_back_is_what_was_there(
     assert found.whole[0] == 0
     assert found.whole[-1] == rows - 1
     others = [index for index in range(rows) if index not in found.whole]
+    seen = compare(every_position(host), Logits(found, tuple(range(rows))), [0] * (rows + 1))
+    assert seen.compact is not None
     for index in found.whole:
         assert found.row(index) is not None
         assert found.values[found.whole.index(index)].tolist() == device[index].tolist()
@@ -102,13 +104,6 @@ def test_what_comes_back_is_what_was_there(
         groups = [[i] for i in kept]
         groups += [[i for i in rest if i * buckets // cols == b] for b in range(buckets)]
         groups = [group for group in groups if group]
-        tokens = [0] * (index + 1) + [max(ids[index], 0)]
-        seen = compare(
-            every_position(host),
-            Logits(found, tuple(range(rows))),
-            tokens,
-        )
-        assert seen.compact is not None
         like = found.like(index, host[index].astype(np.float64))
         coarse = _grouped_kl(host[index], device[index], groups)
         assert _grouped_kl(host[index], like, [[i] for i in range(cols)]) == pytest.approx(
@@ -182,13 +177,9 @@ def test_a_file_of_another_form_is_refused(helper: Helper, tmp_path: Path) -> No
     ref = LogitsRef(ObjectRef(answer["sha256"], answer["size"], "x"), 8, 16, "0" * 64)
     whole = (tmp_path / "out").read_bytes()
     open_compact(tmp_path / "out", ref)
-    for content in (
-        whole[:-1],
-        b"",
-        whole[:20],
-        b"ABCD" + whole[4:],
-        whole[: -4 * 8] + b"\xff" * 32,
-    ):
+    beyond = whole[: -4 * 8] + b"\xff" * 32
+    huge = whole[:16] + b"\xff" * 8 + whole[24:]
+    for content in (whole[:-1], b"", whole[:20], b"ABCD" + whole[4:], beyond, huge):
         (tmp_path / "out").write_bytes(content or b"\0")
         with pytest.raises(BadOutput):
             open_compact(tmp_path / "out", ref)
